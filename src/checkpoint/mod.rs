@@ -1,0 +1,22 @@
+//! A checkpoint on disk: its weights, what its files are, and its JSON.
+
+pub mod identity;
+pub mod weights;
+
+use anyhow::{Result, bail};
+use std::path::Path;
+
+/// Reads a JSON file; an error names the file and what to do.
+///
+/// # Errors
+/// The file is missing, unreadable or not JSON.
+pub fn read_json(path: &Path) -> Result<serde_json::Value> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("{}: missing; expected a model folder in Hugging Face layout", path.display())
+        }
+        Err(error) => bail!("{}: cannot be read ({error})", path.display()),
+    };
+    serde_json::from_str(&text).map_err(|error| anyhow::anyhow!("{}: not valid JSON ({error})", path.display()))
+}

@@ -1,0 +1,243 @@
+//! Arguments in, exit code out.
+
+use crate::console::{self, LogFormat};
+use crate::extract::{self, Keep};
+use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest, Source};
+use crate::model::Checkpoint;
+use crate::model::device;
+use crate::run::{Job, Outcome};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use safetensors::Dtype;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// When, during post-training, does a language model develop something like a self?
+///
+/// Walks a series of checkpoints, reads the residual stream on self-related prompts and writes Parquet tables that say when
+/// features appear, how strong they are, and how sure that is. Exit codes: 0 all done, 1 some checkpoints failed (the
+/// rest is complete), 2 could not start, 130 or 143 interrupted (run again to go on).
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Arguments {
+    /// How log lines on stderr look
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// Only warnings and errors on stderr
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Walk every checkpoint and write the tables: the main job
+    Run(ManifestArgument),
+    /// Resolve everything and run nothing: the plan, what it will cost, and the lexical audit
+    Check(ManifestArgument),
+    /// Read the checkpoints into the store, without analysing
+    Walk(WalkArguments),
+    /// Write the tables from the readouts that are there
+    Analyze(AnalyzeArguments),
+    /// Write activations of your own prompts to a safetensors file
+    Extract(ExtractArguments),
+    /// List the concepts, or show one with its items, tokens and readout spans
+    Concepts(ConceptsArguments),
+    /// Post-train a tiny model with a known curriculum, walk it and analyse it
+    Demo(DemoArguments),
+}
+
+#[derive(Debug, Args)]
+struct ManifestArgument {
+    /// The manifest
+    #[arg(default_value = "checkpoints.toml")]
+    manifest: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct WalkArguments {
+    #[command(flatten)]
+    manifest: ManifestArgument,
+    /// Walk only this checkpoint; may be given several times
+    #[arg(long = "checkpoint", value_name = "ID")]
+    checkpoints: Vec<String>,
+    /// Walk the I-th of N parts of the series, counting from 1, as in 2/8
+    #[arg(long, value_name = "I/N", value_parser = parse_shard)]
+    shard: Option<(usize, usize)>,
+}
+
+#[derive(Debug, Args)]
+struct AnalyzeArguments {
+    #[command(flatten)]
+    manifest: ManifestArgument,
+    /// Analyse a store made by any tool: a folder with run.json, items.parquet and readouts/
+    #[arg(long, value_name = "DIR", conflicts_with = "manifest")]
+    store: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ExtractArguments {
+    /// Model folder in Hugging Face layout
+    #[arg(long, value_name = "SOURCE")]
+    model: String,
+    /// Adapter over the model
+    #[arg(long, value_name = "SOURCE")]
+    adapter: Option<String>,
+    /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`
+    #[arg(long, value_name = "FILE.jsonl")]
+    prompts: PathBuf,
+    /// Where to write
+    #[arg(long, value_name = "FILE.safetensors")]
+    out: PathBuf,
+    /// Tokens to keep
+    #[arg(long, value_enum, default_value = "last")]
+    readout: Keep,
+    /// Layers to keep: all, or numbers as in 0,8,16 (0 is the embedding, l the output of block l before the final norm)
+    #[arg(long, default_value = "all", value_parser = parse_layers)]
+    layers: Layers,
+    /// Type of the numbers in the output; the computation is in f32 on a CPU and in the model's own type on a GPU
+    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
+    dtype: Dtype,
+    /// auto, cpu, or cuda:N
+    #[arg(long, default_value = "auto", value_parser = parse_device)]
+    device: DeviceChoice,
+}
+
+#[derive(Debug, Args)]
+struct ConceptsArguments {
+    /// Concept to show
+    name: Option<String>,
+    /// Take packs, parameters, tokenizer and template from this manifest
+    #[arg(long, value_name = "MANIFEST")]
+    manifest: Option<PathBuf>,
+    /// How many groups to show of every kind
+    #[arg(long, default_value_t = 1)]
+    groups: usize,
+}
+
+#[derive(Debug, Args)]
+struct DemoArguments {
+    /// Folder for the model, the manifest and the tables
+    #[arg(long, default_value = "reports/demo")]
+    out: PathBuf,
+    /// Seed of the training and of the analysis
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// Runs the program and returns its exit code.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(error) = console::start(arguments.log_format, arguments.quiet) {
+        eprintln!("error: {error:#}");
+        return ExitCode::from(2);
+    }
+    match execute(arguments.command) {
+        Ok(Outcome { failed: 0, .. }) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
+        Err(error) => match error.downcast_ref::<console::Interrupted>() {
+            Some(interrupted) => {
+                tracing::warn!("{interrupted}");
+                ExitCode::from((128 + interrupted.0) as u8)
+            }
+            None => {
+                tracing::error!("error: {error:#}");
+                ExitCode::from(2)
+            }
+        },
+    }
+}
+
+fn execute(command: Command) -> Result<Outcome> {
+    match command {
+        Command::Run(ManifestArgument { manifest }) => run(&manifest),
+        Command::Check(ManifestArgument { manifest }) => check(&manifest),
+        Command::Walk(arguments) => walk(&arguments),
+        Command::Analyze(arguments) => analyze(&arguments),
+        Command::Extract(arguments) => run_extract(&arguments),
+        Command::Concepts(arguments) => concepts(&arguments),
+        Command::Demo(arguments) => demo(&arguments),
+    }
+}
+
+fn walk(arguments: &WalkArguments) -> Result<Outcome> {
+    let job = Job::new(Manifest::load(&arguments.manifest.manifest)?)?;
+    for id in &arguments.checkpoints {
+        if !job.manifest.checkpoints.iter().any(|spec| spec.id == *id) {
+            let known: Vec<&str> = job.manifest.checkpoints.iter().map(|spec| spec.id.as_str()).collect();
+            bail!("--checkpoint {id}: no such checkpoint; there are {}", known.join(", "));
+        }
+    }
+    let (part, parts) = arguments.shard.unwrap_or((1, 1));
+    let wanted = |spec: &CheckpointSpec| {
+        (arguments.checkpoints.is_empty() || arguments.checkpoints.contains(&spec.id)) && spec.order % parts == part - 1
+    };
+    job.walk(&wanted)
+}
+
+fn run_extract(arguments: &ExtractArguments) -> Result<Outcome> {
+    if arguments.adapter.is_some() {
+        bail!("--adapter: adapters are not supported yet; merge it into its base (merge_and_unload) and save the result");
+    }
+    let source = Source::parse(&arguments.model, Path::new("")).map_err(|error| error.context("--model"))?;
+    let checkpoint = Checkpoint::open(source.folder()?)?;
+    let layers = arguments.layers.resolve(checkpoint.config.n_layers).context("--layers")?;
+    let prompts = extract::read_prompts(&arguments.prompts, &checkpoint.folder)?;
+    let compute = device::compute(device::resolve(arguments.device)?, DtypeChoice::Auto, &checkpoint.weights);
+    extract::extract(&checkpoint, &prompts, arguments.readout, &layers, arguments.dtype, compute, &arguments.out)?;
+    Ok(Outcome::default())
+}
+
+fn parse_shard(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
+    match parsed {
+        Some((part, parts)) if (1..=parts).contains(&part) => Ok((part, parts)),
+        _ => Err("expected I/N with 1 <= I <= N, as in 2/8".to_owned()),
+    }
+}
+
+fn parse_layers(text: &str) -> Result<Layers, String> {
+    if text == "all" {
+        return Ok(Layers::All);
+    }
+    let numbers: Result<Vec<usize>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+    numbers.map(Layers::Numbers).map_err(|_| "expected all, or numbers as in 0,8,16".to_owned())
+}
+
+fn parse_dtype(text: &str) -> Result<Dtype, String> {
+    match text {
+        "f32" => Ok(Dtype::F32),
+        "f16" => Ok(Dtype::F16),
+        "bf16" => Ok(Dtype::BF16),
+        _ => Err("expected f32, f16 or bf16".to_owned()),
+    }
+}
+
+fn parse_device(text: &str) -> Result<DeviceChoice, String> {
+    match text {
+        "auto" => Ok(DeviceChoice::Auto),
+        "cpu" => Ok(DeviceChoice::Cpu),
+        _ => text
+            .strip_prefix("cuda:")
+            .and_then(|number| number.parse().ok())
+            .map(DeviceChoice::Cuda)
+            .ok_or_else(|| "expected auto, cpu or cuda:N".to_owned()),
+    }
+}
+
+fn run(_manifest: &Path) -> Result<Outcome> {
+    bail!("later")
+}
+fn check(_manifest: &Path) -> Result<Outcome> {
+    bail!("later")
+}
+fn analyze(_arguments: &AnalyzeArguments) -> Result<Outcome> {
+    bail!("later")
+}
+fn concepts(_arguments: &ConceptsArguments) -> Result<Outcome> {
+    bail!("later")
+}
+fn demo(_arguments: &DemoArguments) -> Result<Outcome> {
+    bail!("later")
+}

@@ -1,0 +1,196 @@
+//! What course does a concept take? A name for the curve, from tests on it and its bootstrap.
+//!
+//! With R the mean over the reference checkpoints, L over the late ones, and M over the best window of
+//! the same size in between, asked in this order:
+//!
+//! | shape | when |
+//! |---|---|
+//! | undetermined | fewer than [`FEWEST`] checkpoints |
+//! | transient | M significantly above both R and L (max-T over windows), and L below the middle of R and M |
+//! | reoriented | R and L both present, and their directions' cosine significantly below [`SAME_DIRECTION`] |
+//! | strengthens | the gate passes, R present and at least [`SUBSTANTIAL`] of L |
+//! | emerges | the gate passes |
+//! | vanishes | R present, L significantly below it and less than half of it |
+//! | already_present | R and L present |
+//! | undetermined | R present, L not, and the fall is not significant |
+//! | absent | none of these: *not shown*; the gate's minimum detectable effect says how much could hide |
+//!
+//! "Present" is a 95% bootstrap interval above 0, "significantly below" one that excludes equality.
+//! Transient comes before the gate, which compares the ends and cannot see it. Method section 4d.
+
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::curve::{Curve, mean};
+use crate::estimate::{Estimate, mean_sd, quantile};
+
+/// Fewer checkpoints than this have no shape (status `too_few_checkpoints`).
+pub const FEWEST: usize = 6;
+/// A reference level of at least this share of the late one is a concept that was there before.
+pub const SUBSTANTIAL: f64 = 0.25;
+/// Directions with a cosine below this have more that differs than is shared (`cos^2 < 1/2`).
+pub const SAME_DIRECTION: f64 = std::f64::consts::FRAC_1_SQRT_2;
+
+/// Level of the test for a peak. Stricter than the gate's, because nothing else has to confirm a peak: no
+/// null bank, no correction over concepts.
+const TRANSIENT_LEVEL: f64 = 0.01;
+
+/// The course of a concept over a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    Absent,
+    AlreadyPresent,
+    Emerges,
+    Strengthens,
+    Transient,
+    Vanishes,
+    Reoriented,
+    Undetermined,
+}
+
+/// Names the shape of `curve`.
+///
+/// `gate_passed` is the verdict of the whole gate. `cosine` is that between the directions of reference
+/// and late checkpoints, corrected for noise, where it is known; without it nothing is `Reoriented`.
+/// Measures that are 0 at the reference by construction (learned change) are never present there, so
+/// they emerge, are transient or absent.
+///
+/// # Errors
+/// When `reference` and `late` are not two sets of the curve in this order, or there are fewer than two
+/// replicates.
+pub fn shape(curve: &Curve, reference: &Range<usize>, late: &Range<usize>, gate_passed: bool, cosine: Option<Estimate>) -> Result<Shape> {
+    let (t, b) = (curve.checkpoints(), curve.replicate_rows().len());
+    if t < FEWEST {
+        return Ok(Shape::Undetermined);
+    }
+    ensure!(
+        !reference.is_empty() && reference.end <= late.start && !late.is_empty() && late.end <= t,
+        "reference {reference:?} and late {late:?} are not two sets among {t} checkpoints"
+    );
+    ensure!(b >= 2, "a shape needs replicates, found {b}");
+    if transient(curve, reference, late) {
+        return Ok(Shape::Transient);
+    }
+    let level = |set: &Range<usize>| curve.mean_over(set);
+    let (Some(before), Some(after)) = (level(reference), level(late)) else {
+        anyhow::bail!("levels of a finite curve have intervals");
+    };
+    let fall = curve.statistic(|row| mean(&row[reference.clone()]) - mean(&row[late.clone()]));
+    let (present_before, present_after) = (before.lower > 0.0, after.lower > 0.0);
+    let falls = fall.is_some_and(|fall| fall.lower > 0.0);
+    let turned = cosine.is_some_and(|cosine| cosine.upper < SAME_DIRECTION);
+
+    Ok(if present_before && present_after && turned {
+        Shape::Reoriented
+    } else if gate_passed && present_before && before.value >= SUBSTANTIAL * after.value {
+        Shape::Strengthens
+    } else if gate_passed {
+        Shape::Emerges
+    } else if present_before && falls && after.value < 0.5 * before.value {
+        Shape::Vanishes
+    } else if present_before && present_after {
+        Shape::AlreadyPresent
+    } else if present_before {
+        Shape::Undetermined
+    } else {
+        Shape::Absent
+    })
+}
+
+/// Whether the curve has a peak in between from which it falls by more than half.
+///
+/// Each window M has two studentised contrasts, M - R and M - L, and counts by the smaller one (both
+/// have to hold: intersection-union). The largest over windows is compared with the 99% quantile of the
+/// largest centred contrast under the bootstrap, so looking for the peak is paid for.
+fn transient(curve: &Curve, reference: &Range<usize>, late: &Range<usize>) -> bool {
+    let size = reference.len().max(late.len());
+    let mut largest = vec![f64::NEG_INFINITY; curve.replicate_rows().len()];
+    let mut peak = (f64::NEG_INFINITY, 0);
+    for start in reference.end..=late.start.saturating_sub(size) {
+        let mut smaller = f64::INFINITY;
+        for other in [reference, late] {
+            let contrast = |row: &[f64]| mean(&row[start..start + size]) - mean(&row[other.clone()]);
+            let (_, sd) = mean_sd(curve.replicate_rows().map(contrast));
+            if sd == 0.0 {
+                return false; // no spread, no evidence
+            }
+            let observed = contrast(&curve.value);
+            smaller = smaller.min(observed / sd);
+            for (largest, row) in largest.iter_mut().zip(curve.replicate_rows()) {
+                *largest = largest.max((contrast(row) - observed) / sd);
+            }
+        }
+        if smaller > peak.0 {
+            peak = (smaller, start);
+        }
+    }
+    largest.sort_unstable_by(f64::total_cmp);
+    let level = |set: &Range<usize>| mean(&curve.value[set.clone()]);
+    let (before, after) = (level(reference), level(late));
+    let top = level(&(peak.1..peak.1 + size));
+    peak.0 > quantile(&largest, 1.0 - TRANSIENT_LEVEL) && after < 0.5 * (before + top)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draws::{generator, normal};
+    use crate::emergence::gate::reference_and_late;
+
+    /// A curve with independent bootstrap noise of standard deviation .1 around `value`.
+    fn curve(value: &[f64]) -> Curve {
+        let mut generator = generator(0, "shape tests");
+        let row = |_: usize| value.iter().map(|v| v + 0.1 * normal(&mut generator)).collect::<Vec<_>>();
+        let replicates = (0..400).flat_map(row).collect();
+        Curve::new(value.to_vec(), replicates).unwrap()
+    }
+
+    fn named(value: &[f64], gate_passed: bool, cosine: Option<f64>) -> Shape {
+        let (reference, late) = reference_and_late(value.len());
+        let cosine = cosine.map(|value| Estimate { value, lower: value - 0.1, upper: value + 0.1 });
+        shape(&curve(value), &reference, &late, gate_passed, cosine).unwrap()
+    }
+
+    #[test]
+    fn every_shape_has_a_curve() {
+        let zero = [0.0; 10];
+        let high = [2.0; 10];
+        let rising = [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0];
+        let falling: Vec<f64> = rising.iter().map(|e| 2.0 - e).collect();
+        let growing: Vec<f64> = rising.iter().map(|e| 1.0 + e).collect();
+        let passing = [0.0, 0.0, 0.0, 1.0, 2.0, 2.0, 1.0, 0.2, 0.0, 0.0];
+        assert_eq!(named(&zero, false, None), Shape::Absent);
+        assert_eq!(named(&high, false, None), Shape::AlreadyPresent);
+        assert_eq!(named(&rising, true, None), Shape::Emerges);
+        assert_eq!(named(&rising, false, None), Shape::Absent, "a rise that fails its gate");
+        assert_eq!(named(&growing, true, None), Shape::Strengthens);
+        assert_eq!(named(&passing, false, None), Shape::Transient);
+        assert_eq!(named(&falling, false, None), Shape::Vanishes);
+        assert_eq!(named(&high, false, Some(0.3)), Shape::Reoriented);
+        assert_eq!(named(&high, false, Some(0.9)), Shape::AlreadyPresent);
+        assert_eq!(named(&zero, false, Some(0.3)), Shape::Absent);
+        assert_eq!(named(&high[..5], false, None), Shape::Undetermined);
+    }
+
+    #[test]
+    fn an_overshoot_that_keeps_most_of_its_rise_emerges() {
+        let overshoot = [0.0, 0.0, 0.0, 1.5, 3.0, 3.0, 2.5, 2.2, 2.0, 2.0];
+        assert_eq!(named(&overshoot, true, None), Shape::Emerges);
+    }
+
+    #[test]
+    fn a_trace_at_the_reference_does_not_make_a_rise_a_strengthening() {
+        let rising: Vec<f64> = (0..10).map(|i| if i < 5 { 0.3 } else { 3.0 }).collect();
+        assert_eq!(named(&rising, true, None), Shape::Emerges);
+    }
+
+    #[test]
+    fn names_are_those_of_the_tables() {
+        let quoted = |shape: &Shape| serde_json::to_string(shape).unwrap();
+        assert_eq!(quoted(&Shape::AlreadyPresent), "\"already_present\"");
+        assert_eq!(quoted(&Shape::Undetermined), "\"undetermined\"");
+    }
+}

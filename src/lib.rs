@@ -1,0 +1,37 @@
+//! selftrace walks a series of post-training checkpoints and writes the tables that say when self-related features appear.
+//!
+//! Modules stand in the order in which data flow; each imports only from those above it. To follow one prompt from
+//! `checkpoints.toml` to a row of `onset.parquet`, read from top to bottom, or open `run` first.
+
+/// Log lines, progress and signals.
+pub mod console;
+/// Parquet files: the row struct is the schema.
+pub mod table;
+/// `checkpoints.toml`, validated.
+pub mod manifest;
+/// A checkpoint's files: mapped weights, fingerprints.
+pub mod checkpoint;
+/// Concepts to items to frozen token ids to a forest.
+pub mod prompt;
+/// One decoder for all families, streamed block by block over the forest.
+pub mod model;
+/// Readouts on disk, one safetensors file per checkpoint.
+pub mod store;
+/// Stream x forest to readouts.
+pub mod readout;
+/// A number with its interval.
+pub mod estimate;
+/// Products of row-major matrices.
+pub mod matrix;
+/// Sign flips and bootstrap resamples, shared by everything.
+pub mod draws;
+/// How strongly a concept is represented at one checkpoint and layer.
+pub mod probe;
+/// Whether, when and in what shape it appears along the series.
+pub mod emergence;
+/// Activations of any prompts.
+pub mod extract;
+/// The main loop.
+pub mod run;
+/// Arguments in, exit code out.
+pub mod cli;

@@ -1,0 +1,169 @@
+//! `[concepts]`: which concept packs are read, which of their concepts are used, and the names that
+//! their items are filled in with.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use super::source::resolve;
+use super::spanned::{Choice, Field, Section};
+use super::{CONCEPTS, PARAMETERS};
+
+/// What every pack may use as `{name}`, `{maker}` and so on, when the manifest does not say.
+const DEFAULT_PARAMETERS: [(&str, &str); 5] = [
+    ("name", "Nova"),
+    ("maker", "the Meridian Institute"),
+    ("decoy_name", "Lumo"),
+    ("decoy_maker", "the Halden Group"),
+    ("persona", "a helpful assistant"),
+];
+
+/// `[concepts]`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Concepts {
+    pub packs: Vec<Pack>,
+    /// Concepts to use; empty means all.
+    pub include: Vec<Glob>,
+    /// Concepts to leave out of those.
+    pub exclude: Vec<Glob>,
+    pub profile: Profile,
+    /// Never without the five default keys.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// A collection of concepts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pack {
+    /// The concepts inside the binary.
+    Builtin,
+    /// The concepts of the demo's tiny model, inside the binary too.
+    Organism,
+    /// A folder with one TOML file per concept.
+    Folder(PathBuf),
+}
+
+/// How many items per concept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    Full,
+    Quick,
+}
+
+impl Choice for Profile {
+    const ALL: &'static [(&'static str, Self)] = &[("full", Profile::Full), ("quick", Profile::Quick)];
+}
+
+/// A pattern for names: `*` is any run of characters, `?` is one. Serialised as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub struct Glob {
+    pub pattern: String,
+    /// Where it was written, to begin complaints with.
+    place: String,
+}
+
+impl Glob {
+    /// Whether the whole name fits.
+    pub fn matches(&self, name: &str) -> bool {
+        fn matches(pattern: &[u8], name: &[u8]) -> bool {
+            match pattern {
+                [] => name.is_empty(),
+                [b'*', rest @ ..] => (0..=name.len()).any(|skip| matches(rest, &name[skip..])),
+                [b'?', rest @ ..] => !name.is_empty() && matches(rest, &name[1..]),
+                [byte, rest @ ..] => name.first() == Some(byte) && matches(rest, &name[1..]),
+            }
+        }
+        matches(self.pattern.as_bytes(), name.as_bytes())
+    }
+}
+
+impl From<Glob> for String {
+    fn from(glob: Glob) -> String {
+        glob.pattern
+    }
+}
+
+impl Concepts {
+    pub(super) fn read(top: &Section, folder: &Path) -> Result<Concepts> {
+        let section = top.table("concepts", CONCEPTS)?;
+        let get = |key| section.as_ref().and_then(|section| section.get(key));
+        let globs = |key| match get(key) {
+            Some(field) => field.distinct("a list of names, as in [\"ai_vs_human\", \"self_*\"]", read_glob),
+            None => Ok(Vec::new()),
+        };
+        Ok(Concepts {
+            packs: match get("packs") {
+                Some(field) => field.distinct(PACKS, |pack| read_pack(pack, folder))?,
+                None => vec![Pack::Builtin],
+            },
+            include: globs("include")?,
+            exclude: globs("exclude")?,
+            profile: get("profile").map_or(Ok(Profile::Full), |field| field.choice())?,
+            parameters: read_parameters(get("parameters"))?,
+        })
+    }
+
+    /// The names that are included and not excluded; `keep` says which are included whatever `include` says. A pattern that
+    /// matches none is an error.
+    pub fn select<'n>(&self, names: &[&'n str], keep: impl Fn(&str) -> bool) -> Result<Vec<&'n str>> {
+        for glob in self.include.iter().chain(&self.exclude) {
+            if !names.iter().any(|name| glob.matches(name)) {
+                let (place, pattern) = (&glob.place, &glob.pattern);
+                bail!("{place}: found {pattern:?}, expected a pattern for any of {}", names.join(", "));
+            }
+        }
+        let is_in = |globs: &[Glob], name: &str| globs.iter().any(|glob| glob.matches(name));
+        let is_wanted = |name: &str| self.include.is_empty() || keep(name) || is_in(&self.include, name);
+        let names = names.iter().copied();
+        Ok(names.filter(|name| is_wanted(name) && !is_in(&self.exclude, name)).collect())
+    }
+}
+
+const PACKS: &str = "a list of \"builtin\" and folders";
+
+fn read_pack(field: &Field, folder: &Path) -> Result<Pack> {
+    let text = field.text(PACKS)?;
+    match text {
+        "builtin" => return Ok(Pack::Builtin),
+        "organism" => return Ok(Pack::Organism),
+        _ => {}
+    }
+    let pack = resolve(folder, text);
+    if !pack.is_dir() {
+        return Err(field.wrong(format!("builtin or a folder with concepts; there is no {}", pack.display())));
+    }
+    Ok(Pack::Folder(pack))
+}
+
+fn read_glob(field: &Field) -> Result<Glob> {
+    Ok(Glob { pattern: field.text("a name or a pattern with * or ?")?.into(), place: field.place() })
+}
+
+/// The parameters of a manifest that says nothing.
+pub fn default_parameters() -> BTreeMap<String, String> {
+    DEFAULT_PARAMETERS.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+}
+
+fn read_parameters(field: Option<Field>) -> Result<BTreeMap<String, String>> {
+    let mut parameters = default_parameters();
+    let Some(field) = field else { return Ok(parameters) };
+    let section = field.section(PARAMETERS)?;
+    for field in section.fields() {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if field.key.is_empty() || !field.key.chars().all(is_word) {
+            return Err(field.error("expected a key of letters, digits and '_', to be used as {key}"));
+        }
+        parameters.insert(field.key.into(), field.text("a string that is not empty")?.into());
+    }
+    for (key, decoy) in [("name", "decoy_name"), ("maker", "decoy_maker")] {
+        if parameters[key] == parameters[decoy] {
+            let problem = format!("found {:?} as {key} and as {decoy}, expected two names", parameters[key]);
+            return Err(section.error(problem));
+        }
+    }
+    Ok(parameters)
+}

@@ -1,0 +1,173 @@
+//! Where weights come from: a folder, or a snapshot on the Hugging Face hub written as
+//! `hub:OWNER/NAME[@REVISION][#SUBFOLDER]`. Parsing never touches the disk or the network.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use serde::{Serialize, Serializer};
+
+pub(super) const EXPECTED: &str = "a folder or hub:OWNER/NAME[@REVISION][#SUBFOLDER]";
+
+/// A place that holds a model, an adapter or a tokenizer. Displayed and serialised as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Folder(PathBuf),
+    Hub { repo: String, revision: Option<String>, subfolder: Option<String> },
+}
+
+impl Source {
+    /// Reads a source. `~` is expanded; a relative folder is relative to `base`.
+    pub fn parse(text: &str, base: &Path) -> Result<Source> {
+        let Some(hub) = text.strip_prefix("hub:") else {
+            if text.contains("://") {
+                bail!("found {text:?}, expected {EXPECTED}; URLs are not read");
+            }
+            return Ok(Source::Folder(resolve(base, text)));
+        };
+        let (hub, subfolder) = split(hub, '#');
+        let (repo, revision) = split(hub, '@');
+        if !is_repo(repo) {
+            bail!("found {text:?}, expected {EXPECTED}, as in hub:allenai/OLMo-2-0425-1B");
+        }
+        let mut source = Source::Hub { repo: repo.into(), revision: None, subfolder: None };
+        if let Some(revision) = revision {
+            source = source.at_revision(revision)?;
+        }
+        if let Some(subfolder) = subfolder {
+            source = source.in_subfolder(subfolder)?;
+        }
+        Ok(source)
+    }
+
+    /// The same repository at a branch, tag or commit.
+    pub(super) fn at_revision(self, name: &str) -> Result<Source> {
+        let (repo, subfolder) = match self {
+            Source::Folder(_) => bail!("found {name:?}, but only hub sources have revisions; give the folder of that checkpoint"),
+            Source::Hub { revision: Some(first), .. } => {
+                bail!("found {name:?}, but the source names the revision {first:?} already")
+            }
+            Source::Hub { repo, revision: None, subfolder } => (repo, subfolder),
+        };
+        let safe = |c: char| c.is_ascii_alphanumeric() || "._-/{}".contains(c);
+        if !name.chars().all(safe) || !is_inside(name) || name.starts_with('-') {
+            bail!("found {name:?}, expected a branch, tag or commit as the hub spells it");
+        }
+        Ok(Source::Hub { repo, revision: Some(name.into()), subfolder })
+    }
+
+    /// A folder inside this source.
+    pub(super) fn in_subfolder(self, name: &str) -> Result<Source> {
+        let name = name.trim_end_matches('/');
+        if !is_inside(name) {
+            bail!("found {name:?}, expected a relative folder without '..', as in checkpoints/last");
+        }
+        match self {
+            Source::Folder(folder) => Ok(Source::Folder(folder.join(name))),
+            Source::Hub { repo, revision, subfolder: None } => Ok(Source::Hub { repo, revision, subfolder: Some(name.into()) }),
+            Source::Hub { subfolder: Some(first), .. } => {
+                bail!("found {name:?}, but the source names the subfolder {first:?} already")
+            }
+        }
+    }
+
+    /// The path component, or the revision as a whole, in which `mark` stands.
+    pub(super) fn part_with(&self, mark: &str) -> Option<&str> {
+        match self {
+            Source::Folder(path) => path.iter().filter_map(OsStr::to_str).rfind(|part| part.contains(mark)),
+            Source::Hub { revision: Some(revision), .. } if revision.contains(mark) => Some(revision),
+            Source::Hub { subfolder, .. } => subfolder.as_ref()?.split('/').find(|part| part.contains(mark)),
+        }
+    }
+
+    /// The same source with the path component (or revision) `pattern` replaced by `name`.
+    pub(super) fn with_name(&self, pattern: &str, name: &str) -> Source {
+        let swap = |part: &Option<String>| part.as_ref().map(|part| part.replace(pattern, name));
+        match self {
+            Source::Folder(path) => Source::Folder(path.iter().map(|part| if part == pattern { OsStr::new(name) } else { part }).collect()),
+            Source::Hub { repo, revision, subfolder } => {
+                Source::Hub { repo: repo.clone(), revision: swap(revision), subfolder: swap(subfolder) }
+            }
+        }
+    }
+
+    /// The folder to read. A hub source has none yet; the error says how to get one.
+    pub fn folder(&self) -> Result<&Path> {
+        let (repo, revision) = match self {
+            Source::Folder(folder) => return Ok(folder),
+            Source::Hub { repo, revision, .. } => (repo, revision),
+        };
+        let revision = revision.as_ref().map_or(String::new(), |name| format!(" --revision {name}"));
+        bail!(
+            "found {self}, but hub sources are not supported yet; download the snapshot \
+             (hf download {repo}{revision} --local-dir FOLDER) and give its folder"
+        )
+    }
+
+    /// Whether it is a folder that is not there. A hub source is not looked up.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Source::Folder(folder) if !folder.is_dir())
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Folder(folder) => write!(f, "{}", folder.display()),
+            Source::Hub { repo, revision, subfolder } => {
+                write!(f, "hub:{repo}")?;
+                if let Some(revision) = revision {
+                    write!(f, "@{revision}")?;
+                }
+                if let Some(subfolder) = subfolder {
+                    write!(f, "#{subfolder}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A path as written in the manifest: `~` is the home folder, anything relative starts at `base`.
+pub(super) fn resolve(base: &Path, text: &str) -> PathBuf {
+    let home = match text.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => std::env::home_dir(),
+        _ => None,
+    };
+    let path = match home {
+        Some(home) => home.join(text[1..].trim_start_matches('/')),
+        None => base.join(text),
+    };
+    match path.strip_prefix(".") {
+        Ok(rest) if rest.as_os_str().is_empty() => PathBuf::from("."),
+        Ok(rest) => rest.to_path_buf(),
+        Err(_) => path,
+    }
+}
+
+fn split(text: &str, mark: char) -> (&str, Option<&str>) {
+    text.split_once(mark).map_or((text, None), |(head, tail)| (head, Some(tail)))
+}
+
+/// `OWNER/NAME`, each as the hub allows it.
+fn is_repo(text: &str) -> bool {
+    let safe = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let is_name = |name: &str| {
+        let inner = !name.starts_with(['.', '-']) && !name.ends_with(['.', '-']);
+        !name.is_empty() && name.len() <= 96 && name.chars().all(safe) && inner && !name.contains("..")
+    };
+    text.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name))
+}
+
+/// Whether a slash-separated path stays inside the folder that it starts from.
+fn is_inside(path: &str) -> bool {
+    let is_part = |part: &str| !part.is_empty() && part != "." && part != "..";
+    path.split('/').all(is_part) && !path.contains(['\\', '\0'])
+}

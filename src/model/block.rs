@@ -1,0 +1,51 @@
+//! The one block equation. Families differ in which norms are there and in whether the MLP reads `resid_pre` or `resid_mid`:
+//!
+//! ```text
+//! attn_out   = ln1_post(attn(ln1(resid_pre)))
+//! resid_mid  = resid_pre + attn_out
+//! mlp_out    = ln2_post(mlp(ln2(parallel ? resid_pre : resid_mid)))
+//! resid_post = resid_mid + mlp_out
+//! ```
+//! An absent norm is the identity.
+
+use super::attention::{Attention, KeysValues};
+use super::layers::Norm;
+use super::mlp::Mlp;
+use super::plan::{Chunk, Rotation};
+use anyhow::Result;
+use tch::Tensor;
+
+/// One transformer block, with its weights on a device.
+pub struct Block {
+    pub ln1: Option<Norm>,
+    pub attention: Attention,
+    pub ln1_post: Option<Norm>,
+    pub ln2: Option<Norm>,
+    pub mlp: Mlp,
+    pub ln2_post: Option<Norm>,
+    pub parallel: bool,
+}
+
+impl Block {
+    /// `resid_pre: [node, d_model] -> resid_post`, for the nodes of one chunk, with the keys and values of past and chunk.
+    ///
+    /// # Errors
+    /// Shapes differ, or the device is out of memory.
+    pub fn forward(
+        &self,
+        resid_pre: &Tensor,
+        past: Option<&KeysValues>,
+        chunk: &Chunk,
+        rotation: &Rotation,
+    ) -> Result<(Tensor, KeysValues)> {
+        let (attn_out, kv) = self.attention.forward(&normed(&self.ln1, resid_pre)?, past, chunk, rotation)?;
+        let resid_mid = resid_pre.f_add(&normed(&self.ln1_post, &attn_out)?)?;
+        let mlp_in = if self.parallel { resid_pre } else { &resid_mid };
+        let mlp_out = self.mlp.forward(&normed(&self.ln2, mlp_in)?)?;
+        Ok((resid_mid.f_add(&normed(&self.ln2_post, &mlp_out)?)?, kv))
+    }
+}
+
+fn normed(norm: &Option<Norm>, x: &Tensor) -> Result<Tensor> {
+    norm.as_ref().map_or_else(|| Ok(x.shallow_clone()), |norm| norm.forward(x))
+}

@@ -1,0 +1,73 @@
+//! Which device computes, and in what.
+
+use super::stream::Compute;
+use crate::checkpoint::weights::Weights;
+use crate::manifest::{DeviceChoice, DtypeChoice};
+use anyhow::{Result, bail};
+use tch::{Cuda, Device, Kind};
+
+/// Makes CUDA available where the libraries are there. Linked as needed, a binary depends on `libtorch_cpu` alone, and libtorch
+/// reports no GPU until `libtorch_cuda` has registered itself.
+///
+/// # Errors
+/// The dynamic loader's reason why it cannot be loaded.
+pub fn load_cuda() -> Result<()> {
+    // SAFETY: the initialisers of libtorch_cuda register its kernels and have no other precondition.
+    match unsafe { libloading::Library::new("libtorch_cuda.so") } {
+        Ok(library) => {
+            std::mem::forget(library);
+            Ok(())
+        }
+        Err(error) => bail!("libtorch_cuda.so cannot be loaded ({error})"),
+    }
+}
+
+/// The device that the manifest asks for.
+///
+/// # Errors
+/// A CUDA device was asked for by name and is not there.
+pub fn resolve(choice: DeviceChoice) -> Result<Device> {
+    if choice == DeviceChoice::Cpu {
+        return Ok(Device::Cpu);
+    }
+    let loaded = load_cuda();
+    let devices = if Cuda::is_available() { Cuda::device_count() as usize } else { 0 };
+    match choice {
+        DeviceChoice::Cuda(index) if index < devices => Ok(Device::Cuda(index)),
+        DeviceChoice::Cuda(index) => {
+            let reason = loaded.err().map_or_else(String::new, |error| format!(": {error}"));
+            bail!("device cuda:{index} was asked for, {devices} CUDA devices were found{reason}; use device = \"auto\" or \"cpu\"")
+        }
+        _ if devices > 0 => Ok(Device::Cuda(0)),
+        _ => Ok(Device::Cpu),
+    }
+}
+
+/// Device and dtype for one checkpoint: `auto` is f32 on the CPU and the checkpoint's own dtype on CUDA.
+pub fn compute(device: Device, dtype: DtypeChoice, weights: &Weights) -> Compute {
+    let kind = match dtype {
+        DtypeChoice::F32 => Kind::Float,
+        DtypeChoice::F16 => Kind::Half,
+        DtypeChoice::Bf16 => Kind::BFloat16,
+        DtypeChoice::Auto if device == Device::Cpu => Kind::Float,
+        DtypeChoice::Auto => weights.kind(),
+    };
+    Compute { device, kind }
+}
+
+/// Name of a device as manifests spell it.
+pub fn name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+/// Name of a dtype as manifests spell it.
+pub fn dtype_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Half => "f16",
+        Kind::BFloat16 => "bf16",
+        _ => "f32",
+    }
+}

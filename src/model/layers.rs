@@ -1,0 +1,112 @@
+//! The two leaf layers, and the loader that reads them from a checkpoint by name and expected shape.
+
+use super::config::{Activation, DecoderConfig, NormKind};
+use crate::checkpoint::weights::Weights;
+use anyhow::Result;
+use tch::{Device, Kind, Tensor};
+
+/// `x W' + b`, with `weight: [d_out, d_in]`.
+pub struct Linear {
+    pub weight: Tensor,
+    pub bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// `[rows, d_in] -> [rows, d_out]`.
+    ///
+    /// # Errors
+    /// Shapes differ, or the device is out of memory.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
+    }
+}
+
+/// RMS norm (no bias) or layer norm (bias) over the last dimension.
+pub struct Norm {
+    pub kind: NormKind,
+    pub weight: Tensor,
+    pub bias: Option<Tensor>,
+    pub eps: f64,
+}
+
+impl Norm {
+    /// `[rows, d] -> [rows, d]`. RMS norm is computed in f32 whatever the dtype, as transformers does.
+    ///
+    /// # Errors
+    /// Shapes differ, or the device is out of memory.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let shape = self.weight.size();
+        match self.kind {
+            NormKind::Layer => Ok(x.f_layer_norm(&shape, Some(&self.weight), self.bias.as_ref(), self.eps, true)?),
+            NormKind::Rms => {
+                let normed = x.f_to_kind(Kind::Float)?.f_rms_norm(&shape, None::<&Tensor>, self.eps)?;
+                Ok(normed.f_to_kind(x.kind())?.f_mul(&self.weight)?)
+            }
+        }
+    }
+}
+
+impl Activation {
+    /// Element-wise.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn forward(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Silu => x.f_silu()?,
+            Self::Gelu => x.f_gelu("none")?,
+            Self::GeluTanh => x.f_gelu("tanh")?,
+            Self::Relu => x.f_relu()?,
+        })
+    }
+}
+
+/// Reads layers from a checkpoint onto a device, as `kind`.
+pub struct Loader<'a> {
+    pub weights: &'a Weights,
+    pub config: &'a DecoderConfig,
+    pub kind: Kind,
+    pub device: Device,
+}
+
+impl Loader<'_> {
+    /// One tensor on the device.
+    ///
+    /// # Errors
+    /// As [`Weights::get`], or the device is out of memory.
+    pub fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor> {
+        Ok(self.weights.get(name, shape, self.kind)?.f_to_device(self.device)?)
+    }
+
+    /// `<name>.weight: [d_out, d_in]` and, with `bias`, `<name>.bias: [d_out]`.
+    ///
+    /// # Errors
+    /// As [`Loader::tensor`].
+    pub fn linear(&self, name: &str, d_out: i64, d_in: i64, bias: bool) -> Result<Linear> {
+        let weight = self.tensor(&format!("{name}.weight"), &[d_out, d_in])?;
+        let bias = bias.then(|| self.tensor(&format!("{name}.bias"), &[d_out])).transpose()?;
+        Ok(Linear { weight, bias })
+    }
+
+    /// Several linears that read the same input as one: outputs are concatenated in order. One large product is faster
+    /// than several small ones.
+    ///
+    /// # Errors
+    /// As [`Loader::tensor`].
+    pub fn fused(&self, parts: &[(String, i64)], d_in: i64, bias: bool) -> Result<Linear> {
+        let parts: Vec<Linear> = parts.iter().map(|(name, d_out)| self.linear(name, *d_out, d_in, bias)).collect::<Result<_>>()?;
+        let weights: Vec<&Tensor> = parts.iter().map(|part| &part.weight).collect();
+        let biases: Vec<&Tensor> = parts.iter().filter_map(|part| part.bias.as_ref()).collect();
+        Ok(Linear { weight: Tensor::f_cat(&weights, 0)?, bias: bias.then(|| Tensor::f_cat(&biases, 0)).transpose()? })
+    }
+
+    /// The model's norm over `d` dimensions: `<name>.weight`, and `<name>.bias` for layer norm.
+    ///
+    /// # Errors
+    /// As [`Loader::tensor`].
+    pub fn norm(&self, name: &str, d: i64) -> Result<Norm> {
+        let kind = self.config.norm;
+        let bias = matches!(kind, NormKind::Layer).then(|| self.tensor(&format!("{name}.bias"), &[d])).transpose()?;
+        Ok(Norm { kind, weight: self.tensor(&format!("{name}.weight"), &[d])?, bias, eps: self.config.norm_eps })
+    }
+}

@@ -1,0 +1,47 @@
+//! Log-probabilities of given tokens, through the final norm and the unembedding, at a few nodes only.
+
+use super::Checkpoint;
+use super::layers::Loader;
+use super::stream::Compute;
+use anyhow::Result;
+use tch::{Kind, Tensor};
+
+/// Rows of the unembedding that are in memory at once.
+const VOCABULARY_ROWS: i64 = 16_384;
+/// Nodes that are scored at once: with the slice of the vocabulary, 64 MB of logits in f32.
+const NODES: i64 = 1_024;
+
+/// `log p(token | prefix)` in nats for `resid: [row, d_model]` (output of the last block) and one token per row: `[row]`, f64.
+///
+/// The unembedding is read in slices of rows and reduced by a running log-sum-exp, so memory grows with neither the
+/// vocabulary nor the number of rows.
+///
+/// # Errors
+/// A tensor is missing or misshapen, or the device is out of memory.
+pub fn log_probabilities(checkpoint: &Checkpoint, compute: Compute, resid: &Tensor, tokens: &[i64]) -> Result<Vec<f64>> {
+    let _no_grad = tch::no_grad_guard();
+    let config = &checkpoint.config;
+    let loader = Loader { weights: &checkpoint.weights, config, kind: compute.kind, device: compute.device };
+    let ends = (checkpoint.architecture.ends)(&loader)?;
+    let x = ends.ln_final.forward(resid)?;
+    let n = tokens.len() as i64;
+    let target = Tensor::f_from_slice(tokens)?.f_to_device(compute.device)?;
+    let total = Tensor::f_full([n], f64::NEG_INFINITY, (Kind::Float, compute.device))?;
+    let chosen = Tensor::f_zeros([n], (Kind::Float, compute.device))?;
+    let shape = [config.d_vocab, config.d_model];
+    for start in (0..config.d_vocab).step_by(VOCABULARY_ROWS as usize) {
+        let len = VOCABULARY_ROWS.min(config.d_vocab - start);
+        let rows = checkpoint.weights.row_range(&ends.unembed, &shape, start, len, compute.kind)?.f_to_device(compute.device)?;
+        for first in (0..n).step_by(NODES as usize) {
+            let part = |tensor: &Tensor| tensor.f_narrow(0, first, NODES.min(n - first));
+            let logits = part(&x)?.f_linear(&rows, None::<&Tensor>)?.f_to_kind(Kind::Float)?;
+            let (mut total, mut chosen, target) = (part(&total)?, part(&chosen)?, part(&target)?);
+            total.f_copy_(&total.f_logaddexp(&logits.f_logsumexp([1], false)?)?)?;
+            let inside = target.f_ge(start)?.f_logical_and(&target.f_lt(start + len)?)?;
+            let index = target.f_sub_scalar(start)?.f_clamp(0, len - 1)?.f_unsqueeze(1)?;
+            let here = logits.f_gather(1, &index, false)?.f_squeeze_dim(1)?;
+            chosen.f_copy_(&here.f_where_self(&inside, &chosen)?)?;
+        }
+    }
+    Ok(Vec::<f64>::try_from(chosen.f_sub(&total)?.f_to_kind(Kind::Double)?.f_to_device(tch::Device::Cpu)?)?)
+}

@@ -1,0 +1,18 @@
+//! One decoder for every family: a configuration, one block equation, and a stream that advances a forest through the
+//! blocks of a checkpoint with two of them in memory.
+//!
+//! Layer 0 is the embedding; layer l is the output of block l (1-based), before the final norm.
+
+pub mod config;
+pub mod layers;
+pub mod attention;
+pub mod mlp;
+pub mod block;
+pub mod plan;
+pub mod stream;
+pub mod device;
+pub mod logits;
+pub mod architecture;
+pub mod checkpoint;
+
+pub use checkpoint::Checkpoint;

@@ -1,0 +1,85 @@
+//! Weights stream, residuals stay: all nodes advance through block l before block l + 1 is needed, and while block l
+//! computes, a background thread reads block l + 1.
+//!
+//! Peak memory is two blocks, the residual `[node, d_model]` and one chunk's activations, whatever the model's size.
+
+use super::Checkpoint;
+use super::block::Block;
+use super::layers::Loader;
+use super::plan::{Plan, Rotation};
+use crate::prompt::forest::Forest;
+use anyhow::{Context, Result, anyhow};
+use std::sync::mpsc::sync_channel;
+use tch::{Device, Kind, Tensor};
+
+/// Where and how a stream computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Compute {
+    pub device: Device,
+    pub kind: Kind,
+}
+
+impl Compute {
+    /// Nodes per chunk: large enough for full-speed products, small enough that the wasted part of attention (a chunk
+    /// against itself) stays a small share of the block.
+    fn chunk(self) -> usize {
+        if self.device == Device::Cpu { 256 } else { 2048 }
+    }
+}
+
+/// Advances every node of `forest` through blocks 1 ..= `last_layer`, calling `visit(layer, resid)` with `resid: [node, d_model]`
+/// for layer 0 (embedding) ..= `last_layer`. `resid` is overwritten after `visit` returns.
+///
+/// # Errors
+/// A tensor is missing, misshapen or non-finite; a token id is outside the vocabulary; the device is out of memory; or
+/// whatever `visit` returns, which also stops the stream.
+pub fn stream(
+    checkpoint: &Checkpoint,
+    forest: &Forest,
+    compute: Compute,
+    last_layer: usize,
+    visit: &mut dyn FnMut(usize, &Tensor) -> Result<()>,
+) -> Result<()> {
+    let _no_grad = tch::no_grad_guard();
+    let Compute { device, kind } = compute;
+    let config = &checkpoint.config;
+    let plan = Plan::new(forest, compute.chunk(), device)?;
+    let rotations = plan.chunks.iter().map(|chunk| chunk.rotation(&config.rope, kind)).collect::<Result<Vec<_>>>()?;
+    let loader = Loader { weights: &checkpoint.weights, config, kind, device };
+    let block = checkpoint.architecture.block;
+    std::thread::scope(|scope| {
+        // A rendezvous: one block is being computed while one, at most, is read or waits.
+        let (send, receive) = sync_channel::<Result<Block>>(0);
+        let loader = &loader;
+        scope.spawn(move || {
+            for layer in 1..=last_layer {
+                // A closed channel means that the stream stopped; its own error is the one to report.
+                if send.send(block(loader, layer - 1)).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut resid = (checkpoint.architecture.embed)(loader, &forest.token)?;
+        visit(0, &resid)?;
+        for layer in 1..=last_layer {
+            let block = receive.recv().map_err(|_| anyhow!("the loader of block {layer} stopped"))?;
+            let block = block.with_context(|| format!("block {layer}"))?;
+            advance(&block, &mut resid, &plan, &rotations)?;
+            drop(block);
+            visit(layer, &resid)?;
+        }
+        Ok(())
+    })
+}
+
+/// Replaces `resid` by the output of `block`, chunk by chunk.
+fn advance(block: &Block, resid: &mut Tensor, plan: &Plan, rotations: &[Rotation]) -> Result<()> {
+    let mut past = None;
+    for (chunk, rotation) in plan.chunks.iter().zip(rotations) {
+        let mut rows = resid.f_narrow(0, chunk.start, chunk.len)?;
+        let (out, kv) = block.forward(&rows, past.as_ref(), chunk, rotation)?;
+        rows.f_copy_(&out)?;
+        past = chunk.carry(&kv)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! Probes: how strongly a concept is represented at one checkpoint and layer.
+
+pub mod contrast;
+pub mod sign_flip;
+pub mod evaluate;

@@ -1,0 +1,302 @@
+//! Concept files: data that say what is asked. One TOML file per concept; the built-in ones are embedded in the binary.
+//!
+//! A file holds up to five kinds of material, each with its own reading (see `design`): crossed quartets, matched controls,
+//! frame companions, binding items and answer stems. Slots in braces are filled by the design; `[[...]]` marks the
+//! span that is read out.
+
+use crate::manifest::{Concepts, Pack};
+use anyhow::{Context, Result, ensure};
+use include_dir::{Dir, include_dir};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+static CONCEPTS: Dir = include_dir!("$CARGO_MANIFEST_DIR/concepts");
+
+const NEUTRAL: &str = "neutral.toml";
+
+/// One concept file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Concept {
+    pub name: String,
+    pub title: String,
+    pub description: String,
+    /// Nobody teaches this: it belongs to the null distribution.
+    #[serde(default)]
+    pub null_bank: bool,
+    pub source: String,
+    pub license: String,
+    pub crossed: Option<Crossed>,
+    /// Matched control: the same shape about third parties.
+    pub control: Option<Crossed>,
+    pub frame: Option<Frame>,
+    pub binding: Option<Binding>,
+    pub stem: Option<Stem>,
+}
+
+/// A chat with an optional beginning of the assistant's turn.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    pub system: Option<String>,
+    pub user: String,
+    pub assistant: Option<String>,
+}
+
+/// A question and the beginning of its answer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    pub user: String,
+    pub stem: String,
+}
+
+/// Quartets {a0, a1} x {b0, b1}.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crossed {
+    pub label: Label,
+    #[serde(default)]
+    pub templates: Vec<Turn>,
+    pub a: Vec<[String; 2]>,
+    pub b: Vec<[String; 2]>,
+    #[serde(default)]
+    pub fill: BTreeMap<String, Vec<String>>,
+}
+
+/// What makes y = 1 in a quartet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Label {
+    /// The sides of a and b fit: the interaction of the factors.
+    Fits,
+    /// The side of b; for swap designs, where both sides of b occur in every text.
+    B,
+}
+
+/// The same span after a different speaker.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Frame {
+    pub templates: Vec<Turn>,
+    pub speaker: Vec<[String; 2]>,
+    pub claim: Vec<String>,
+}
+
+/// Attributes assigned in context and swapped.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    pub poles: Vec<[String; 2]>,
+    pub contexts: Vec<String>,
+    pub entities: Vec<String>,
+    pub named: Vec<Question>,
+    /// The same questions, parallel to `named`, about the addressee.
+    #[serde(rename = "self")]
+    pub own: Vec<Question>,
+}
+
+/// Questions about oneself and about unnamed others, read at the beginning of the answer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stem {
+    /// `[self, other]`; every question goes with every stem.
+    pub questions: Vec<[String; 2]>,
+    pub stems: Vec<[String; 2]>,
+    pub others: Vec<String>,
+    /// Two continuations, the taught or true one first.
+    pub answers: Option<[String; 2]>,
+}
+
+impl Concept {
+    /// Reads a concept file; `place` names it in errors.
+    ///
+    /// # Errors
+    /// Not valid TOML, an unknown or missing key (with its line), or lists that do not fit together.
+    pub fn parse(text: &str, place: &str) -> Result<Self> {
+        let concept: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            anyhow::anyhow!("{place}:{line}: {}", error.message().replace('\n', "; "))
+        })?;
+        concept.check().with_context(|| place.to_owned())?;
+        Ok(concept)
+    }
+
+    fn check(&self) -> Result<()> {
+        let slug = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        ensure!(
+            !self.name.is_empty() && self.name.chars().all(slug),
+            "name: found {:?}, expected lower-case letters, digits and _",
+            self.name
+        );
+        if let Some(crossed) = &self.crossed {
+            crossed.check("crossed", &crossed.templates)?;
+        }
+        if let Some(control) = &self.control {
+            control.check("control", self.control_templates())?;
+        }
+        if let Some(frame) = &self.frame {
+            ensure!(
+                !frame.templates.is_empty() && !frame.speaker.is_empty() && !frame.claim.is_empty(),
+                "[frame] needs templates, speaker and claim"
+            );
+            for turn in &frame.templates {
+                require(turn, "frame", &["{speaker}", "{claim}", "[[", "]]"])?;
+            }
+        }
+        if let Some(binding) = &self.binding {
+            ensure!(
+                binding.named.len() == binding.own.len(),
+                "[binding] named has {} questions, self has {}; they go in pairs",
+                binding.named.len(),
+                binding.own.len()
+            );
+            ensure!(binding.entities.len() >= 3, "[binding] entities: found {}, expected at least 3", binding.entities.len());
+            ensure!(
+                !binding.poles.is_empty() && !binding.contexts.is_empty() && !binding.named.is_empty(),
+                "[binding] needs poles, contexts and named"
+            );
+            for context in &binding.contexts {
+                for slot in ["{e0}", "{p0}", "{e1}", "{p1}"] {
+                    ensure!(context.contains(slot), "[binding] context {context:?} lacks {slot}; both entities need their pole");
+                }
+            }
+        }
+        if let Some(stem) = &self.stem {
+            ensure!(!stem.questions.is_empty() && !stem.stems.is_empty(), "[stem] needs questions and stems");
+            ensure!(stem.others.len() >= 3, "[stem] others: found {}, expected at least 3", stem.others.len());
+        }
+        Ok(())
+    }
+
+    /// Templates of the control; those of the crossed quartets where it has none of its own.
+    pub fn control_templates(&self) -> &[Turn] {
+        match (&self.control, &self.crossed) {
+            (Some(control), Some(crossed)) if control.templates.is_empty() => &crossed.templates,
+            (Some(control), _) => &control.templates,
+            (None, _) => &[],
+        }
+    }
+}
+
+impl Crossed {
+    fn check(&self, table: &str, templates: &[Turn]) -> Result<()> {
+        ensure!(!templates.is_empty(), "[{table}] needs templates");
+        ensure!(!self.a.is_empty() && !self.b.is_empty(), "[{table}] needs rows in a and b");
+        for turn in templates {
+            // A slot that is missing, or there for one side only, makes an unbalanced quartet: words would give y away.
+            require(turn, table, &["{b}", "[[", "]]"])?;
+            match self.label {
+                Label::Fits => require(turn, table, &["{a}"])?,
+                Label::B => require(turn, table, &["{b_}"])?,
+            }
+            let text = turn.text();
+            ensure!(
+                text.contains("{a}") || !text.contains("{a_}"),
+                "[{table}] template {text:?} has {{a_}} without {{a}}: the quartet is unbalanced"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Turn {
+    fn text(&self) -> String {
+        [self.system.as_deref(), Some(self.user.as_str()), self.assistant.as_deref()].into_iter().flatten().collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn require(turn: &Turn, table: &str, parts: &[&str]) -> Result<()> {
+    let text = turn.text();
+    for part in parts {
+        ensure!(text.contains(part), "[{table}] template {text:?} lacks {part}");
+    }
+    Ok(())
+}
+
+/// Concepts of the manifest's packs, by name: a later pack replaces concepts of an earlier one. The null bank stays whatever
+/// `include` says, since without it no verdict can be given; `exclude` can remove it.
+///
+/// # Errors
+/// A file that is wrong, a folder without concept files, or a pattern that matches nothing.
+pub fn load(wanted: &Concepts) -> Result<Vec<Concept>> {
+    let mut concepts: BTreeMap<String, Concept> = BTreeMap::new();
+    for pack in &wanted.packs {
+        for concept in load_pack(pack)? {
+            concepts.insert(concept.name.clone(), concept);
+        }
+    }
+    let names: Vec<&str> = concepts.keys().map(String::as_str).collect();
+    let chosen: BTreeSet<String> = wanted.select(&names, |name| concepts[name].null_bank)?.into_iter().map(str::to_owned).collect();
+    concepts.retain(|name, _| chosen.contains(name));
+    ensure!(!concepts.is_empty(), "[concepts]: include and exclude leave no concept");
+    Ok(concepts.into_values().collect())
+}
+
+/// All concepts of one pack, in the order of their file names.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_pack(pack: &Pack) -> Result<Vec<Concept>> {
+    let mut concepts = Vec::new();
+    for folder in built_in_folders(pack) {
+        for file in folder.files().filter(|file| is_concept_file(file.path())) {
+            concepts.push(Concept::parse(file.contents_utf8().unwrap_or_default(), &format!("concepts/{}", file.path().display()))?);
+        }
+    }
+    if let Pack::Folder(folder) = pack {
+        let listed = std::fs::read_dir(folder).with_context(|| format!("{}: cannot be listed", folder.display()))?;
+        let mut paths: Vec<_> = listed.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_concept_file(path)).collect();
+        paths.sort();
+        for path in paths {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+            concepts.push(Concept::parse(&text, &path.display().to_string())?);
+        }
+        ensure!(!concepts.is_empty(), "{}: the concept pack holds no .toml file", folder.display());
+    }
+    Ok(concepts)
+}
+
+fn built_in_folders(pack: &Pack) -> Vec<&'static Dir<'static>> {
+    match pack {
+        Pack::Builtin => [Some(&CONCEPTS), CONCEPTS.get_dir("null")].into_iter().flatten().collect(),
+        Pack::Organism => CONCEPTS.get_dir("organism").into_iter().collect(),
+        Pack::Folder(_) => Vec::new(),
+    }
+}
+
+/// `neutral.toml` holds the normalisation pool, not a concept.
+fn is_concept_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with(NEUTRAL)
+}
+
+/// The normalisation pool: questions and beginnings of answers about nothing in particular. It is the `neutral.toml` of the
+/// last pack that has one, and the built-in one otherwise.
+///
+/// # Errors
+/// A file that cannot be read or understood.
+pub fn neutral(packs: &[Pack]) -> Result<Vec<Question>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Pool {
+        question: Vec<Question>,
+    }
+    let (mut place, mut text) = (String::new(), String::new());
+    for pack in std::iter::once(&Pack::Builtin).chain(packs) {
+        if let Pack::Folder(folder) = pack {
+            let path = folder.join(NEUTRAL);
+            if path.is_file() {
+                text = std::fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+                place = path.display().to_string();
+            }
+        }
+        for file in built_in_folders(pack).into_iter().flat_map(Dir::files).filter(|file| file.path().ends_with(NEUTRAL)) {
+            text = file.contents_utf8().unwrap_or_default().to_owned();
+            place = format!("concepts/{}", file.path().display());
+        }
+    }
+    let pool: Pool = toml::from_str(&text).map_err(|error| anyhow::anyhow!("{place}: {}", error.message()))?;
+    ensure!(pool.question.len() >= 8, "{place}: found {} questions, expected at least 8 to normalise by", pool.question.len());
+    Ok(pool.question)
+}

@@ -1,0 +1,355 @@
+//! From a concept to its items: which rows meet in which template, and what y is.
+//!
+//! The design is balanced and fixed: it does not depend on the seed, so that a prompt set is the same in every run and
+//! readouts can be reused. A group is the unit of every resampling.
+
+use super::concept::{Binding, Concept, Crossed, Frame, Label, Question, Stem, Turn};
+use super::template::Message;
+use super::tokenize::{SPAN_CLOSE, SPAN_OPEN};
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Unnamed others per self item in a stem group.
+const OTHERS: usize = 3;
+
+/// How many groups of each kind are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Profile {
+    pub crossed: usize,
+    pub binding: usize,
+    pub stem: usize,
+    pub null_crossed: usize,
+}
+
+impl Profile {
+    /// 96 crossed groups per concept, 48 per null concept.
+    pub const FULL: Self = Self { crossed: 96, binding: 48, stem: 48, null_crossed: 48 };
+    /// 24 groups of each kind, for CPUs and tests.
+    pub const QUICK: Self = Self { crossed: 24, binding: 24, stem: 24, null_crossed: 24 };
+}
+
+/// An item before rendering.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    pub concept: String,
+    pub label_family: &'static str,
+    pub null_bank: bool,
+    /// Unit of resampling, unique within the concept.
+    pub group_id: String,
+    pub cell: String,
+    pub y: Option<i8>,
+    pub template_id: String,
+    pub lexicon_id: String,
+    pub messages: Vec<Message>,
+    /// Two continuations whose log-probabilities are compared.
+    pub answers: Option<[String; 2]>,
+}
+
+/// All items of a concept. `parameters` fill `{name}`, `{maker}` and so on.
+///
+/// # Errors
+/// A slot that nothing fills, or fewer combinations than groups.
+pub fn specs(concept: &Concept, profile: Profile, parameters: &BTreeMap<String, String>) -> Result<Vec<Spec>> {
+    let writer = Writer { concept, parameters };
+    let mut specs = Vec::new();
+    let crossed = if concept.null_bank { profile.null_crossed } else { profile.crossed };
+    if let Some(block) = &concept.crossed {
+        writer.crossed("crossed", block, &block.templates, crossed, &mut specs)?;
+    }
+    if let Some(block) = &concept.control {
+        writer.crossed("control", block, concept.control_templates(), crossed, &mut specs)?;
+    }
+    if let Some(frame) = &concept.frame {
+        writer.frame(frame, crossed, &mut specs)?;
+    }
+    if let Some(binding) = &concept.binding {
+        writer.binding(binding, profile.binding, &mut specs)?;
+    }
+    if let Some(stem) = &concept.stem {
+        writer.stem(stem, profile.stem, &mut specs)?;
+    }
+    Ok(specs)
+}
+
+/// Items of the normalisation pool: every question once before generation and once at the beginning of its answer.
+pub fn neutral(pool: &[Question]) -> Vec<Spec> {
+    let spec = |index: usize, cell: &str, messages: Vec<Message>| Spec {
+        concept: "neutral".to_owned(),
+        label_family: "neutral",
+        null_bank: false,
+        group_id: format!("n{index:03}"),
+        cell: cell.to_owned(),
+        y: None,
+        template_id: String::new(),
+        lexicon_id: String::new(),
+        messages,
+        answers: None,
+    };
+    let marked = |text: &str| format!("{SPAN_OPEN}{text}{SPAN_CLOSE}");
+    let mut specs = Vec::new();
+    for (index, question) in pool.iter().enumerate() {
+        let user = Message::new("user", marked(&question.user));
+        specs.push(spec(index, "question", vec![user]));
+        let answer = Message::new("assistant", marked(&question.stem));
+        specs.push(spec(index, "stem", vec![Message::new("user", question.user.as_str()), answer]));
+    }
+    specs
+}
+
+/// Values for the slots of one item.
+type Slots<'a> = Vec<(&'a str, &'a str)>;
+
+struct Writer<'a> {
+    concept: &'a Concept,
+    parameters: &'a BTreeMap<String, String>,
+}
+
+impl Writer<'_> {
+    fn spec(&self, label_family: &'static str, group_id: String, cell: &str, y: Option<i8>, messages: Vec<Message>) -> Spec {
+        Spec {
+            concept: self.concept.name.clone(),
+            label_family,
+            null_bank: self.concept.null_bank,
+            group_id,
+            cell: cell.to_owned(),
+            y,
+            template_id: String::new(),
+            lexicon_id: String::new(),
+            messages,
+            answers: None,
+        }
+    }
+
+    fn crossed(&self, family: &'static str, block: &Crossed, templates: &[Turn], groups: usize, specs: &mut Vec<Spec>) -> Result<()> {
+        let rows = [templates.len(), block.a.len(), block.b.len()];
+        let combinations = rows.iter().product::<usize>();
+        ensure!(
+            combinations >= groups,
+            "{}: [{family}] has {combinations} combinations of template, a and b, expected at least {groups}",
+            self.concept.name
+        );
+        for (k, [t, a, b]) in balanced(groups, rows).into_iter().enumerate() {
+            for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let mut slots: Slots =
+                    vec![("a", &block.a[a][i]), ("a_", &block.a[a][1 - i]), ("b", &block.b[b][j]), ("b_", &block.b[b][1 - j])];
+                slots.extend(
+                    block.fill.iter().map(|(slot, values)| (slot.as_str(), values.get(k % values.len().max(1)).map_or("", String::as_str))),
+                );
+                let y = match block.label {
+                    Label::Fits => i == j,
+                    Label::B => j == 1,
+                };
+                let messages = self.turn(&templates[t], &slots)?;
+                let mut spec = self.spec(family, format!("{family}-{k:03}"), &format!("{i}{j}"), Some(i8::from(y)), messages);
+                (spec.template_id, spec.lexicon_id) = (format!("t{t}"), format!("a{a}b{b}"));
+                specs.push(spec);
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&self, frame: &Frame, groups: usize, specs: &mut Vec<Spec>) -> Result<()> {
+        let rows = [frame.templates.len(), frame.speaker.len(), frame.claim.len()];
+        let groups = groups.min(rows.iter().product());
+        for (k, [t, s, c]) in balanced(groups, rows).into_iter().enumerate() {
+            for (side, y) in [(0, 1), (1, 0)] {
+                let slots: Slots = vec![("speaker", &frame.speaker[s][side]), ("claim", &frame.claim[c])];
+                let messages = self.turn(&frame.templates[t], &slots)?;
+                let mut spec = self.spec("frame", format!("frame-{k:03}"), &side.to_string(), Some(y), messages);
+                (spec.template_id, spec.lexicon_id) = (format!("t{t}"), format!("s{s}c{c}"));
+                specs.push(spec);
+            }
+        }
+        Ok(())
+    }
+
+    /// Four binding items (assignment x asked), and in the same contexts two about the addressee and two about somebody of
+    /// whom nothing was said.
+    fn binding(&self, binding: &Binding, groups: usize, specs: &mut Vec<Spec>) -> Result<()> {
+        let rows = [binding.contexts.len(), binding.named.len(), binding.poles.len()];
+        let groups = groups.min(rows.iter().product());
+        let n = binding.entities.len();
+        for (k, [c, q, p]) in balanced(groups, rows).into_iter().enumerate() {
+            let (first, second) = (k % n, (k + 1 + (k / n) % (n - 1)) % n);
+            let third = (0..n).map(|step| (k + n / 2 + step) % n).find(|e| *e != first && *e != second).context("three entities")?;
+            let group_id = format!("binding-{k:03}");
+            for swap in [0, 1] {
+                let poles = [&binding.poles[p][swap], &binding.poles[p][1 - swap]];
+                let context: Slots =
+                    vec![("e0", &binding.entities[first]), ("e1", &binding.entities[second]), ("p0", poles[0]), ("p1", poles[1])];
+                let context = self.fill(&binding.contexts[c], &context)?;
+                let mut push = |family, cell: String, y, question: &Question, entity: &str| -> Result<()> {
+                    let slots: Slots = vec![("e", entity)];
+                    let user = format!("{context} {}", self.fill(&question.user, &slots)?);
+                    let messages = vec![Message::new("user", user), Message::new("assistant", self.fill(&question.stem, &slots)?)];
+                    let mut spec = self.spec(family, group_id.clone(), &cell, y, messages);
+                    (spec.template_id, spec.lexicon_id) = (format!("c{c}q{q}"), format!("p{p}"));
+                    specs.push(spec);
+                    Ok(())
+                };
+                for (asked, entity) in [first, second].into_iter().enumerate() {
+                    let y = i8::from(asked != swap);
+                    push("binding", format!("{swap}{asked}"), Some(y), &binding.named[q], &binding.entities[entity])?;
+                }
+                push("placement_self", format!("self{swap}"), None, &binding.own[q], "")?;
+                push("placement_other", format!("other{swap}"), None, &binding.named[q], &binding.entities[third])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stem(&self, stem: &Stem, groups: usize, specs: &mut Vec<Spec>) -> Result<()> {
+        let (questions, stems) = (stem.questions.len(), stem.stems.len());
+        let answers = stem
+            .answers
+            .as_ref()
+            .map(|[a, b]| Ok::<_, anyhow::Error>([self.fill(a, &Vec::new())?, self.fill(b, &Vec::new())?]))
+            .transpose()?;
+        for k in 0..groups.min(questions * stems) {
+            let (q, s) = (k % questions, (k / questions + k % questions) % stems);
+            let mut push = |family, cell: String, user: String, open: String| {
+                let mut spec = self.spec(
+                    family,
+                    format!("stem-{k:03}"),
+                    &cell,
+                    None,
+                    vec![Message::new("user", user), Message::new("assistant", open)],
+                );
+                (spec.template_id, spec.lexicon_id) = (format!("q{q}"), format!("s{s}"));
+                spec.answers.clone_from(&answers);
+                specs.push(spec);
+            };
+            let none = Vec::new();
+            push("stem_self", "self".to_owned(), self.fill(&stem.questions[q][0], &none)?, self.fill(&stem.stems[s][0], &none)?);
+            for o in 0..OTHERS {
+                let other = &stem.others[(OTHERS * k + o) % stem.others.len()];
+                let (owner, capital) = (possessive(other), capitalised(other));
+                let capital_owner = possessive(&capital);
+                let slots: Slots = vec![("o", other), ("O", &capital), ("o's", &owner), ("O's", &capital_owner)];
+                push("stem_other", format!("other{o}"), self.fill(&stem.questions[q][1], &slots)?, self.fill(&stem.stems[s][1], &slots)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&self, turn: &Turn, slots: &Slots) -> Result<Vec<Message>> {
+        let parts = [("system", turn.system.as_deref()), ("user", Some(turn.user.as_str())), ("assistant", turn.assistant.as_deref())];
+        let mut messages = Vec::new();
+        for (role, text) in parts {
+            if let Some(text) = text {
+                messages.push(Message::new(
+                    role,
+                    self.fill(text, slots)?.replace("[[", &SPAN_OPEN.to_string()).replace("]]", &SPAN_CLOSE.to_string()),
+                ));
+            }
+        }
+        Ok(messages)
+    }
+
+    /// Replaces `{slot}` by its value, and `{Slot}` by its value with a capital; parameters of the manifest are slots too.
+    fn fill(&self, text: &str, slots: &Slots) -> Result<String> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(open) = rest.find('{') {
+            let Some(len) = rest[open..].find('}') else { bail!("{}: {text:?} has an unclosed brace", self.concept.name) };
+            out.push_str(&rest[..open]);
+            out.push_str(&self.value(&rest[open + 1..open + len], slots, text)?);
+            rest = &rest[open + len + 1..];
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    fn value(&self, slot: &str, slots: &Slots, text: &str) -> Result<String> {
+        let find = |slot: &str| {
+            let local = slots.iter().find(|(name, _)| *name == slot).map(|(_, value)| *value);
+            local.or_else(|| self.parameters.get(slot).map(String::as_str))
+        };
+        if let Some(value) = find(slot) {
+            // A value may itself name a parameter, as in a row of name pairs.
+            return if value.contains('{') { self.fill(value, slots) } else { Ok(value.to_owned()) };
+        }
+        let lower = slot.to_lowercase();
+        match find(&lower).filter(|_| lower != slot) {
+            Some(value) => Ok(capitalised(&self.fill(value, slots)?)),
+            None => bail!("{}: {text:?} has the slot {{{slot}}}, which nothing fills", self.concept.name),
+        }
+    }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// "the gardener" -> "the gardener's".
+fn possessive(text: &str) -> String {
+    if text.ends_with('s') { format!("{text}'") } else { format!("{text}'s") }
+}
+
+/// `n` distinct triples of row numbers in which every row, and every pair of rows, is used about equally often.
+fn balanced(n: usize, rows: [usize; 3]) -> Vec<[usize; 3]> {
+    let [templates, a_rows, b_rows] = rows;
+    let mut used: BTreeSet<[usize; 3]> = BTreeSet::new();
+    let mut counts: BTreeMap<(usize, usize, usize), usize> = BTreeMap::new();
+    let mut triples = Vec::with_capacity(n);
+    for k in 0..n {
+        let t = k % templates;
+        let count = |key| counts.get(&key).copied().unwrap_or(0);
+        // Keys: (kind, row, row); the least used row first, then the least used pair, then a rotation that breaks ties.
+        let pick = (0..a_rows).flat_map(|a| (0..b_rows).map(move |b| (a, b))).filter(|&(a, b)| !used.contains(&[t, a, b])).min_by_key(
+            |&(a, b)| {
+                let single = count((0, a, 0)) + count((1, b, 0));
+                let pairs = count((2, a, b)) + count((3, t, a)) + count((4, t, b));
+                (single, pairs, (a + a_rows - k % a_rows) % a_rows, (b + b_rows - k % b_rows) % b_rows)
+            },
+        );
+        let Some((a, b)) = pick else { continue };
+        for key in [(0, a, 0), (1, b, 0), (2, a, b), (3, t, a), (4, t, b)] {
+            *counts.entry(key).or_default() += 1;
+        }
+        used.insert([t, a, b]);
+        triples.push([t, a, b]);
+    }
+    triples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_used_equally_and_no_combination_twice() {
+        for (n, rows) in [(96, [8, 12, 12]), (24, [8, 13, 17]), (48, [9, 12, 14])] {
+            let triples = balanced(n, rows);
+            assert_eq!(triples.iter().collect::<BTreeSet<_>>().len(), n);
+            for (factor, rows) in rows.into_iter().enumerate() {
+                let count = |row| triples.iter().filter(|triple| triple[factor] == row).count();
+                let counts: Vec<usize> = (0..rows).map(count).collect();
+                let spread = counts.iter().max().unwrap() - counts.iter().min().unwrap();
+                assert!(spread <= 1, "factor {factor}: {counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn words_of_a_quartet_are_balanced_over_y() {
+        use crate::manifest::Pack;
+        for concept in [Pack::Builtin, Pack::Organism].iter().flat_map(|pack| super::super::concept::load_pack(pack).unwrap()) {
+            let parameters = crate::manifest::default_parameters();
+            let mut groups: BTreeMap<(String, i8), Vec<String>> = BTreeMap::new();
+            for spec in specs(&concept, Profile::QUICK, &parameters).unwrap() {
+                if let ("crossed" | "control" | "binding", Some(y)) = (spec.label_family, spec.y) {
+                    let words = spec.messages.iter().flat_map(|m| m.content.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+                    groups.entry((spec.group_id, y)).or_default().extend(words);
+                }
+            }
+            for ((group, y), mut words) in groups.clone() {
+                let mut others = groups[&(group.clone(), 1 - y)].clone();
+                words.sort();
+                others.sort();
+                assert_eq!(words, others, "{} {group}", concept.name);
+            }
+        }
+    }
+}

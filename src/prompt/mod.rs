@@ -1,0 +1,8 @@
+//! From concept files to frozen token ids: which texts are asked, how they are rendered, where they are read.
+
+pub mod concept;
+pub mod design;
+pub mod item;
+pub mod template;
+pub mod tokenize;
+pub mod forest;

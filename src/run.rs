@@ -1,0 +1,346 @@
+//! The main loop: walk every checkpoint that is not complete, write after each, go on after a failure.
+
+use crate::checkpoint::identity;
+use crate::console::{Interrupted, bar, check_interrupt};
+use crate::manifest::{CheckpointSpec, Manifest, Profile, Readout, Template as TemplateChoice, Tokenizer};
+use crate::model::Checkpoint;
+use crate::model::device;
+use crate::model::stream::Compute;
+use crate::prompt::concept::{self, Concept};
+use crate::prompt::design;
+use crate::prompt::item::ItemSet;
+use crate::prompt::template::Template;
+use crate::prompt::tokenize::Ruler;
+use crate::readout::Request;
+use crate::store::Readouts;
+use crate::table::{self, Key, LAYER_CONVENTION, write_atomically};
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tch::Device;
+
+/// A manifest with everything resolved that does not need a model's weights: what is asked, of whom, and where it goes.
+pub struct Job {
+    pub manifest: Manifest,
+    /// `reports/<run>`.
+    pub folder: PathBuf,
+    pub concepts: Vec<Concept>,
+    pub set: ItemSet,
+    pub ruler: Ruler,
+    pub device: Device,
+}
+
+/// One row of `checkpoints.parquet` behind the keys, and what a later run needs to know that nothing changed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub source: String,
+    pub commit: Option<String>,
+    pub fingerprint: Option<String>,
+    pub architecture: Option<String>,
+    pub n_params: Option<i64>,
+    pub n_layers: Option<i32>,
+    pub d_model: Option<i32>,
+    pub dtype: Option<String>,
+    pub device: String,
+    /// Prompt tokens before sharing, and nodes that were computed.
+    pub tokens: i64,
+    pub nodes: i64,
+    pub items: i64,
+    pub reused_items: i64,
+    /// Wall time of the walk: opening and planning, and everything after.
+    pub seconds_read: f64,
+    pub seconds_compute: f64,
+    pub peak_bytes: Option<i64>,
+    pub status: String,
+    pub error: Option<String>,
+    /// Inodes, sizes and times of the files, hashed.
+    pub stat_key: Option<String>,
+    /// Hash of what was asked.
+    pub request: Option<String>,
+    /// Layers that were kept.
+    pub layers: Vec<i32>,
+}
+
+/// How a walk ended.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    pub walked: usize,
+    pub skipped: usize,
+    pub failed: usize,
+}
+
+impl Job {
+    /// Resolves concepts, tokenizer, template and device, and tokenises every item.
+    ///
+    /// # Errors
+    /// Anything that would stop every checkpoint: see [`ItemSet::new`], [`concept::load`], [`Ruler::load`].
+    pub fn new(manifest: Manifest) -> Result<Self> {
+        manifest.require_folders()?;
+        let concepts = concept::load(&manifest.concepts)?;
+        let pool = concept::neutral(&manifest.concepts.packs)?;
+        let profile = match manifest.concepts.profile {
+            Profile::Full => design::Profile::FULL,
+            Profile::Quick => design::Profile::QUICK,
+        };
+        let template = match &manifest.model.template {
+            TemplateChoice::Plain => Template::plain()?,
+            TemplateChoice::Chatml => Template::chatml()?,
+            TemplateChoice::File(path) => {
+                let source = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+                Template::new(&source, "", "").with_context(|| path.display().to_string())?
+            }
+            TemplateChoice::Native(id) => {
+                let folder = folder_of(&manifest, id)?;
+                let native = Template::native(&folder)?;
+                native.with_context(|| format!("{}: no chat template; use template = \"plain\" or \"chatml\"", folder.display()))?
+            }
+        };
+        let ruler = Ruler::load(&ruler_folder(&manifest)?, template)?;
+        let set = ItemSet::new(&concepts, &pool, profile, &manifest.concepts.parameters, &ruler)?;
+        let device = device::resolve(manifest.model.device)?;
+        Ok(Self { folder: manifest.run.folder(), manifest, concepts, set, ruler, device })
+    }
+
+    /// The store's file of a checkpoint.
+    pub fn readout_path(&self, id: &str) -> PathBuf {
+        self.folder.join("readouts").join(format!("{id}.safetensors"))
+    }
+
+    fn record_path(&self, id: &str) -> PathBuf {
+        self.folder.join("readouts").join(format!("{id}.json"))
+    }
+
+    /// The record of an earlier walk.
+    pub fn record(&self, id: &str) -> Option<Record> {
+        serde_json::from_str(&std::fs::read_to_string(self.record_path(id)).ok()?).ok()
+    }
+
+    fn request<'a>(&'a self, layers: &'a [usize], compute: Compute) -> Request<'a> {
+        Request { set: &self.set, readouts: &self.manifest.model.readouts, layers, compute }
+    }
+
+    /// Walks the checkpoints that `wanted` accepts and that are not complete. Every checkpoint is written before the next begins;
+    /// one that fails becomes a record with its error, and the walk goes on.
+    ///
+    /// # Errors
+    /// The run folder is not writable, or [`Interrupted`].
+    pub fn walk(&self, wanted: &dyn Fn(&CheckpointSpec) -> bool) -> Result<Outcome> {
+        self.write_run_file()?;
+        table::write(&self.folder.join("items.parquet"), &self.set.items, &self.hash())?;
+        let mut outcome = Outcome::default();
+        let specs: Vec<&CheckpointSpec> = self.manifest.checkpoints.iter().filter(|spec| wanted(spec)).collect();
+        for (number, spec) in specs.iter().enumerate() {
+            check_interrupt()?;
+            if self.is_complete(spec) {
+                outcome.skipped += 1;
+                continue;
+            }
+            let label = format!("[{}/{}] {}", number + 1, specs.len(), spec.id);
+            match self.walk_one(spec, &label) {
+                Ok(record) => {
+                    tracing::info!(
+                        "{label}: {} nodes for {} tokens in {:.1} s",
+                        record.nodes,
+                        record.tokens,
+                        record.seconds_read + record.seconds_compute
+                    );
+                    self.write_record(spec, &record)?;
+                    outcome.walked += 1;
+                }
+                Err(error) if error.is::<Interrupted>() => return Err(error),
+                Err(error) => {
+                    let message = format!("{error:#}");
+                    tracing::error!("{label}: failed: {message}");
+                    let failed = Record {
+                        source: spec.source.to_string(),
+                        device: device::name(self.device),
+                        status: "failed".to_owned(),
+                        error: Some(message),
+                        ..Record::default()
+                    };
+                    self.write_record(spec, &failed)?;
+                    outcome.failed += 1;
+                }
+            }
+        }
+        self.write_checkpoints()?;
+        Ok(outcome)
+    }
+
+    fn walk_one(&self, spec: &CheckpointSpec, label: &str) -> Result<Record> {
+        let start = Instant::now();
+        let folder = spec.source.folder()?;
+        if spec.adapter.is_some() {
+            bail!("adapters are not supported yet; merge it into its base (merge_and_unload) and save the result");
+        }
+        let checkpoint = Checkpoint::open(folder)?;
+        let stat_key = identity::stat_key(folder)?;
+        let compute = device::compute(self.device, self.manifest.model.dtype, &checkpoint.weights);
+        let layers = self.manifest.model.layers.resolve(checkpoint.config.n_layers)?;
+        let request = self.request(&layers, compute);
+        let old = self.reusable(spec, &checkpoint, &layers, &stat_key);
+        let seconds_read = start.elapsed().as_secs_f64();
+        let path = self.readout_path(&spec.id);
+        let bar = bar(checkpoint.config.n_layers + 1, label);
+        let cost = request.walk(&checkpoint, &path, old.as_ref(), &mut |_| {
+            bar.inc(1);
+            Ok(check_interrupt()?)
+        });
+        bar.finish_and_clear();
+        let cost = cost?;
+        Ok(Record {
+            source: spec.source.to_string(),
+            commit: spec.commit.clone(),
+            fingerprint: Some(cost.fingerprint),
+            architecture: checkpoint.architecture.names.first().map(|name| (*name).to_owned()),
+            n_params: Some(checkpoint.weights.n_params() as i64),
+            n_layers: Some(checkpoint.config.n_layers as i32),
+            d_model: Some(checkpoint.config.d_model as i32),
+            dtype: Some(checkpoint.weights.dtype()),
+            device: device::name(self.device),
+            tokens: cost.prompt_tokens as i64,
+            nodes: cost.nodes as i64,
+            items: self.set.items.len() as i64,
+            reused_items: cost.reused as i64,
+            seconds_read,
+            seconds_compute: start.elapsed().as_secs_f64() - seconds_read,
+            peak_bytes: peak_bytes(),
+            status: "ok".to_owned(),
+            error: None,
+            stat_key: Some(stat_key),
+            request: Some(request.hash()),
+            layers: layers.iter().map(|&layer| layer as i32).collect(),
+        })
+    }
+
+    /// Whether the store holds what would be computed: same weights, same items, same layers.
+    pub fn is_complete(&self, spec: &CheckpointSpec) -> bool {
+        let complete = || -> Option<bool> {
+            let record = self.record(&spec.id).filter(|record| record.status == "ok")?;
+            let folder = spec.source.folder().ok()?;
+            let readouts = Readouts::open(&self.readout_path(&spec.id)).ok()?;
+            let layers: Vec<usize> = self.manifest.model.layers.resolve(record.n_layers? as usize).ok()?;
+            // The dtype of `auto` is the checkpoint's own; opening it reads nothing but headers.
+            let checkpoint = Checkpoint::open(folder).ok()?;
+            let compute = device::compute(self.device, self.manifest.model.dtype, &checkpoint.weights);
+            let request = self.request(&layers, compute).hash();
+            let same_request = readouts.metadata("request") == Some(request.as_str());
+            let same_weights = readouts.metadata("fingerprint") == record.fingerprint.as_deref()
+                && (identity::stat_key(folder).ok() == record.stat_key || Some(checkpoint.fingerprint()) == record.fingerprint);
+            Some(same_request && same_weights)
+        };
+        complete().unwrap_or(false)
+    }
+
+    /// An earlier file of the same weights at the same layers, whose rows can be taken over where items did not change.
+    fn reusable(&self, spec: &CheckpointSpec, checkpoint: &Checkpoint, layers: &[usize], stat_key: &str) -> Option<Readouts> {
+        let record = self.record(&spec.id).filter(|record| record.status == "ok" && record.device == device::name(self.device))?;
+        let readouts = Readouts::open(&self.readout_path(&spec.id)).ok()?;
+        let compute = device::compute(self.device, self.manifest.model.dtype, &checkpoint.weights);
+        let same_weights = record.stat_key.as_deref() == Some(stat_key) || Some(checkpoint.fingerprint()) == record.fingerprint;
+        let same_layers = readouts.metadata("layers") == Some(json!(layers).to_string().as_str());
+        let same_dtype = readouts.metadata("compute") == Some(device::dtype_name(compute.kind));
+        (same_weights && same_layers && same_dtype && readouts.metadata("fingerprint") == record.fingerprint.as_deref()).then_some(readouts)
+    }
+
+    fn write_record(&self, spec: &CheckpointSpec, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec_pretty(record)?;
+        write_atomically(&self.record_path(&spec.id), |file| Ok(std::io::Write::write_all(file, &text)?))
+    }
+
+    /// Writes `checkpoints.parquet` from the records that are there.
+    ///
+    /// # Errors
+    /// The run folder is not writable.
+    pub fn write_checkpoints(&self) -> Result<()> {
+        let rows: Vec<(Key, Record)> = self
+            .manifest
+            .checkpoints
+            .iter()
+            .map(|spec| {
+                let missing = || Record { source: spec.source.to_string(), status: "not_run".to_owned(), ..Record::default() };
+                (self.key(spec), self.record(&spec.id).unwrap_or_else(missing))
+            })
+            .collect();
+        table::write_keyed(&self.folder.join("checkpoints.parquet"), &rows, &self.hash())
+    }
+
+    fn key(&self, spec: &CheckpointSpec) -> Key {
+        Key {
+            run: self.manifest.run.name.clone(),
+            checkpoint: spec.id.clone(),
+            stage: spec.stage.clone(),
+            step: spec.step.map(|step| step as i64),
+            order: spec.order as i32,
+        }
+    }
+
+    /// Digest of the resolved manifest and of every item.
+    pub fn hash(&self) -> String {
+        let manifest = serde_json::to_string(&self.manifest).unwrap_or_default();
+        blake3::hash(format!("{manifest}{}", self.set.hash()).as_bytes()).to_hex().to_string()
+    }
+
+    /// Writes `run.json`: what an analysis needs to know, and the resolved manifest.
+    fn write_run_file(&self) -> Result<()> {
+        let checkpoints: Vec<_> = self.manifest.checkpoints.iter().map(|spec| {
+            json!({"id": spec.id, "stage": spec.stage, "step": spec.step, "tokens": spec.tokens, "order": spec.order, "reference": spec.reference})
+        }).collect();
+        let layers = self.manifest.checkpoints.iter().rev().find_map(|spec| {
+            let checkpoint = Checkpoint::open(spec.source.folder().ok()?).ok()?;
+            self.manifest.model.layers.resolve(checkpoint.config.n_layers).ok()
+        });
+        let run = json!({
+            "run": self.manifest.run.name,
+            "seed": self.manifest.run.seed,
+            "axis": self.manifest.run.axis,
+            "flips": self.manifest.analysis.flips,
+            "bootstraps": self.manifest.analysis.bootstraps,
+            "layers": layers.unwrap_or_default(),
+            "layer_convention": LAYER_CONVENTION,
+            "readouts": self.manifest.model.readouts.iter().map(|readout: &Readout| readout.name()).collect::<Vec<_>>(),
+            "checkpoints": checkpoints,
+            "version": env!("CARGO_PKG_VERSION"),
+            "items": self.set.hash(),
+            "ruler": self.ruler.hash()?,
+            "run_hash": self.hash(),
+            "manifest": self.manifest,
+        });
+        let text = serde_json::to_vec_pretty(&run)?;
+        write_atomically(&self.folder.join("run.json"), |file| Ok(std::io::Write::write_all(file, &text)?))
+    }
+}
+
+fn folder_of(manifest: &Manifest, id: &str) -> Result<PathBuf> {
+    let spec = manifest.checkpoints.iter().find(|spec| spec.id == id).with_context(|| format!("no checkpoint has the id {id}"))?;
+    Ok(spec.source.folder()?.to_owned())
+}
+
+/// Folder of the frozen tokenizer. `final` is the last checkpoint that has one.
+fn ruler_folder(manifest: &Manifest) -> Result<PathBuf> {
+    match &manifest.model.tokenizer {
+        Tokenizer::Checkpoint(id) => folder_of(manifest, id),
+        Tokenizer::Source(source) => Ok(source.folder()?.to_owned()),
+        Tokenizer::Final => {
+            let folders: Vec<&Path> = manifest.checkpoints.iter().rev().map(|spec| spec.source.folder()).collect::<Result<_>>()?;
+            let found = folders.iter().find(|folder| folder.join("tokenizer.json").is_file());
+            match (found, folders.first()) {
+                (Some(folder), _) => Ok(folder.to_path_buf()),
+                (None, Some(last)) => bail!(
+                    "{}: no tokenizer.json, nor in any other checkpoint; set [model] tokenizer to a folder that has one",
+                    last.display()
+                ),
+                (None, None) => bail!("there is no checkpoint"),
+            }
+        }
+    }
+}
+
+/// Largest resident size of this process so far, in bytes (Linux).
+pub fn peak_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<i64>().ok()? * 1024)
+}

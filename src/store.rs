@@ -1,0 +1,225 @@
+//! The readout store: one safetensors file per checkpoint, written layer by layer as the stream reaches it.
+//!
+//! Tensors are `[layer, row, d_model]` f32, one per readout. Where only some items have a readout, `rows.<readout>` (i64) says
+//! which item each row is; without it, row i is item i. `item_hash` lets a later run take over rows of items that did not
+//! change. The file appears under its name only when it is complete.
+
+use crate::table::LAYER_CONVENTION;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// A safetensors file whose data arrive in any order. The `safetensors` crate wants every tensor in memory at once, which
+/// would make a walk's memory grow with the number of layers.
+pub struct Writer {
+    path: PathBuf,
+    file: NamedTempFile,
+    tensors: Vec<(String, Dtype, Vec<usize>)>,
+    offsets: Vec<Range<u64>>,
+    metadata: Map<String, Value>,
+    header: u64,
+}
+
+impl Writer {
+    /// Lays out `tensors` (name, dtype, shape) in this order and reserves their space. `metadata` values must be strings;
+    /// they may be replaced on [`Writer::finish`] by values of the same length.
+    ///
+    /// # Errors
+    /// The folder is not writable or the disk is full.
+    pub fn create(path: &Path, tensors: Vec<(String, Dtype, Vec<usize>)>, metadata: Map<String, Value>) -> Result<Self> {
+        let place = || format!("{}: cannot be written", path.display());
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).with_context(place)?;
+        let file = tempfile::Builder::new().prefix(".partial-").tempfile_in(folder).with_context(place)?;
+        let mut writer = Self { path: path.to_owned(), file, tensors, offsets: Vec::new(), metadata, header: 0 };
+        let mut end = 0;
+        for (_, dtype, shape) in &writer.tensors {
+            let len = (shape.iter().product::<usize>() * dtype.bitsize() / 8) as u64;
+            writer.offsets.push(end..end + len);
+            end += len;
+        }
+        writer.header = writer.header_bytes().len() as u64;
+        writer.file.as_file().set_len(writer.header + end).with_context(place)?;
+        Ok(writer)
+    }
+
+    fn header_bytes(&self) -> Vec<u8> {
+        let mut header = Map::new();
+        header.insert("__metadata__".to_owned(), Value::Object(self.metadata.clone()));
+        for ((name, dtype, shape), range) in self.tensors.iter().zip(&self.offsets) {
+            header.insert(name.clone(), json!({"dtype": format!("{dtype:?}"), "shape": shape, "data_offsets": [range.start, range.end]}));
+        }
+        let mut text = Value::Object(header).to_string().into_bytes();
+        // Data start at a multiple of eight, as the format asks.
+        text.resize(text.len().next_multiple_of(8), b' ');
+        let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(text);
+        bytes
+    }
+
+    /// Writes `bytes` into tensor number `tensor`, `at` bytes from its start.
+    ///
+    /// # Errors
+    /// The bytes do not fit, or the disk is full.
+    pub fn write(&self, tensor: usize, at: u64, bytes: &[u8]) -> Result<()> {
+        let range = &self.offsets[tensor];
+        ensure!(
+            range.start + at + bytes.len() as u64 <= range.end,
+            "{} bytes at {at} do not fit into {}",
+            bytes.len(),
+            self.tensors[tensor].0
+        );
+        let place = || format!("{}: cannot be written", self.path.display());
+        self.file.as_file().write_all_at(bytes, self.header + range.start + at).with_context(place)
+    }
+
+    /// Writes the header with final metadata and gives the file its name.
+    ///
+    /// # Errors
+    /// The metadata changed length, or the file cannot be written.
+    pub fn finish(mut self, replace: &[(&str, String)]) -> Result<()> {
+        for (key, value) in replace {
+            self.metadata.insert((*key).to_owned(), Value::String(value.clone()));
+        }
+        let header = self.header_bytes();
+        ensure!(header.len() as u64 == self.header, "metadata must keep its length");
+        let place = || format!("{}: cannot be written", self.path.display());
+        self.file.as_file().write_all_at(&header, 0).with_context(place)?;
+        self.file.as_file().sync_all().with_context(place)?;
+        self.file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).with_context(place)?;
+        self.file.persist(&self.path).map_err(|error| error.error).with_context(place)?;
+        Ok(())
+    }
+}
+
+/// The readouts of one checkpoint, memory-mapped.
+pub struct Readouts {
+    path: PathBuf,
+    map: Mmap,
+    header: safetensors::tensor::Metadata,
+    /// Where the tensor data start.
+    data: usize,
+}
+
+impl Readouts {
+    /// Opens and validates a file of the store.
+    ///
+    /// # Errors
+    /// The file is missing, truncated or not safetensors.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
+        // SAFETY: read-only and private; files of a store are replaced by rename, never changed in place.
+        let map = unsafe { Mmap::map(&file) }.with_context(|| format!("{}: cannot be mapped", path.display()))?;
+        let invalid = |error| anyhow!("{}: not a valid safetensors file ({error}); delete it and walk again", path.display());
+        let (len, header) = SafeTensors::read_metadata(&map).map_err(invalid)?;
+        SafeTensors::deserialize(&map).map_err(invalid)?;
+        Ok(Self { path: path.to_owned(), map, header, data: 8 + len })
+    }
+
+    /// A value of the file's metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.header.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
+    fn tensor(&self, name: &str) -> Result<(&[usize], Dtype, &[u8])> {
+        let Some(info) = self.header.info(name) else { bail!("{}: tensor {name} is missing", self.path.display()) };
+        let bytes = &self.map[self.data + info.data_offsets.0..self.data + info.data_offsets.1];
+        Ok((&info.shape, info.dtype, bytes))
+    }
+
+    /// Whether a tensor is there.
+    pub fn contains(&self, name: &str) -> bool {
+        self.header.info(name).is_some()
+    }
+
+    /// Shape of a tensor.
+    ///
+    /// # Errors
+    /// The tensor is missing.
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        Ok(self.tensor(name)?.0)
+    }
+
+    /// Item of each row of a readout, out of `n_items`.
+    ///
+    /// # Errors
+    /// The readout is missing, is not `[layer, row, d_model]`, or has rows that are no items.
+    pub fn rows(&self, readout: &str, n_items: usize) -> Result<Vec<usize>> {
+        let &[_, rows, _] = self.shape(readout)? else {
+            bail!("{}: {readout} has shape {:?}, expected [layer, item, d_model]", self.path.display(), self.shape(readout)?)
+        };
+        let name = format!("rows.{readout}");
+        let items: Vec<usize> = if self.contains(&name) {
+            let (_, dtype, bytes) = self.tensor(&name)?;
+            ensure!(dtype == Dtype::I64, "{}: {name} is {dtype:?}, expected I64", self.path.display());
+            bytes.as_chunks::<8>().0.iter().map(|bytes| usize::try_from(i64::from_le_bytes(*bytes)).unwrap_or(usize::MAX)).collect()
+        } else {
+            ensure!(rows == n_items, "{}: {readout} has {rows} rows, expected one per item ({n_items})", self.path.display());
+            (0..rows).collect()
+        };
+        ensure!(
+            items.len() == rows && items.iter().all(|&item| item < n_items),
+            "{}: {name} does not name {rows} of the {n_items} items",
+            self.path.display()
+        );
+        Ok(items)
+    }
+
+    /// One layer of a readout as f32: `[row, d_model]`, row-major. `index` counts the layers that were kept.
+    ///
+    /// # Errors
+    /// The tensor is missing, has fewer layers, or is not f16, bf16 or f32.
+    pub fn layer(&self, readout: &str, index: usize) -> Result<Vec<f32>> {
+        let (shape, dtype, bytes) = self.tensor(readout)?;
+        let &[layers, rows, width] = shape else {
+            bail!("{}: {readout} has shape {shape:?}, expected three dimensions", self.path.display())
+        };
+        ensure!(index < layers, "{}: {readout} has {layers} layers, layer number {index} was asked for", self.path.display());
+        let size = rows * width * dtype.bitsize() / 8;
+        to_f32(dtype, &bytes[index * size..(index + 1) * size]).with_context(|| format!("{}: {readout}", self.path.display()))
+    }
+
+    /// A whole tensor as f32.
+    ///
+    /// # Errors
+    /// The tensor is missing or not f16, bf16 or f32.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let (_, dtype, bytes) = self.tensor(name)?;
+        to_f32(dtype, bytes).with_context(|| format!("{}: {name}", self.path.display()))
+    }
+
+    /// Raw bytes of a tensor.
+    ///
+    /// # Errors
+    /// The tensor is missing.
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        Ok(self.tensor(name)?.2)
+    }
+}
+
+fn to_f32(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
+    Ok(match dtype {
+        Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+        Dtype::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+        other => bail!("dtype {other:?}, expected F32, F16 or BF16"),
+    })
+}
+
+/// Metadata that every file of activations carries.
+pub fn metadata(layers: &[usize], fingerprint: &str) -> Map<String, Value> {
+    let mut metadata = Map::new();
+    let mut put = |key: &str, value: String| metadata.insert(key.to_owned(), Value::String(value));
+    put("format", "pt".to_owned());
+    put("selftrace", env!("CARGO_PKG_VERSION").to_owned());
+    put("layer_convention", LAYER_CONVENTION.to_owned());
+    put("layers", json!(layers).to_string());
+    put("fingerprint", fingerprint.to_owned());
+    metadata
+}

@@ -1,0 +1,127 @@
+//! Parquet tables: the row struct is the schema.
+//!
+//! Every table of a run starts with the same key columns; a producer defines its own row struct beside its code and hands
+//! over `(Key, row)` pairs. Files appear whole or not at all, and a number that does not exist is null, never NaN.
+
+use anyhow::{Context, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{FieldRef, Schema};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_arrow::schema::{SchemaLike, TracingOptions};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Version of the schemas of all tables.
+pub const SCHEMA_VERSION: &str = "1";
+/// What a layer number means, stated in every file.
+pub const LAYER_CONVENTION: &str = "layer 0 = embedding output; layer l = output of block l (1-based), before the final norm";
+
+/// Columns that every per-checkpoint table starts with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Key {
+    pub run: String,
+    pub checkpoint: String,
+    pub stage: String,
+    pub step: Option<i64>,
+    pub order: i32,
+}
+
+/// Writes `rows` as one Parquet file.
+///
+/// # Errors
+/// A row cannot be represented, or the file cannot be written.
+pub fn write<R: Serialize + DeserializeOwned>(path: &Path, rows: &[R], run_hash: &str) -> Result<()> {
+    write_batch(path, batch(rows)?, run_hash)
+}
+
+/// Writes `rows` behind the key columns as one Parquet file.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_keyed<R: Serialize + DeserializeOwned>(path: &Path, rows: &[(Key, R)], run_hash: &str) -> Result<()> {
+    let keys: Vec<&Key> = rows.iter().map(|(key, _)| key).collect();
+    let (keys, rows) = (batch_of::<Key, _>(&keys)?, batch_of::<R, _>(&rows.iter().map(|(_, row)| row).collect::<Vec<_>>())?);
+    let fields: Vec<FieldRef> = keys.schema().fields().iter().chain(rows.schema().fields()).cloned().collect();
+    let columns = keys.columns().iter().chain(rows.columns()).cloned().collect();
+    write_batch(path, RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?, run_hash)
+}
+
+fn batch<R: Serialize + DeserializeOwned>(rows: &[R]) -> Result<RecordBatch> {
+    batch_of::<R, R>(rows)
+}
+
+fn batch_of<R: DeserializeOwned, S: Serialize>(rows: &[S]) -> Result<RecordBatch> {
+    // Plain strings and lists: some readers do not know the large variants.
+    let options = TracingOptions::default()
+        .strings_as_large_utf8(false)
+        .sequence_as_large_list(false)
+        .enums_without_data_as_strings(true)
+        .string_dictionary_encoding(false)
+        .allow_null_fields(true);
+    let fields = Vec::<FieldRef>::from_type::<R>(options).context("the schema of a table")?;
+    Ok(serde_arrow::to_record_batch(&fields, &rows)?)
+}
+
+fn write_batch(path: &Path, batch: RecordBatch, run_hash: &str) -> Result<()> {
+    let pair = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
+    let metadata = vec![
+        pair("selftrace.schema_version", SCHEMA_VERSION),
+        pair("selftrace.run_hash", run_hash),
+        pair("selftrace.layer_convention", LAYER_CONVENTION),
+    ];
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_key_value_metadata(Some(metadata))
+        // No version or date of the writer: equal rows make equal files.
+        .set_created_by("selftrace".to_owned())
+        .build();
+    write_atomically(path, |file| {
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
+        writer.write(&batch)?;
+        writer.close()?;
+        Ok(())
+    })
+}
+
+/// Reads a Parquet file into rows; columns that `R` does not have are ignored.
+///
+/// # Errors
+/// The file is missing or not Parquet, or a column that `R` needs is missing or of another type.
+pub fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>> {
+    let place = || path.display().to_string();
+    let file = File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
+    let mut rows = Vec::new();
+    for batch in ParquetRecordBatchReaderBuilder::try_new(file).with_context(place)?.build().with_context(place)? {
+        rows.extend(serde_arrow::from_record_batch::<Vec<R>>(&batch?).with_context(place)?);
+    }
+    Ok(rows)
+}
+
+/// Writes a file under a temporary name in the same folder and renames it when it is complete.
+///
+/// # Errors
+/// The folder is not writable, or whatever `fill` returns; the old file then stays as it was.
+pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let place = || format!("{}: cannot be written", path.display());
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).with_context(place)?;
+    let mut temporary = tempfile::Builder::new().prefix(".partial-").tempfile_in(folder).with_context(place)?;
+    fill(temporary.as_file_mut()).with_context(place)?;
+    temporary.as_file().sync_all().with_context(place)?;
+    // Temporary files are private; a result is to be read by colleagues.
+    temporary.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).with_context(place)?;
+    temporary.persist(path).map_err(|error| error.error).with_context(place)?;
+    Ok(())
+}
+
+/// A finite number, or null.
+pub fn finite(x: f64) -> Option<f64> {
+    x.is_finite().then_some(x)
+}

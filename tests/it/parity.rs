@@ -1,0 +1,126 @@
+//! Activations and log-probabilities of every family and configuration feature against transformers, at every layer and
+//! token, computed as a forest.
+
+use selftrace::model::Checkpoint;
+use selftrace::model::architecture::ARCHITECTURES;
+use selftrace::model::logits::log_probabilities;
+use selftrace::model::stream::{Compute, stream};
+use selftrace::prompt::forest::Forest;
+use selftrace::store::Readouts;
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
+
+const CPU: Compute = Compute { device: Device::Cpu, kind: Kind::Float };
+
+fn fixtures() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+fn integers(reference: &Readouts, name: &str) -> Vec<i64> {
+    reference.bytes(name).unwrap().as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()
+}
+
+fn prompts(reference: &Readouts) -> Vec<Vec<i64>> {
+    let tokens = integers(reference, "token_ids");
+    let mut rest = tokens.as_slice();
+    let mut prompts = Vec::new();
+    for length in integers(reference, "lengths") {
+        let (prompt, tail) = rest.split_at(length as usize);
+        prompts.push(prompt.to_vec());
+        rest = tail;
+    }
+    prompts
+}
+
+/// Activations `[layer][token of all prompts, in order][d_model]`, and log-probabilities of each prompt's next tokens.
+fn run(checkpoint: &Checkpoint, prompts: &[Vec<i64>]) -> (Vec<Vec<f32>>, Vec<f64>) {
+    let forest = Forest::new(prompts);
+    let nodes: Vec<i64> =
+        prompts.iter().enumerate().flat_map(|(index, prompt)| forest.span(index, 0..prompt.len())).map(|node| node as i64).collect();
+    let order = Tensor::from_slice(&nodes);
+    let mut layers = Vec::new();
+    let mut scores = Vec::new();
+    let last = checkpoint.config.n_layers;
+    stream(checkpoint, &forest, CPU, last, &mut |layer, resid| {
+        let rows = resid.index_select(0, &order);
+        layers.push(Vec::<f32>::try_from(rows.flatten(0, -1)).unwrap());
+        if layer == last {
+            let next: Vec<i64> = prompts.iter().flat_map(|prompt| prompt[1..].iter().chain(&prompt[..1])).copied().collect();
+            scores = log_probabilities(checkpoint, CPU, &rows, &next)?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    (layers, scores)
+}
+
+fn relative(ours: &[f32], theirs: &[f32]) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    let largest = theirs.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let difference = ours.iter().zip(theirs).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    f64::from(difference / largest)
+}
+
+/// |ours - theirs| / |theirs|, as vectors.
+fn distance(ours: &[f32], theirs: &[f32]) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    norm(&mut ours.iter().zip(theirs).map(|(a, b)| a - b)) / norm(&mut theirs.iter().copied())
+}
+
+#[test]
+fn activations_agree_with_transformers_at_every_layer() {
+    for folder in fixtures() {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let checkpoint = Checkpoint::open(&folder).unwrap_or_else(|error| panic!("{error:#}"));
+        let reference = Readouts::open(&folder.join("reference.safetensors")).unwrap();
+        let prompts = prompts(&reference);
+        let (layers, scores) = run(&checkpoint, &prompts);
+        assert_eq!(layers.len(), reference.shape("hidden").unwrap()[0], "{name}");
+        let mut worst: f64 = 0.0;
+        for (layer, ours) in layers.iter().enumerate() {
+            let difference = relative(ours, &reference.layer("hidden", layer).unwrap());
+            assert!(difference < 1e-5, "{name}: layer {layer} differs by {difference:.1e}");
+            worst = worst.max(difference);
+        }
+        let logits = Tensor::from_slice(&reference.values("logits").unwrap()).view([scores.len() as i64, -1]).to_kind(Kind::Double);
+        let next: Vec<i64> = prompts.iter().flat_map(|prompt| prompt[1..].iter().chain(&prompt[..1])).copied().collect();
+        let theirs = logits.log_softmax(-1, Kind::Double).gather(1, &Tensor::from_slice(&next).unsqueeze(1), false);
+        let theirs = Vec::<f64>::try_from(theirs.squeeze_dim(1)).unwrap();
+        for (ours, theirs) in scores.iter().zip(theirs) {
+            assert!((ours - theirs).abs() < 1e-4, "{name}: log-probability {ours} against {theirs}");
+        }
+        println!("{name}: worst relative difference {worst:.1e}");
+    }
+}
+
+#[test]
+fn every_architecture_has_a_fixture() {
+    let tested: Vec<String> = fixtures().iter().map(|folder| std::fs::read_to_string(folder.join("config.json")).unwrap()).collect();
+    for name in ARCHITECTURES.iter().flat_map(|architecture| architecture.names) {
+        assert!(tested.iter().any(|config| config.contains(name)), "no parity fixture for {name}");
+    }
+}
+
+#[test]
+fn a_forest_gives_what_each_prompt_gives_alone() {
+    for folder in fixtures() {
+        let checkpoint = Checkpoint::open(&folder).unwrap_or_else(|error| panic!("{error:#}"));
+        let prompts = prompts(&Readouts::open(&folder.join("reference.safetensors")).unwrap());
+        let (together, _) = run(&checkpoint, &prompts);
+        let mut start = 0;
+        for prompt in &prompts {
+            let (alone, _) = run(&checkpoint, std::slice::from_ref(prompt));
+            for (together, alone) in together.iter().zip(&alone) {
+                let width = checkpoint.config.d_model as usize;
+                let difference = distance(&together[start * width..(start + prompt.len()) * width], alone);
+                assert!(difference < 1e-6, "{}: {difference:.1e}", folder.display());
+            }
+            start += prompt.len();
+        }
+    }
+}
