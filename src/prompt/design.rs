@@ -340,7 +340,10 @@ mod tests {
             let mut groups: BTreeMap<(String, i8), Vec<String>> = BTreeMap::new();
             for spec in specs(&concept, Profile::QUICK, &parameters).unwrap() {
                 if let ("crossed" | "control" | "binding", Some(y)) = (spec.label_family, spec.y) {
-                    let words = spec.messages.iter().flat_map(|m| m.content.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+                    let words = spec
+                        .messages
+                        .iter()
+                        .flat_map(|m| m.content.split(|c: char| !c.is_alphanumeric()).map(str::to_owned).collect::<Vec<_>>());
                     groups.entry((spec.group_id, y)).or_default().extend(words);
                 }
             }

@@ -15,9 +15,9 @@ use std::path::Path;
 const FUEL: u64 = 5_000_000;
 
 /// Literal turns, for base models and as the default rendering of every checkpoint.
-const PLAIN: &str = "{% for message in messages %}{% if not loop.first %}\n\n{% endif %}\
+const PLAIN: &str = "{% for message in messages %}{% if not loop.first %}{{ '\n\n' }}{% endif %}\
     {{ {'system': 'System', 'user': 'Human', 'assistant': 'Assistant'}[message.role] }}: {{ message.content }}{% endfor %}\
-    {% if add_generation_prompt %}\n\nAssistant:{% endif %}";
+    {% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}";
 
 /// The format of OpenAI's ChatML, with no default system turn.
 const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}\
