@@ -1,11 +1,14 @@
 //! Arguments in, exit code out.
 
+use crate::analysis;
 use crate::console::{self, LogFormat};
 use crate::extract::{self, Keep};
 use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest, Source};
 use crate::model::Checkpoint;
 use crate::model::device;
 use crate::run::{Job, Outcome};
+use crate::series::Series;
+use crate::summary;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use safetensors::Dtype;
@@ -226,18 +229,55 @@ fn parse_device(text: &str) -> Result<DeviceChoice, String> {
     }
 }
 
-fn run(_manifest: &Path) -> Result<Outcome> {
-    bail!("later")
+fn run(path: &Path) -> Result<Outcome> {
+    let job = Job::new(Manifest::load(path)?)?;
+    let outcome = job.walk(&|_| true)?;
+    let analyzed = analyze_store(&job.folder)?;
+    if outcome.walked == 0 && outcome.failed == 0 && !analyzed {
+        tracing::info!("{}: everything is up to date, nothing to do", job.folder.display());
+    }
+    Ok(outcome)
 }
-fn check(_manifest: &Path) -> Result<Outcome> {
-    bail!("later")
+
+fn analyze(arguments: &AnalyzeArguments) -> Result<Outcome> {
+    let folder = match &arguments.store {
+        Some(folder) => folder.clone(),
+        None => Manifest::load(&arguments.manifest.manifest)?.run.folder(),
+    };
+    if !analyze_store(&folder)? {
+        tracing::info!("{}: the tables are up to date, nothing to do", folder.display());
+    }
+    Ok(Outcome::default())
 }
-fn analyze(_arguments: &AnalyzeArguments) -> Result<Outcome> {
-    bail!("later")
+
+/// Writes the tables of a store unless they are up to date; says whether it did.
+fn analyze_store(folder: &Path) -> Result<bool> {
+    let series = Series::open(folder)?;
+    for (point, error) in &series.missing {
+        tracing::warn!("{}: left out: {error}", point.id);
+    }
+    if analysis::is_current(&series)? {
+        return Ok(false);
+    }
+    let rows = analysis::analyze(&series)?;
+    print!("{}", summary::onsets(&rows));
+    tracing::info!("tables: {}", folder.display());
+    Ok(true)
 }
-fn concepts(_arguments: &ConceptsArguments) -> Result<Outcome> {
-    bail!("later")
+
+fn check(path: &Path) -> Result<Outcome> {
+    let job = Job::new(Manifest::load(path)?)?;
+    let plan = summary::plan(&job)?;
+    print!("{}", plan.text);
+    Ok(Outcome { failed: plan.problems, ..Outcome::default() })
 }
+
+fn concepts(arguments: &ConceptsArguments) -> Result<Outcome> {
+    let manifest = arguments.manifest.as_deref().map(Manifest::load).transpose()?;
+    print!("{}", summary::concepts(manifest, arguments.name.as_deref(), arguments.groups)?);
+    Ok(Outcome::default())
+}
+
 fn demo(_arguments: &DemoArguments) -> Result<Outcome> {
     bail!("later")
 }

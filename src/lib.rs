@@ -29,9 +29,17 @@ pub mod draws;
 pub mod probe;
 /// Whether, when and in what shape it appears along the series.
 pub mod emergence;
+/// A store of readouts, opened.
+pub mod series;
+/// What is followed along the series: contrast, probes, change, placement, behaviour.
+pub mod measure;
+/// From a store to its tables, `onset.parquet` last.
+pub mod analysis;
 /// Activations of any prompts.
 pub mod extract;
 /// The main loop.
 pub mod run;
+/// What is printed: plans, concepts, onsets.
+pub mod summary;
 /// Arguments in, exit code out.
 pub mod cli;

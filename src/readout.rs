@@ -328,7 +328,7 @@ fn old_rows(old: &Readouts, request: &Request) -> Result<Known> {
             known.rows.insert((readout.name(), hashes[item].clone()), row);
         }
     }
-    for (row, item) in old.bytes("answers.rows")?.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as usize).enumerate() {
+    for (row, item) in old.integers("answers.rows")?.into_iter().map(|item| item as usize).enumerate() {
         known.scores.insert(hashes.get(item).context("answers.rows names an item")?.clone(), row);
     }
     for (item, prompt) in request.set.items.iter().zip(&request.set.prompts) {

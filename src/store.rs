@@ -36,7 +36,16 @@ impl Writer {
         let place = || format!("{}: cannot be written", path.display());
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).with_context(place)?;
-        let file = tempfile::Builder::new().prefix(".partial-").tempfile_in(folder).with_context(place)?;
+        let prefix = format!(".partial-{}-", path.file_name().unwrap_or_default().to_string_lossy());
+        // What a killed process left behind would fill the disk; a file has one writer at a time.
+        for stale in std::fs::read_dir(folder)
+            .with_context(place)?
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        {
+            let _ = std::fs::remove_file(stale.path());
+        }
+        let file = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder).with_context(place)?;
         let mut writer = Self { path: path.to_owned(), file, tensors, offsets: Vec::new(), metadata, header: 0 };
         let mut end = 0;
         for (_, dtype, shape) in &writer.tensors {
@@ -127,6 +136,14 @@ impl Readouts {
         self.header.metadata().as_ref()?.get(key).map(String::as_str)
     }
 
+    /// What the file was made from, where it says so (a walk's fingerprint and request); a hash of its bytes otherwise.
+    pub fn identity(&self) -> String {
+        match (self.metadata("fingerprint"), self.metadata("request")) {
+            (Some(fingerprint), Some(request)) => format!("{fingerprint} {request}"),
+            _ => blake3::Hasher::new().update_rayon(&self.map).finalize().to_hex().to_string(),
+        }
+    }
+
     fn tensor(&self, name: &str) -> Result<(&[usize], Dtype, &[u8])> {
         let Some(info) = self.header.info(name) else { bail!("{}: tensor {name} is missing", self.path.display()) };
         let bytes = &self.map[self.data + info.data_offsets.0..self.data + info.data_offsets.1];
@@ -156,9 +173,7 @@ impl Readouts {
         };
         let name = format!("rows.{readout}");
         let items: Vec<usize> = if self.contains(&name) {
-            let (_, dtype, bytes) = self.tensor(&name)?;
-            ensure!(dtype == Dtype::I64, "{}: {name} is {dtype:?}, expected I64", self.path.display());
-            bytes.as_chunks::<8>().0.iter().map(|bytes| usize::try_from(i64::from_le_bytes(*bytes)).unwrap_or(usize::MAX)).collect()
+            self.integers(&name)?.into_iter().map(|item| usize::try_from(item).unwrap_or(usize::MAX)).collect()
         } else {
             ensure!(rows == n_items, "{}: {readout} has {rows} rows, expected one per item ({n_items})", self.path.display());
             (0..rows).collect()
@@ -183,6 +198,36 @@ impl Readouts {
         ensure!(index < layers, "{}: {readout} has {layers} layers, layer number {index} was asked for", self.path.display());
         let size = rows * width * dtype.bitsize() / 8;
         to_f32(dtype, &bytes[index * size..(index + 1) * size]).with_context(|| format!("{}: {readout}", self.path.display()))
+    }
+
+    /// Some rows of one layer of a readout: `[rows.len(), d_model]`, row-major, and d_model. Only their pages are touched.
+    ///
+    /// # Errors
+    /// As [`Readouts::layer`]; also a row outside the tensor, or a value that is not finite.
+    pub fn gather(&self, readout: &str, index: usize, rows: &[usize]) -> Result<(Vec<f32>, usize)> {
+        let place = || format!("{}: {readout}", self.path.display());
+        let (shape, dtype, bytes) = self.tensor(readout)?;
+        let &[layers, n, width] = shape else { bail!("{} has shape {shape:?}, expected three dimensions", place()) };
+        ensure!(index < layers, "{} has {layers} layers, layer number {index} was asked for", place());
+        let size = width * dtype.bitsize() / 8;
+        let mut values = Vec::with_capacity(rows.len() * width);
+        for &row in rows {
+            ensure!(row < n, "{} has {n} rows, row {row} was asked for", place());
+            let start = (index * n + row) * size;
+            values.extend(to_f32(dtype, &bytes[start..start + size]).with_context(place)?);
+        }
+        ensure!(values.iter().all(|x| x.is_finite()), "{} has values that are not finite", place());
+        Ok((values, width))
+    }
+
+    /// A tensor of integers.
+    ///
+    /// # Errors
+    /// The tensor is missing or not i64.
+    pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
+        let (_, dtype, bytes) = self.tensor(name)?;
+        ensure!(dtype == Dtype::I64, "{}: {name} is {dtype:?}, expected I64", self.path.display());
+        Ok(bytes.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
     }
 
     /// A whole tensor as f32.

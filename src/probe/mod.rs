@@ -3,3 +3,4 @@
 pub mod contrast;
 pub mod sign_flip;
 pub mod evaluate;
+pub mod lexical;

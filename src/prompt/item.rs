@@ -20,22 +20,37 @@ pub struct Item {
     pub group_id: String,
     pub cell: String,
     pub y: Option<i8>,
+    #[serde(default)]
     pub template_id: String,
+    #[serde(default)]
     pub lexicon_id: String,
+    #[serde(default)]
     pub persona_id: String,
+    #[serde(default)]
     pub format_id: String,
+    #[serde(default)]
     pub text: Option<String>,
+    #[serde(default)]
     pub n_tokens: Option<i32>,
+    #[serde(default)]
     pub span_start: Option<i32>,
+    #[serde(default)]
     pub span_end: Option<i32>,
+    #[serde(default)]
     pub response_start: Option<i32>,
     /// Continuations whose log-probabilities are compared.
+    #[serde(default)]
     pub answer_0: Option<String>,
+    #[serde(default)]
     pub answer_1: Option<String>,
+    #[serde(default)]
     pub token_ids: Option<Vec<i32>>,
+    #[serde(default)]
     pub source: String,
+    #[serde(default)]
     pub license: String,
     /// Digest of the token ids, of where they are read and of what is scored: equal hashes have equal readouts.
+    #[serde(default)]
     pub hash: String,
 }
 

@@ -3,3 +3,4 @@
 
 mod parity;
 mod statistics;
+mod store;

@@ -1,0 +1,41 @@
+# `make demo` and `make test` are all that a fresh machine needs (Rust and Python 3). Afterwards plain cargo works too.
+
+PYTHON ?= python3
+TORCH  := 2.13.0
+SITE    = $(shell .venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+.PHONY: demo test build lint libtorch clean
+
+demo: build
+	target/release/selftrace demo
+
+build: libtorch
+	cargo build --release
+
+test: libtorch lint
+	cargo test --release
+
+lint: libtorch
+	cargo fmt --check
+	cargo clippy --release --all-targets -- -D warnings
+
+# libtorch comes from the PyTorch wheel that the pinned `tch` expects, unless LIBTORCH or LIBTORCH_USE_PYTORCH says otherwise. Without
+# an NVIDIA GPU only the two CUDA libraries are installed that libtorch_cpu itself is linked to; with one, all of them.
+ifeq ($(LIBTORCH)$(LIBTORCH_USE_PYTORCH),)
+libtorch: .libtorch/.ready-$(TORCH)
+else
+libtorch:
+endif
+
+.libtorch/.ready-$(TORCH):
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	if nvidia-smi >/dev/null 2>&1 || test -e /dev/nvidiactl; then \
+	    .venv/bin/pip install --quiet --disable-pip-version-check torch==$(TORCH); \
+	else \
+	    .venv/bin/pip install --quiet --disable-pip-version-check --no-deps torch==$(TORCH) 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-cupti==13.*'; \
+	fi
+	ln -sfn "$(SITE)/torch" .libtorch
+	touch $@
+
+clean:
+	rm -rf target .venv .libtorch

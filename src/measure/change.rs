@@ -1,0 +1,211 @@
+//! Learned change: what training did to the activation at the beginning of an answer about oneself, beyond what it did to the
+//! same answer about others, and beyond what it did for topics that nobody teaches.
+//!
+//! Per group `dd = (self - mean others)_t - (self - mean others)_reference`, over the reference's scale. Activations of a series
+//! share a basis, so no probe is fitted. The excess over the median of the null bank is what is dated.
+
+use super::contrast::third;
+use super::{Trace, columns};
+use crate::draws::Draws;
+use crate::emergence::curve::{Curve, excess_over_bank, percentile_in_bank};
+use crate::estimate::quantile;
+use crate::probe::contrast::{Gram, amplitude};
+use crate::series::{Family, Series};
+use crate::table::{self, Key};
+use anyhow::{Result, ensure};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub const NAME: &str = "change";
+
+/// One row of `change.parquet` behind the keys. `e` is in units of the neutral pool's root mean square at the reference.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Change {
+    concept: String,
+    null_bank: bool,
+    layer: i32,
+    readout: String,
+    status: String,
+    e: Option<f64>,
+    e_lower: Option<f64>,
+    e_upper: Option<f64>,
+    u: Option<f64>,
+    /// `e` minus the median of the null bank (without the concept itself, if it belongs to it).
+    excess: Option<f64>,
+    excess_lower: Option<f64>,
+    excess_upper: Option<f64>,
+    /// Share of the null bank below.
+    percentile: Option<f64>,
+    /// Change along the direction of the last checkpoint's.
+    frozen_e: Option<f64>,
+    n_groups: i32,
+}
+
+/// A concept's self items and, per group, the others'.
+pub struct Pairs<'a> {
+    pub family: &'a Family,
+    /// Self item and other items per group.
+    pub groups: Vec<(usize, Vec<usize>)>,
+}
+
+/// Concepts with answer stems.
+pub fn stems(series: &Series) -> Vec<Pairs<'_>> {
+    let of = |family: &'_ Family| -> Option<Vec<(usize, Vec<usize>)>> {
+        let others = series.family(&family.concept, "stem_other")?;
+        let find = |id: &str| others.groups.iter().find(|(other, _)| other == id).map(|(_, items)| items.clone());
+        let pairs = family.groups.iter().filter_map(|(id, items)| Some((*items.first()?, find(id).filter(|others| !others.is_empty())?)));
+        Some(pairs.collect())
+    };
+    let selves = series.families.iter().filter(|family| family.label_family == "stem_self");
+    selves.filter_map(|family| Some(Pairs { family, groups: of(family).filter(|groups| groups.len() >= 2)? })).collect()
+}
+
+/// Writes `change.parquet`.
+///
+/// # Errors
+/// The store cannot be read or the table cannot be written.
+pub fn run(series: &Series) -> Result<Vec<Trace>> {
+    let stems = stems(series);
+    let readout = series.readout("last_prompt").unwrap_or(0);
+    let layers: Vec<usize> = (0..series.layers.len()).collect();
+    let parts = layers.par_iter().map(|&layer| at_layer(series, &stems, readout, layer)).collect::<Result<Vec<_>>>()?;
+    let (mut rows, mut traces) = (Vec::new(), Vec::new());
+    for (part_rows, part_traces) in parts {
+        rows.extend(part_rows);
+        traces.extend(part_traces);
+    }
+    table::write_keyed(&series.folder.join("change.parquet"), &rows, &series.run_hash)?;
+    Ok(traces)
+}
+
+struct Measured {
+    curve: Curve,
+    u: Vec<f64>,
+    frozen: Vec<Option<f64>>,
+    third: f64,
+}
+
+fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> Result<(Vec<(Key, Change)>, Vec<Trace>)> {
+    let n = series.points.len();
+    let has_reference = n > series.references();
+    let measured = if has_reference {
+        stems.iter().map(|pairs| measure(series, pairs, readout, layer)).collect::<Result<Vec<_>>>()?
+    } else {
+        Vec::new()
+    };
+    let (mut rows, mut traces) = (Vec::new(), Vec::new());
+    for (index, pairs) in stems.iter().enumerate() {
+        let empty = Change {
+            concept: pairs.family.concept.clone(),
+            null_bank: pairs.family.null_bank,
+            layer: series.layers[layer] as i32,
+            readout: series.readouts[readout].clone(),
+            status: "no_reference".to_owned(),
+            e: None,
+            e_lower: None,
+            e_upper: None,
+            u: None,
+            excess: None,
+            excess_lower: None,
+            excess_upper: None,
+            percentile: None,
+            frozen_e: None,
+            n_groups: pairs.groups.len() as i32,
+        };
+        let Some(own) = measured.get(index) else {
+            rows.extend((0..n).map(|t| (series.key(t), empty.clone())));
+            continue;
+        };
+        let bank: Vec<Curve> = (0..stems.len())
+            .filter(|&other| other != index && stems[other].family.null_bank)
+            .map(|other| measured[other].curve.clone())
+            .collect();
+        let excess = if bank.is_empty() { None } else { Some(excess_over_bank(&own.curve, &bank)?) };
+        let percentiles = percentile_in_bank(&own.curve, &bank)?;
+        for t in 0..n {
+            let (e, e_lower, e_upper) = columns(own.curve.at(t));
+            let (excess, excess_lower, excess_upper) = columns(excess.as_ref().and_then(|excess| excess.at(t)));
+            let row = Change {
+                status: "ok".to_owned(),
+                e,
+                e_lower,
+                e_upper,
+                u: table::finite(own.u[t]),
+                excess,
+                excess_lower,
+                excess_upper,
+                percentile: percentiles.as_ref().map(|share| share[t]),
+                frozen_e: own.frozen[t],
+                ..empty.clone()
+            };
+            rows.push((series.key(t), row));
+        }
+        let mut last: Vec<f64> = bank.iter().map(|curve| curve.value[n - 1]).collect();
+        last.sort_unstable_by(f64::total_cmp);
+        let floor = excess.is_none().then_some(0.0);
+        traces.push(Trace {
+            measure: NAME,
+            concept: pairs.family.concept.clone(),
+            label_family: "stem".to_owned(),
+            null_bank: pairs.family.null_bank,
+            readout: Some(series.readouts[readout].clone()),
+            layer: Some(series.layers[layer]),
+            points: (0..n).collect(),
+            choice: own.third - if last.is_empty() { 0.0 } else { quantile(&last, 0.5) },
+            curve: excess.unwrap_or_else(|| own.curve.clone()),
+            floor,
+            max_t: Vec::new(),
+            cosine: None,
+            status: None,
+        });
+    }
+    Ok((rows, traces))
+}
+
+fn measure(series: &Series, pairs: &Pairs, readout: usize, layer: usize) -> Result<Measured> {
+    let n = series.points.len();
+    let references = series.references();
+    let mut contrasts: Vec<Vec<f64>> = Vec::with_capacity(n);
+    let mut width = 0;
+    for t in 0..n {
+        let (contrast, d) = self_minus_others(series, t, readout, layer, pairs)?;
+        ensure!(width == 0 || width == d, "{}: d_model is {d}, that of earlier checkpoints {width}", series.points[t].id);
+        width = d;
+        contrasts.push(contrast);
+    }
+    let scale = (0..references).map(|t| series.scale(t, readout, layer)).sum::<f64>() / references as f64;
+    let reference: Vec<f64> =
+        (0..contrasts[0].len()).map(|i| contrasts[..references].iter().map(|c| c[i]).sum::<f64>() / references as f64).collect();
+    let deltas: Vec<Vec<f32>> =
+        contrasts.iter().map(|contrast| contrast.iter().zip(&reference).map(|(x, r)| ((x - r) / scale) as f32).collect()).collect();
+    let grams = deltas.iter().map(|delta| Gram::new(delta, width)).collect::<Result<Vec<_>>>()?;
+    let key = format!("{}/stem", pairs.family.concept);
+    let draws = Draws::with_counts(pairs.groups.len(), series.flips, series.bootstraps, series.seed, &key)?;
+    let along = amplitude(grams[n - 1].u());
+    let frozen = deltas
+        .iter()
+        .map(|delta| Ok((along > 0.0).then_some(Gram::cross(delta, &deltas[n - 1], width)?.u() / along)))
+        .collect::<Result<_>>()?;
+    Ok(Measured {
+        curve: Curve::of_amplitudes(&grams, &draws)?,
+        u: grams.iter().map(Gram::u).collect(),
+        frozen,
+        third: third(&deltas[n - 1], width)?,
+    })
+}
+
+/// `[group, d]`, self minus the mean of the others.
+fn self_minus_others(series: &Series, t: usize, readout: usize, layer: usize, pairs: &Pairs) -> Result<(Vec<f64>, usize)> {
+    let items: Vec<usize> = pairs.groups.iter().flat_map(|(own, others)| std::iter::once(own).chain(others)).copied().collect();
+    let (rows, d) = series.rows(t, readout, layer, &items)?;
+    let mut rows = rows.chunks_exact(d);
+    let mut contrast = Vec::with_capacity(pairs.groups.len() * d);
+    for (_, others) in &pairs.groups {
+        let mut row: Vec<f64> = rows.next().unwrap_or_default().iter().map(|x| f64::from(*x)).collect();
+        for other in rows.by_ref().take(others.len()) {
+            row.iter_mut().zip(other).for_each(|(x, other)| *x -= f64::from(*other) / others.len() as f64);
+        }
+        contrast.extend(row);
+    }
+    Ok((contrast, d))
+}

@@ -1,0 +1,69 @@
+//! The measures: each follows every concept along the series in its own units, writes its own table, and hands its curves to
+//! the onset. Measures are never merged.
+//!
+//! To add one: a file beside these and a line in [`MEASURES`].
+
+pub mod contrast;
+pub mod change;
+pub mod placement;
+pub mod behaviour;
+pub mod probes;
+
+use crate::emergence::curve::Curve;
+use crate::estimate::Estimate;
+use crate::series::Series;
+use anyhow::Result;
+
+/// A measure by name, and what computes and writes it.
+pub struct Measure {
+    pub name: &'static str,
+    /// Writes the measure's tables and returns its curves.
+    pub run: fn(&Series) -> Result<Vec<Trace>>,
+}
+
+/// All measures, in the order in which they are computed.
+pub const MEASURES: &[Measure] = &[
+    Measure { name: contrast::NAME, run: contrast::run },
+    Measure { name: probes::NAME, run: probes::run },
+    Measure { name: change::NAME, run: change::run },
+    Measure { name: placement::NAME, run: placement::run },
+    Measure { name: behaviour::NAME, run: behaviour::run },
+];
+
+/// One concept along the series, by one measure at one layer.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    pub measure: &'static str,
+    pub concept: String,
+    pub label_family: String,
+    pub null_bank: bool,
+    pub readout: Option<String>,
+    /// Layer number; `None` for measures of the model's output.
+    pub layer: Option<usize>,
+    /// Checkpoints that the curve covers, as indices into the series.
+    pub points: Vec<usize>,
+    pub curve: Curve,
+    /// Smallest true value of the measure, if it has one.
+    pub floor: Option<f64>,
+    /// Family-wise p that the concept is there at all, per point; empty for measures without such a test.
+    pub max_t: Vec<f64>,
+    /// The layer with the largest choice is the primary one. Never computed from the groups or items that decide.
+    pub choice: f64,
+    /// Cosine between the first and the last direction.
+    pub cosine: Option<Estimate>,
+    /// Why there is no curve to speak of; then `curve` may cover few points.
+    pub status: Option<&'static str>,
+}
+
+/// Label families that have a y and are read as contrasts.
+pub const CONTRASTED: &[&str] = &["crossed", "control", "frame", "content", "endogenous"];
+
+/// Groups (by position) that choose the primary layer: every third.
+pub fn held_out_third(groups: usize) -> impl Iterator<Item = usize> {
+    (0..groups).step_by(3)
+}
+
+/// An estimate as three nullable columns.
+pub fn columns(estimate: Option<Estimate>) -> (Option<f64>, Option<f64>, Option<f64>) {
+    estimate.map_or((None, None, None), |e| (Some(e.value), Some(e.lower), Some(e.upper)))
+}

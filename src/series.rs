@@ -1,0 +1,297 @@
+//! A store of readouts with what is known about it: the input of every measure.
+//!
+//! It needs `run.json`, `items.parquet` and `readouts/`, made by a walk or by any other tool.
+
+use crate::emergence::axis::{Axis, Mark, Positions};
+use crate::prompt::item::Item;
+use crate::store::Readouts;
+use crate::table::{self, Key};
+use anyhow::{Context, Result, bail, ensure};
+use rayon::prelude::*;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// `run.json`, as far as an analysis needs it.
+#[derive(Debug, Clone, Deserialize)]
+struct RunFile {
+    run: String,
+    #[serde(default)]
+    seed: u64,
+    #[serde(default = "index")]
+    axis: Axis,
+    layers: Vec<usize>,
+    readouts: Vec<String>,
+    checkpoints: Vec<Point>,
+    #[serde(default = "flips")]
+    flips: usize,
+    #[serde(default = "bootstraps")]
+    bootstraps: usize,
+    #[serde(default)]
+    run_hash: String,
+}
+
+fn index() -> Axis {
+    Axis::Index
+}
+
+fn flips() -> usize {
+    crate::draws::FLIPS
+}
+
+fn bootstraps() -> usize {
+    crate::draws::RESAMPLES
+}
+
+/// A checkpoint of the series.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Point {
+    pub id: String,
+    #[serde(default)]
+    pub stage: String,
+    pub step: Option<u64>,
+    pub tokens: Option<u64>,
+    pub order: usize,
+    #[serde(default)]
+    pub reference: bool,
+}
+
+/// Items of one concept and label family, by group; the unit that a measure works on.
+#[derive(Debug, Clone)]
+pub struct Family {
+    pub concept: String,
+    pub label_family: String,
+    pub null_bank: bool,
+    /// Group ids in order of first appearance, and the items of each.
+    pub groups: Vec<(String, Vec<usize>)>,
+}
+
+/// A series whose readouts are open.
+pub struct Series {
+    pub folder: PathBuf,
+    pub run: String,
+    pub seed: u64,
+    pub axis: Axis,
+    /// Layer numbers, in the order in which they are stored.
+    pub layers: Vec<usize>,
+    pub readouts: Vec<String>,
+    pub flips: usize,
+    pub bootstraps: usize,
+    pub run_hash: String,
+    pub items: Vec<Item>,
+    pub families: Vec<Family>,
+    /// Checkpoints with readouts, in order.
+    pub points: Vec<Point>,
+    /// Checkpoints without, and why.
+    pub missing: Vec<(Point, String)>,
+    files: Vec<Readouts>,
+    /// Row per item, `[checkpoint][readout][item]`.
+    row: Vec<Vec<Vec<Option<u32>>>>,
+    /// Root mean square of the centred neutral pool, `[checkpoint][readout][layer]`.
+    scale: Vec<Vec<Vec<f64>>>,
+}
+
+impl Series {
+    /// Opens a store. A checkpoint whose readouts are missing or wrong is reported in `missing`, not fatal.
+    ///
+    /// # Errors
+    /// `run.json` or `items.parquet` is missing or wrong, or no checkpoint has readouts.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("run.json");
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| anyhow::anyhow!("{}: cannot be read ({error}); walk the series first", path.display()))?;
+        let mut file: RunFile = serde_json::from_str(&text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        ensure!(!file.layers.is_empty() && !file.readouts.is_empty(), "{}: layers and readouts must not be empty", path.display());
+        file.checkpoints.sort_by_key(|point| point.order);
+        let items: Vec<Item> = table::read(&folder.join("items.parquet"))?;
+        let mut series = Self {
+            folder: folder.to_owned(),
+            run: file.run,
+            seed: file.seed,
+            axis: file.axis,
+            layers: file.layers,
+            readouts: file.readouts,
+            flips: file.flips,
+            bootstraps: file.bootstraps,
+            run_hash: file.run_hash,
+            families: families(&items),
+            items,
+            points: Vec::new(),
+            missing: Vec::new(),
+            files: Vec::new(),
+            row: Vec::new(),
+            scale: Vec::new(),
+        };
+        for point in file.checkpoints {
+            match series.open_point(&point) {
+                Ok((readouts, row)) => {
+                    series.points.push(point);
+                    series.files.push(readouts);
+                    series.row.push(row);
+                }
+                Err(error) => series.missing.push((point, format!("{error:#}"))),
+            }
+        }
+        if series.points.is_empty() {
+            bail!(
+                "{}: no checkpoint has readouts; the first problem: {}",
+                folder.display(),
+                series.missing.first().map_or("none is listed", |(_, error)| error)
+            );
+        }
+        series.scale = (0..series.points.len()).into_par_iter().map(|t| series.scales(t)).collect::<Result<_>>()?;
+        Ok(series)
+    }
+
+    fn open_point(&self, point: &Point) -> Result<(Readouts, Vec<Vec<Option<u32>>>)> {
+        let plain = Path::new(&point.id).file_name().is_some_and(|name| name == point.id.as_str());
+        ensure!(plain, "checkpoint id {:?} is not a plain file name", point.id);
+        let path = self.folder.join("readouts").join(format!("{}.safetensors", point.id));
+        let readouts = Readouts::open(&path)?;
+        let mut rows = Vec::new();
+        for readout in &self.readouts {
+            let layers = readouts.shape(readout)?[0];
+            ensure!(layers == self.layers.len(), "{}: {readout} has {layers} layers, run.json lists {}", path.display(), self.layers.len());
+            let mut row = vec![None; self.items.len()];
+            for (index, item) in readouts.rows(readout, self.items.len())?.into_iter().enumerate() {
+                row[item] = Some(u32::try_from(index)?);
+            }
+            rows.push(row);
+        }
+        Ok((readouts, rows))
+    }
+
+    /// Scale per readout and layer of one checkpoint. Where the store has no neutral items, all items stand in for them.
+    fn scales(&self, t: usize) -> Result<Vec<Vec<f64>>> {
+        let neutral: Vec<usize> = (0..self.items.len()).filter(|&item| self.items[item].neutral).collect();
+        let pool: Vec<usize> = if neutral.len() >= 2 { neutral } else { (0..self.items.len()).collect() };
+        let of = |readout: usize, layer: usize| -> Result<f64> {
+            let pool: Vec<usize> = pool.iter().copied().filter(|&item| self.has(t, readout, item)).collect();
+            let (rows, width) = self.rows(t, readout, layer, &pool)?;
+            let n = pool.len().max(1) as f64;
+            let mut mean = vec![0f64; width];
+            rows.chunks_exact(width).for_each(|row| mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(*x) / n));
+            let squares: f64 =
+                rows.chunks_exact(width).flat_map(|row| row.iter().zip(&mean).map(|(x, mean)| (f64::from(*x) - mean).powi(2))).sum();
+            let scale = (squares / (n * width as f64)).sqrt();
+            // A layer at which the pool does not vary (a constant readout) has no scale; 1 leaves its zeros zeros.
+            Ok(if scale > 0.0 { scale } else { 1.0 })
+        };
+        (0..self.readouts.len()).map(|readout| (0..self.layers.len()).map(|layer| of(readout, layer)).collect()).collect()
+    }
+
+    /// Whether an item has a readout at a checkpoint.
+    pub fn has(&self, t: usize, readout: usize, item: usize) -> bool {
+        self.row[t][readout][item].is_some()
+    }
+
+    /// Root mean square of the neutral pool: activations over it are in comparable units across layers and checkpoints.
+    pub fn scale(&self, t: usize, readout: usize, layer: usize) -> f64 {
+        self.scale[t][readout][layer]
+    }
+
+    /// Activations of `items`, `[item, d_model]` row-major, and d_model.
+    ///
+    /// # Errors
+    /// An item does not have the readout, or a value is not finite.
+    pub fn rows(&self, t: usize, readout: usize, layer: usize, items: &[usize]) -> Result<(Vec<f32>, usize)> {
+        let row = &self.row[t][readout];
+        let rows: Option<Vec<usize>> = items.iter().map(|&item| row[item].map(|row| row as usize)).collect();
+        let rows = rows.with_context(|| format!("{}: an item has no readout {}", self.points[t].id, self.readouts[readout]))?;
+        self.files[t].gather(&self.readouts[readout], layer, &rows)
+    }
+
+    /// Log-probabilities of the two answers per item, in nats; `None` where they were not scored.
+    ///
+    /// # Errors
+    /// The tensors are there and do not fit the items.
+    pub fn answers(&self, t: usize) -> Result<Vec<Option<[f64; 2]>>> {
+        let mut answers = vec![None; self.items.len()];
+        if self.files[t].contains("answers.log_probability") {
+            let values = self.files[t].values("answers.log_probability")?;
+            for (row, item) in self.files[t].integers("answers.rows")?.into_iter().enumerate() {
+                let slot = usize::try_from(item).ok().and_then(|item| answers.get_mut(item));
+                let pair = values.get(2 * row..2 * row + 2).filter(|pair| pair.iter().all(|x| x.is_finite()));
+                if let (Some(slot), Some(pair)) = (slot, pair) {
+                    *slot = Some([f64::from(pair[0]), f64::from(pair[1])]);
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Digest of the settings, the items and the readouts; two stores with one digest have the same tables.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let settings = (&self.run, self.seed, self.axis, &self.layers, &self.readouts, self.flips, self.bootstraps);
+        hasher.update(format!("{settings:?} {:?} {:?} {:?}", self.points, self.missing, self.items).as_bytes());
+        for file in &self.files {
+            hasher.update(file.identity().as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// Number of a readout by name.
+    pub fn readout(&self, name: &str) -> Option<usize> {
+        self.readouts.iter().position(|readout| readout == name)
+    }
+
+    /// The family of a concept.
+    pub fn family(&self, concept: &str, label_family: &str) -> Option<&Family> {
+        self.families.iter().find(|family| family.concept == concept && family.label_family == label_family)
+    }
+
+    /// Keys of the checkpoints' rows.
+    pub fn key(&self, t: usize) -> Key {
+        let point = &self.points[t];
+        Key {
+            run: self.run.clone(),
+            checkpoint: point.id.clone(),
+            stage: point.stage.clone(),
+            step: point.step.map(|step| step as i64),
+            order: point.order as i32,
+        }
+    }
+
+    /// Positions of some checkpoints on the axis.
+    ///
+    /// # Errors
+    /// As [`Positions::new`].
+    pub fn positions(&self, points: &[usize]) -> Result<Positions> {
+        let marks: Vec<Mark> = points
+            .iter()
+            .map(|&t| &self.points[t])
+            .map(|point| Mark { id: &point.id, stage: &point.stage, step: point.step, tokens: point.tokens })
+            .collect();
+        Positions::new(self.axis, &marks)
+    }
+
+    /// Number of leading checkpoints that are marked as reference, or a fifth (at least one) where none is.
+    pub fn references(&self) -> usize {
+        let marked = self.points.iter().take_while(|point| point.reference).count();
+        if marked > 0 { marked } else { (self.points.len() / 5).max(1) }
+    }
+}
+
+/// Items by concept and label family, in order of first appearance.
+pub fn families(items: &[Item]) -> Vec<Family> {
+    let mut families: Vec<Family> = Vec::new();
+    let mut place: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (index, item) in items.iter().enumerate().filter(|(_, item)| !item.neutral) {
+        let at = *place.entry((&item.concept, &item.label_family)).or_insert_with(|| {
+            families.push(Family {
+                concept: item.concept.clone(),
+                label_family: item.label_family.clone(),
+                null_bank: item.null_bank,
+                groups: Vec::new(),
+            });
+            families.len() - 1
+        });
+        let groups = &mut families[at].groups;
+        match groups.iter_mut().rev().find(|(id, _)| *id == item.group_id) {
+            Some((_, members)) => members.push(index),
+            None => groups.push((item.group_id.clone(), vec![index])),
+        }
+    }
+    families
+}

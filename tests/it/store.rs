@@ -1,0 +1,163 @@
+//! `analyze --store` on a store that another tool could have made: the least that the documented layout asks for, with planted
+//! truth.
+
+use safetensors::{Dtype, tensor::TensorView};
+use selftrace::analysis::{OnsetRow, analyze};
+use selftrace::draws::{generator, normal};
+use selftrace::series::Series;
+use selftrace::table;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::Path;
+
+const CHECKPOINTS: usize = 12;
+const D: usize = 24;
+const GROUPS: usize = 24;
+const NULLS: usize = 20;
+
+/// The documented columns, and no others.
+#[derive(Serialize, Deserialize, Clone)]
+struct Item {
+    item_id: String,
+    concept: String,
+    label_family: String,
+    null_bank: bool,
+    neutral: bool,
+    group_id: String,
+    cell: String,
+    y: Option<i8>,
+    template_id: String,
+    lexicon_id: String,
+    text: Option<String>,
+}
+
+fn item(concept: &str, label_family: &str, group: usize, cell: &str, y: Option<i8>) -> Item {
+    Item {
+        item_id: format!("{concept}/{label_family}/{group}/{cell}"),
+        concept: concept.to_owned(),
+        label_family: label_family.to_owned(),
+        null_bank: concept.starts_with("null"),
+        neutral: concept == "neutral",
+        group_id: group.to_string(),
+        cell: cell.to_owned(),
+        y,
+        template_id: String::new(),
+        lexicon_id: String::new(),
+        text: None,
+    }
+}
+
+fn items() -> Vec<Item> {
+    let mut items: Vec<Item> = (0..30).map(|n| item("neutral", "neutral", n, "q", None)).collect();
+    for concept in std::iter::once("taught".to_owned()).chain((0..NULLS).map(|n| format!("null_{n:02}"))) {
+        for group in 0..GROUPS {
+            for (cell, y) in [("00", 1), ("01", 0), ("10", 0), ("11", 1)] {
+                items.push(item(&concept, "crossed", group, cell, Some(y)));
+            }
+            items.push(item(&concept, "stem_self", group, "self", None));
+            (0..3).for_each(|other| items.push(item(&concept, "stem_other", group, &format!("other{other}"), None)));
+        }
+    }
+    items
+}
+
+/// What is added to the first dimension of an item at a checkpoint: `taught` appears between checkpoints 5 and 6.
+fn planted(item: &Item, checkpoint: usize) -> f64 {
+    if item.concept != "taught" || checkpoint < 6 {
+        return 0.0;
+    }
+    match (item.label_family.as_str(), item.y) {
+        ("crossed", Some(1)) | ("stem_self", _) => 2.0,
+        _ => 0.0,
+    }
+}
+
+/// Every item has an activation of its own, the same at all checkpoints, some drift, and what is planted; all grow fourfold.
+fn write_store(folder: &Path, skip: Option<usize>) {
+    let items = items();
+    std::fs::create_dir_all(folder.join("readouts")).unwrap();
+    table::write(&folder.join("items.parquet"), &items, "").unwrap();
+    let mut own = generator(1, "items");
+    let base: Vec<f64> = (0..items.len() * D).map(|_| normal(&mut own)).collect();
+    let mut checkpoints = Vec::new();
+    for t in 0..CHECKPOINTS {
+        checkpoints.push(serde_json::json!({"id": format!("c{t}"), "stage": "sft", "step": t, "order": t, "reference": t < 2}));
+        if skip == Some(t) {
+            continue;
+        }
+        let mut noise = generator(2, &t.to_string());
+        let growth = 1.0 + 3.0 * t as f64 / CHECKPOINTS as f64;
+        let mut bytes = Vec::new();
+        for layer in 0..2 {
+            for (index, item) in items.iter().enumerate() {
+                for j in 0..D {
+                    let signal = if layer == 1 && j == 0 { planted(item, t) } else { 0.0 };
+                    let x = growth * (base[index * D + j] + 0.3 * normal(&mut noise) + signal);
+                    bytes.extend((x as f32).to_le_bytes());
+                }
+            }
+        }
+        let view = TensorView::new(Dtype::F32, vec![2, items.len(), D], &bytes).unwrap();
+        let path = folder.join(format!("readouts/c{t}.safetensors"));
+        safetensors::serialize_to_file(HashMap::from([("last_prompt".to_owned(), view)]), None, &path).unwrap();
+    }
+    let run = serde_json::json!({
+        "run": "planted", "seed": 0, "axis": "index", "layers": [0, 8], "readouts": ["last_prompt"], "checkpoints": checkpoints,
+    });
+    std::fs::write(folder.join("run.json"), run.to_string()).unwrap();
+}
+
+fn primary<'a>(rows: &'a [OnsetRow], concept: &str, measure: &str) -> &'a OnsetRow {
+    rows.iter().find(|row| row.primary && row.concept == concept && row.measure == measure).unwrap()
+}
+
+#[test]
+fn a_planted_onset_is_dated_and_the_null_bank_is_silent() {
+    let folder = tempfile::tempdir().unwrap();
+    write_store(folder.path(), None);
+    let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap();
+    for measure in ["contrast", "change"] {
+        let taught = primary(&rows, "taught", measure);
+        assert_eq!((taught.shape.as_str(), taught.status.as_str(), taught.layer), ("emerges", "ok", Some(8)), "{measure}: {taught:?}");
+        let (t50, lower, upper) = (taught.t50.unwrap(), taught.t50_lower.unwrap(), taught.t50_upper.unwrap());
+        assert!((5.0..=6.0).contains(&t50) && lower <= t50 && t50 <= upper, "{measure}: {t50} [{lower}, {upper}]");
+        assert_eq!(taught.last_off.as_deref(), Some("c5"), "{measure}");
+        let loud = rows.iter().filter(|row| row.null_bank && row.primary && row.measure == measure && row.status == "ok").count();
+        assert!(loud <= 1, "{measure}: {loud} of {NULLS} null concepts pass the gate");
+    }
+}
+
+#[test]
+fn two_analyses_write_the_same_bytes() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for folder in [&first, &second] {
+        write_store(folder.path(), None);
+        analyze(&Series::open(folder.path()).unwrap()).unwrap();
+    }
+    for entry in std::fs::read_dir(first.path()).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file()) {
+        let other = std::fs::read(second.path().join(entry.file_name())).unwrap();
+        assert!(std::fs::read(entry.path()).unwrap() == other, "{:?} differs", entry.file_name());
+    }
+}
+
+#[test]
+fn a_checkpoint_without_readouts_is_reported_and_the_rest_is_analysed() {
+    let folder = tempfile::tempdir().unwrap();
+    write_store(folder.path(), Some(4));
+    let series = Series::open(folder.path()).unwrap();
+    assert_eq!((series.points.len(), series.missing.len()), (CHECKPOINTS - 1, 1));
+    assert!(series.missing[0].1.contains("c4.safetensors"), "{}", series.missing[0].1);
+    let rows = analyze(&series).unwrap();
+    assert_eq!(primary(&rows, "taught", "change").n_checkpoints, CHECKPOINTS as i32 - 1);
+}
+
+#[test]
+fn every_number_of_a_table_is_finite_or_null() {
+    let folder = tempfile::tempdir().unwrap();
+    write_store(folder.path(), None);
+    for row in analyze(&Series::open(folder.path()).unwrap()).unwrap() {
+        // NaN and infinities have no JSON, so serde_json makes them null: a value that is there must survive.
+        let numbers = [row.delta, row.z, row.p, row.q, row.mde, row.t50, row.t50_lower, row.t50_upper, row.width, row.null_percentile];
+        assert!(numbers.into_iter().flatten().all(f64::is_finite), "{row:?}");
+    }
+}
