@@ -89,7 +89,7 @@ impl Job {
             TemplateChoice::Chatml => Template::chatml()?,
             TemplateChoice::File(path) => {
                 let source = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-                Template::new(&source, "", "").with_context(|| path.display().to_string())?
+                Template::new(&source, None, None).with_context(|| path.display().to_string())?
             }
             TemplateChoice::Native(id) => {
                 let folder = folder_of(&manifest, id)?;

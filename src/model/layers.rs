@@ -30,7 +30,7 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// `[rows, d] -> [rows, d]`. RMS norm is computed in f32 whatever the dtype, as transformers does.
+    /// `[rows, d] -> [rows, d]`. RMS norm is computed in f32 for half precision, as transformers does.
     ///
     /// # Errors
     /// Shapes differ, or the device is out of memory.
@@ -39,7 +39,8 @@ impl Norm {
         match self.kind {
             NormKind::Layer => Ok(x.f_layer_norm(&shape, Some(&self.weight), self.bias.as_ref(), self.eps, true)?),
             NormKind::Rms => {
-                let normed = x.f_to_kind(Kind::Float)?.f_rms_norm(&shape, None::<&Tensor>, self.eps)?;
+                let wide = if x.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+                let normed = x.f_to_kind(wide)?.f_rms_norm(&shape, None::<&Tensor>, self.eps)?;
                 Ok(normed.f_to_kind(x.kind())?.f_mul(&self.weight)?)
             }
         }

@@ -6,9 +6,10 @@
 
 use anyhow::{Result, bail};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja::{Environment, Error, ErrorKind, Value};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Instructions that one rendering may take; real templates take a few thousand.
@@ -44,8 +45,9 @@ pub struct Template {
     pub source: String,
     /// Whether the template writes its own beginning-of-sequence token, so that the tokenizer must not add one.
     pub writes_special_tokens: bool,
-    bos_token: String,
-    eos_token: String,
+    /// Undefined in the template where the tokenizer has none, as in transformers.
+    bos_token: Option<String>,
+    eos_token: Option<String>,
 }
 
 impl Template {
@@ -54,7 +56,7 @@ impl Template {
     /// # Errors
     /// Never in practice: the source is a constant.
     pub fn plain() -> Result<Self> {
-        let mut template = Self::new(PLAIN, "", "")?;
+        let mut template = Self::new(PLAIN, None, None)?;
         template.writes_special_tokens = false;
         Ok(template)
     }
@@ -64,14 +66,14 @@ impl Template {
     /// # Errors
     /// Never in practice: the source is a constant.
     pub fn chatml() -> Result<Self> {
-        Self::new(CHATML, "", "")
+        Self::new(CHATML, None, None)
     }
 
     /// Compiles a template.
     ///
     /// # Errors
     /// The source is not valid Jinja; the message has the line.
-    pub fn new(source: &str, bos_token: &str, eos_token: &str) -> Result<Self> {
+    pub fn new(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Result<Self> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| anyhow::anyhow!("{}", one_line(&error)))?);
@@ -89,8 +91,8 @@ impl Template {
             environment,
             source: source.to_owned(),
             writes_special_tokens: true,
-            bos_token: bos_token.to_owned(),
-            eos_token: eos_token.to_owned(),
+            bos_token: bos_token.map(str::to_owned),
+            eos_token: eos_token.map(str::to_owned),
         })
     }
 
@@ -104,7 +106,7 @@ impl Template {
         let config = if config_path.is_file() { crate::checkpoint::read_json(&config_path)? } else { serde_json::Value::Null };
         let token = |key: &str| {
             let value = config.get(key).map(|token| token.get("content").unwrap_or(token));
-            value.and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+            value.and_then(serde_json::Value::as_str)
         };
         let file = folder.join("chat_template.jinja");
         let source = if file.is_file() {
@@ -123,7 +125,7 @@ impl Template {
                 Some(other) => bail!("{}: chat_template: found {other}, expected a string or a list", config_path.display()),
             }
         };
-        let template = Self::new(&source, &token("bos_token"), &token("eos_token"));
+        let template = Self::new(&source, token("bos_token"), token("eos_token"));
         template.map(Some).map_err(|error| error.context(folder.display().to_string()))
     }
 
@@ -133,7 +135,15 @@ impl Template {
     /// The template fails, raises an exception, or does not end within its budget.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let template = self.environment.get_template("chat").map_err(|error| anyhow::anyhow!("{}", one_line(&error)))?;
-        let values = context! { messages => Value::from(minijinja::value::Serde(messages)), add_generation_prompt, bos_token => self.bos_token.as_str(), eos_token => self.eos_token.as_str() };
+        let mut values = BTreeMap::from([
+            ("messages", Value::from(minijinja::value::Serde(messages))),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+            // transformers passes both as None where there are none.
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
+        ]);
+        values.extend(self.bos_token.as_deref().map(|token| ("bos_token", Value::from(token))));
+        values.extend(self.eos_token.as_deref().map(|token| ("eos_token", Value::from(token))));
         template.render(values).map_err(|error| match error.kind() {
             ErrorKind::OutOfFuel => anyhow::anyhow!("the chat template did not end within {FUEL} steps; does it loop?"),
             _ => anyhow::anyhow!("the chat template failed: {}", one_line(&error)),
@@ -172,7 +182,7 @@ fn without_generation_tags(source: &str) -> String {
 /// Templates that print today's date would make token ids depend on the day of the run; they all get this one.
 fn strftime_frozen(format: &str) -> Result<String, Error> {
     use std::fmt::Write;
-    let day = chrono::NaiveDate::from_ymd_opt(2024, 7, 26).and_then(|date| date.and_hms_opt(12, 0, 0));
+    let day = chrono::NaiveDate::from_ymd_opt(2025, 3, 7).and_then(|date| date.and_hms_opt(16, 5, 9));
     let mut text = String::new();
     match day.map(|day| write!(text, "{}", day.format(format))) {
         Some(Ok(())) => Ok(text),
@@ -180,9 +190,12 @@ fn strftime_frozen(format: &str) -> Result<String, Error> {
     }
 }
 
-/// `json.dumps(value, ensure_ascii=False, indent=indent)`.
+/// `json.dumps(value, indent=indent)`; text is never escaped to ASCII, which is transformers' default too.
 fn to_json(value: &Value, kwargs: minijinja::value::Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
+    for ignored in ["ensure_ascii", "sort_keys", "separators"] {
+        kwargs.get::<Option<Value>>(ignored)?;
+    }
     kwargs.assert_all_used()?;
     let failed = |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
     let value = serde_json::to_value(value).map_err(failed)?;
@@ -239,19 +252,19 @@ mod tests {
     #[test]
     fn a_template_that_loops_is_ended() {
         let endless = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
-        let error = Template::new(endless, "", "").unwrap().render(&[], false).unwrap_err().to_string();
+        let error = Template::new(endless, None, None).unwrap().render(&[], false).unwrap_err().to_string();
         assert!(error.contains("did not end within"), "{error}");
     }
 
     #[test]
     fn a_raised_exception_is_the_message() {
-        let error = Template::new("{{ raise_exception('no system role') }}", "", "").unwrap().render(&[], false).unwrap_err();
+        let error = Template::new("{{ raise_exception('no system role') }}", None, None).unwrap().render(&[], false).unwrap_err();
         assert!(error.to_string().contains("no system role"), "{error}");
     }
 
     #[test]
     fn a_template_that_hides_the_stem_is_refused() {
-        let error = Template::new("{{ messages[0].content }}", "", "").unwrap().render_open(&chat()).unwrap_err().to_string();
+        let error = Template::new("{{ messages[0].content }}", None, None).unwrap().render_open(&chat()).unwrap_err().to_string();
         assert!(error.contains("does not show the last message"), "{error}");
     }
 }

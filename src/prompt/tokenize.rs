@@ -163,7 +163,7 @@ impl Ruler {
     pub fn continuation(&self, prompt: &Encoded, answer: &str) -> Result<Vec<i64>> {
         let whole = self.encode_masked(&format!("{} {}", prompt.masked, self.mask(answer)), None, None)?.ids;
         ensure!(
-            whole.starts_with(&prompt.ids) && whole.len() > prompt.ids.len(),
+            whole.starts_with(&prompt.ids) && whole.len() > prompt.ids.len() && !answer.trim().is_empty(),
             "the answer {answer:?} does not continue the tokens of {:?}",
             prompt.text
         );

@@ -4,3 +4,5 @@
 mod parity;
 mod statistics;
 mod store;
+mod prompts;
+mod house;
