@@ -6,7 +6,7 @@ use crate::emergence::gate::{BANK_SHARE, Correction, Gate, adjust};
 use crate::emergence::onset::{Onset, OnsetGrid};
 use crate::emergence::shape::{FEWEST, Shape, shape};
 use crate::measure::{MEASURES, Trace, columns};
-use crate::probe::lexical::{self, LexicalAudit};
+use crate::probe::lexical::LexicalAudit;
 use crate::series::Series;
 use crate::table::{self, finite};
 use anyhow::Result;
@@ -125,6 +125,14 @@ pub fn is_current(series: &Series) -> Result<bool> {
     Ok(note == key(series) && TABLES.iter().all(|table| series.folder.join(table).is_file()))
 }
 
+/// The rows of `onset.parquet` as they were written.
+///
+/// # Errors
+/// The table is missing or of another version.
+pub fn read(series: &Series) -> Result<Vec<OnsetRow>> {
+    table::read(&series.folder.join("onset.parquet"))
+}
+
 /// The lexical audit of every family that has a y.
 ///
 /// # Errors
@@ -137,7 +145,7 @@ pub fn audit(series: &Series) -> Result<Vec<LexicalAudit>> {
     let audits = labelled
         .collect::<Vec<_>>()
         .par_iter()
-        .map(|family| lexical::audit(family, &series.items, series.bootstraps, series.seed))
+        .map(|family| series.audit(family))
         .collect::<Result<Vec<_>>>()?;
     Ok(audits.into_iter().flatten().collect())
 }

@@ -1,6 +1,7 @@
 //! Arguments in, exit code out.
 
 use crate::analysis;
+use crate::demo;
 use crate::console::{self, LogFormat};
 use crate::extract::{self, Keep};
 use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest, Source};
@@ -278,6 +279,10 @@ fn concepts(arguments: &ConceptsArguments) -> Result<Outcome> {
     Ok(Outcome::default())
 }
 
-fn demo(_arguments: &DemoArguments) -> Result<Outcome> {
-    bail!("later")
+fn demo(arguments: &DemoArguments) -> Result<Outcome> {
+    let demo = demo::demo(&arguments.out, arguments.seed)?;
+    print!("{}", demo.table());
+    let out = arguments.out.display();
+    println!("\nThe series is in {out}/series, its manifest is {out}/checkpoints.toml, the tables are {out}/*.parquet.");
+    Ok(demo.outcome)
 }

@@ -41,5 +41,7 @@ pub mod extract;
 pub mod run;
 /// What is printed: plans, concepts, onsets.
 pub mod summary;
+/// The organism, walked and analysed.
+pub mod demo;
 /// Arguments in, exit code out.
 pub mod cli;

@@ -3,6 +3,9 @@
 //! It needs `run.json`, `items.parquet` and `readouts/`, made by a walk or by any other tool.
 
 use crate::emergence::axis::{Axis, Mark, Positions};
+use crate::draws::Draws;
+use crate::probe::folds::numbered;
+use crate::probe::lexical::{self, Labelled, LexicalAudit};
 use crate::prompt::item::Item;
 use crate::store::Readouts;
 use crate::table::{self, Key};
@@ -241,6 +244,14 @@ impl Series {
         self.families.iter().find(|family| family.concept == concept && family.label_family == label_family)
     }
 
+    /// The lexical audit of a family: how well its words and its lengths tell y, before any model runs.
+    ///
+    /// # Errors
+    /// Resamples cannot be drawn.
+    pub fn audit(&self, family: &Family) -> Result<Vec<LexicalAudit>> {
+        audit(family, &self.items, self.bootstraps, self.seed)
+    }
+
     /// Keys of the checkpoints' rows.
     pub fn key(&self, t: usize) -> Key {
         let point = &self.points[t];
@@ -271,6 +282,30 @@ impl Series {
         let marked = self.points.iter().take_while(|point| point.reference).count();
         if marked > 0 { marked } else { (self.points.len() / 5).max(1) }
     }
+}
+
+/// The lexical audit of one family of items; nothing for families without two labelled groups.
+///
+/// # Errors
+/// Resamples cannot be drawn.
+pub fn audit(family: &Family, items: &[Item], bootstraps: usize, seed: u64) -> Result<Vec<LexicalAudit>> {
+    let mut set = Labelled { concept: &family.concept, label_family: &family.label_family, texts: Vec::new(), labels: Vec::new(), groups: Vec::new() };
+    for (group, (_, members)) in family.groups.iter().enumerate() {
+        for item in members.iter().map(|&item| &items[item]) {
+            if let Some(y) = item.y {
+                set.texts.push(item.text.as_deref());
+                set.labels.push(y == 1);
+                set.groups.push(group);
+            }
+        }
+    }
+    set.groups = numbered(&set.groups);
+    let groups = set.groups.iter().max().map_or(0, |last| last + 1);
+    if groups < 2 {
+        return Ok(Vec::new());
+    }
+    let draws = Draws::with_counts(groups, 99, bootstraps, seed, &format!("{}/{}", family.concept, family.label_family))?;
+    Ok(lexical::audit(&set, &draws)?.into())
 }
 
 /// Items by concept and label family, in order of first appearance.

@@ -3,12 +3,11 @@
 use crate::analysis::OnsetRow;
 use crate::manifest::{Concepts, Manifest, Pack, default_parameters};
 use crate::model::{Checkpoint, device};
-use crate::probe::lexical;
 use crate::prompt::concept::{self, Concept};
 use crate::prompt::forest::Forest;
 use crate::prompt::item::Item;
 use crate::run::Job;
-use crate::series::families;
+use crate::series::{audit, families};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -146,11 +145,11 @@ pub fn plan(job: &Job) -> Result<Plan> {
         forest.prompt_tokens as f64 / forest.len().max(1) as f64,
         device::name(job.device),
     );
-    let mut audit = Text::new(&["lexical audit", "family", "baseline", "auroc", "95% interval", "status"]);
+    let mut leaks = Text::new(&["lexical audit", "family", "baseline", "auroc", "95% interval", "status"]);
     for family in families(&job.set.items).iter().filter(|family| crate::measure::CONTRASTED.contains(&family.label_family.as_str())) {
-        for row in lexical::audit(family, &job.set.items, job.manifest.analysis.bootstraps, job.manifest.run.seed)? {
+        for row in audit(family, &job.set.items, job.manifest.analysis.bootstraps, job.manifest.run.seed)? {
             if !family.null_bank || row.status != "ok" {
-                audit.push(vec![
+                leaks.push(vec![
                     row.concept,
                     row.label_family,
                     row.baseline,
@@ -161,7 +160,7 @@ pub fn plan(job: &Job) -> Result<Plan> {
             }
         }
     }
-    out.push_str(&audit.render());
+    out.push_str(&leaks.render());
     Ok(Plan { text: out, problems })
 }
 

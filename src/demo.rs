@@ -1,0 +1,120 @@
+//! `selftrace demo`: post-trains the organism, walks and analyses the series, and holds what was found against what was taught.
+
+use crate::analysis::{self, OnsetRow};
+use crate::console::{bar, check_interrupt};
+use crate::manifest::Manifest;
+use crate::organism::{Curriculum, post_train};
+use crate::run::{Job, Outcome};
+use crate::series::Series;
+use crate::summary::Text;
+use crate::table::write_atomically;
+use anyhow::Result;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+/// Measures of the representation; behaviour is the companion of each.
+const REPRESENTATION: &[&str] = &["change", "placement", "contrast", "probe"];
+/// Checkpoints after the first lesson within which a concept has to be dated.
+const WITHIN: usize = 3;
+
+/// What the demo found.
+pub struct Demo {
+    pub outcome: Outcome,
+    pub rows: Vec<OnsetRow>,
+    pub curriculum: Curriculum,
+}
+
+/// Makes the series in `<out>/series`, its manifest beside it, and the store and tables in `out`.
+///
+/// # Errors
+/// The folder is not writable, or an interrupt.
+pub fn demo(out: &Path, seed: u64) -> Result<Demo> {
+    let mut training = None;
+    let curriculum = post_train(&out.join("series"), seed, &mut |step, steps| {
+        training.get_or_insert_with(|| bar(steps as usize, "training the organism")).set_position(step);
+        Ok(check_interrupt()?)
+    })?;
+    if let Some(bar) = training {
+        bar.finish_and_clear();
+    }
+    let path = out.join("checkpoints.toml");
+    let name = std::path::absolute(out)?.file_name().map_or_else(|| "demo".to_owned(), |name| name.to_string_lossy().into_owned());
+    write_atomically(&path, |file| Ok(file.write_all(curriculum.manifest(&name).as_bytes())?))?;
+    let job = Job::new(Manifest::load(&path)?)?;
+    let outcome = job.walk(&|_| true)?;
+    let series = Series::open(&job.folder)?;
+    let rows = if analysis::is_current(&series)? { analysis::read(&series)? } else { analysis::analyze(&series)? };
+    Ok(Demo { outcome, rows, curriculum })
+}
+
+impl Demo {
+    /// Concept by concept: when it was taught, what was found, and whether the two agree.
+    pub fn table(&self) -> String {
+        let mut text = Text::new(&["concept", "taught after step", "behaviour", "representation", "by", "agrees"]);
+        for (concept, taught) in &self.curriculum.taught_at {
+            let taught_text = match taught {
+                Some(0) => "from the start".to_owned(),
+                Some(step) => step.to_string(),
+                None => "never".to_owned(),
+            };
+            let behaviour = self.primary(concept, "behaviour");
+            let found = self.representation(concept);
+            text.push(vec![
+                concept.clone(),
+                taught_text,
+                behaviour.map_or_else(|| "-".to_owned(), dated),
+                found.map_or_else(|| "-".to_owned(), dated),
+                found.map_or_else(|| "-".to_owned(), |row| format!("{}, layer {}", row.measure, row.layer.unwrap_or(0))),
+                if self.agrees(concept, *taught) { "yes" } else { "NO" }.to_owned(),
+            ]);
+        }
+        let mut out = text.render();
+        let _ = writeln!(out, "\nDates are midpoints of the rise in steps, with 95% intervals; both are between checkpoints, which are 40 steps apart.");
+        out
+    }
+
+    /// Whether every concept was found as it was taught.
+    pub fn all_agree(&self) -> bool {
+        self.curriculum.taught_at.iter().all(|(concept, taught)| self.agrees(concept, *taught))
+    }
+
+    fn primary(&self, concept: &str, measure: &str) -> Option<&OnsetRow> {
+        self.rows.iter().find(|row| {
+            let plain = !matches!(row.label_family.as_str(), "control" | "frame") && row.readout.as_deref().is_none_or(|name| name == "last_prompt");
+            row.primary && plain && row.concept == concept && row.measure == measure
+        })
+    }
+
+    /// The first representational measure that finds something; the first one that there is otherwise.
+    fn representation(&self, concept: &str) -> Option<&OnsetRow> {
+        let rows = || REPRESENTATION.iter().filter_map(|measure| self.primary(concept, measure));
+        rows().find(|row| row.status == "ok").or_else(|| rows().next())
+    }
+
+    fn agrees(&self, concept: &str, taught: Option<u64>) -> bool {
+        let Some(behaviour) = self.primary(concept, "behaviour") else { return taught.is_none() };
+        let representations = || REPRESENTATION.iter().filter_map(|measure| self.primary(concept, measure));
+        match taught {
+            Some(0) => matches!(behaviour.shape.as_str(), "already_present" | "strengthens"),
+            Some(step) => self.in_time(behaviour, step) && representations().any(|row| self.in_time(row, step)),
+            None => std::iter::once(behaviour).chain(representations()).all(|row| row.status != "ok"),
+        }
+    }
+
+    /// Emerges, and is dated between the last checkpoint before the lesson and the third after it.
+    fn in_time(&self, row: &OnsetRow, taught: u64) -> bool {
+        let steps: Vec<u64> = self.curriculum.checkpoints.iter().map(|(_, step)| *step).collect();
+        let before = steps.iter().rposition(|&step| step <= taught).unwrap_or(0);
+        let latest = steps[(before + WITHIN).min(steps.len() - 1)];
+        let dated = row.t50_step.is_some_and(|step| step >= steps[before] as f64 && step <= latest as f64);
+        row.status == "ok" && matches!(row.shape.as_str(), "emerges" | "strengthens") && dated
+    }
+}
+
+fn dated(row: &OnsetRow) -> String {
+    match (row.t50_step, row.t50_step_lower, row.t50_step_upper) {
+        (Some(step), Some(lower), Some(upper)) if row.status == "ok" => format!("{} {step:.0} [{lower:.0}, {upper:.0}]", row.shape),
+        _ => row.shape.clone(),
+    }
+}
