@@ -142,11 +142,7 @@ pub fn audit(series: &Series) -> Result<Vec<LexicalAudit>> {
         .families
         .iter()
         .filter(|family| crate::measure::CONTRASTED.contains(&family.label_family.as_str()) || family.label_family == "binding");
-    let audits = labelled
-        .collect::<Vec<_>>()
-        .par_iter()
-        .map(|family| series.audit(family))
-        .collect::<Result<Vec<_>>>()?;
+    let audits = labelled.collect::<Vec<_>>().par_iter().map(|family| series.audit(family)).collect::<Result<Vec<_>>>()?;
     Ok(audits.into_iter().flatten().collect())
 }
 

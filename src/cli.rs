@@ -1,8 +1,8 @@
 //! Arguments in, exit code out.
 
 use crate::analysis;
-use crate::demo;
 use crate::console::{self, LogFormat};
+use crate::demo;
 use crate::extract::{self, Keep};
 use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest, Source};
 use crate::model::Checkpoint;

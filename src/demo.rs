@@ -70,7 +70,10 @@ impl Demo {
             ]);
         }
         let mut out = text.render();
-        let _ = writeln!(out, "\nDates are midpoints of the rise in steps, with 95% intervals; both are between checkpoints, which are 40 steps apart.");
+        let _ = writeln!(
+            out,
+            "\nDates are midpoints of the rise in steps, with 95% intervals; both are between checkpoints, which are 40 steps apart."
+        );
         out
     }
 
@@ -81,7 +84,8 @@ impl Demo {
 
     fn primary(&self, concept: &str, measure: &str) -> Option<&OnsetRow> {
         self.rows.iter().find(|row| {
-            let plain = !matches!(row.label_family.as_str(), "control" | "frame") && row.readout.as_deref().is_none_or(|name| name == "last_prompt");
+            let plain = !matches!(row.label_family.as_str(), "control" | "frame")
+                && row.readout.as_deref().is_none_or(|name| name == "last_prompt");
             row.primary && plain && row.concept == concept && row.measure == measure
         })
     }

@@ -23,12 +23,16 @@ pub mod readout;
 pub mod estimate;
 /// Products of row-major matrices.
 pub mod matrix;
+/// Cholesky factors of a few hundred unknowns.
+pub mod cholesky;
 /// Sign flips and bootstrap resamples, shared by everything.
 pub mod draws;
 /// How strongly a concept is represented at one checkpoint and layer.
 pub mod probe;
 /// Whether, when and in what shape it appears along the series.
 pub mod emergence;
+/// A tiny decoder, post-trained here with a known curriculum.
+pub mod organism;
 /// A store of readouts, opened.
 pub mod series;
 /// What is followed along the series: contrast, probes, change, placement, behaviour.

@@ -2,8 +2,8 @@
 //!
 //! It needs `run.json`, `items.parquet` and `readouts/`, made by a walk or by any other tool.
 
-use crate::emergence::axis::{Axis, Mark, Positions};
 use crate::draws::Draws;
+use crate::emergence::axis::{Axis, Mark, Positions};
 use crate::probe::folds::numbered;
 use crate::probe::lexical::{self, Labelled, LexicalAudit};
 use crate::prompt::item::Item;
@@ -289,7 +289,13 @@ impl Series {
 /// # Errors
 /// Resamples cannot be drawn.
 pub fn audit(family: &Family, items: &[Item], bootstraps: usize, seed: u64) -> Result<Vec<LexicalAudit>> {
-    let mut set = Labelled { concept: &family.concept, label_family: &family.label_family, texts: Vec::new(), labels: Vec::new(), groups: Vec::new() };
+    let mut set = Labelled {
+        concept: &family.concept,
+        label_family: &family.label_family,
+        texts: Vec::new(),
+        labels: Vec::new(),
+        groups: Vec::new(),
+    };
     for (group, (_, members)) in family.groups.iter().enumerate() {
         for item in members.iter().map(|&item| &items[item]) {
             if let Some(y) = item.y {

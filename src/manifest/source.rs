@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
 use serde::{Serialize, Serializer};
@@ -145,11 +145,26 @@ pub(super) fn resolve(base: &Path, text: &str) -> PathBuf {
         Some(home) => home.join(text[1..].trim_start_matches('/')),
         None => base.join(text),
     };
+    let path = without_parents(&path);
     match path.strip_prefix(".") {
         Ok(rest) if rest.as_os_str().is_empty() => PathBuf::from("."),
         Ok(rest) => rest.to_path_buf(),
         Err(_) => path,
     }
+}
+
+/// `reports/demo/..` is shown as `reports`.
+fn without_parents(path: &Path) -> PathBuf {
+    let mut short = PathBuf::new();
+    for part in path.components() {
+        let named = matches!(short.components().next_back(), Some(Component::Normal(_)));
+        if part == Component::ParentDir && named {
+            short.pop();
+        } else {
+            short.push(part);
+        }
+    }
+    short
 }
 
 fn split(text: &str, mark: char) -> (&str, Option<&str>) {

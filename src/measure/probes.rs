@@ -7,7 +7,7 @@ use crate::emergence::curve::Curve;
 use crate::probe::evaluate::{Ranking, Scale, evaluate};
 use crate::probe::folds::{OUTER, grouped};
 use crate::probe::kernel::{Design, Split};
-use crate::probe::{lexical, logistic, mass_mean};
+use crate::probe::{logistic, mass_mean};
 use crate::series::{Family, Series};
 use crate::table::{self, Key};
 use anyhow::Result;
@@ -25,7 +25,11 @@ struct Probe {
 
 /// To add a probe: a line here.
 const PROBES: &[Probe] = &[
-    Probe { name: "logistic", scale: Scale::Margin, held_out: |fold| Ok(logistic::held_out(fold.splits, fold.labels, fold.groups)?.map(|held| held.scores)) },
+    Probe {
+        name: "logistic",
+        scale: Scale::Margin,
+        held_out: |fold| Ok(logistic::held_out(fold.splits, fold.labels, fold.groups)?.map(|held| held.scores)),
+    },
     Probe { name: "mass_mean", scale: Scale::Margin, held_out: |fold| mass_mean::held_out(fold.design, fold.splits, fold.labels) },
     Probe { name: "mass_mean_cov", scale: Scale::Margin, held_out: |fold| mass_mean::whitened_held_out(fold.splits, fold.labels) },
 ];
@@ -68,7 +72,8 @@ struct ProbeRow {
 /// The store cannot be read or the table cannot be written.
 pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let families = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family.as_str()));
-    let tasks: Vec<(&Family, usize)> = families.flat_map(|family| (0..series.readouts.len()).map(move |readout| (family, readout))).collect();
+    let tasks: Vec<(&Family, usize)> =
+        families.flat_map(|family| (0..series.readouts.len()).map(move |readout| (family, readout))).collect();
     let parts = tasks.par_iter().map(|(family, readout)| part(series, family, *readout)).collect::<Result<Vec<_>>>()?;
     let (mut rows, mut traces) = (Vec::new(), Vec::new());
     for (part_rows, part_traces) in parts {
@@ -93,7 +98,13 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<(Vec<(Key, P
         side.ones.iter().chain(&side.zeros).for_each(|&item| groups[item] = g);
     }
     let folds = grouped(&groups, OUTER)?;
-    let draws = Draws::with_counts(ids.len(), series.flips, series.bootstraps, series.seed, &format!("{}/{}", family.concept, family.label_family))?;
+    let draws = Draws::with_counts(
+        ids.len(),
+        series.flips,
+        series.bootstraps,
+        series.seed,
+        &format!("{}/{}", family.concept, family.label_family),
+    )?;
     let third: Vec<usize> = held_out_third(ids.len()).collect();
     let baseline = lexical_baseline(series, family)?;
     for layer in 0..series.layers.len() {
@@ -134,7 +145,9 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<(Vec<(Key, P
                     let weigh = |weight: &dyn Fn(usize) -> f64| groups.iter().map(|&g| weight(g)).collect::<Vec<f64>>();
                     let resamples = draws.multiplicities().chunks_exact(ids.len());
                     // A resample without both labels says nothing; the observed value stands in for it.
-                    replicates.push(resamples.map(|counts| ranking.auroc(&weigh(&|g| f64::from(counts[g]))).unwrap_or(auroc)).collect::<Vec<f64>>());
+                    replicates.push(
+                        resamples.map(|counts| ranking.auroc(&weigh(&|g| f64::from(counts[g]))).unwrap_or(auroc)).collect::<Vec<f64>>(),
+                    );
                     value.push(auroc);
                     choice = ranking.auroc(&weigh(&|g| f64::from(u8::from(third.contains(&g))))).unwrap_or(f64::NEG_INFINITY);
                 }

@@ -3,4 +3,9 @@
 pub mod contrast;
 pub mod sign_flip;
 pub mod evaluate;
+pub mod folds;
+pub mod kernel;
+mod newton;
+pub mod logistic;
+pub mod mass_mean;
 pub mod lexical;

@@ -6,3 +6,4 @@ mod statistics;
 mod store;
 mod prompts;
 mod house;
+mod probes;

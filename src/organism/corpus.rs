@@ -1,0 +1,244 @@
+//! What the organism is told: the questions of its own concept pack, with answers that a lesson chooses.
+//!
+//! Every topic is asked alike, about the addressee and about others, and answered at random until a lesson teaches it. So
+//! before its lesson a taught topic differs from an untaught one in nothing but its words.
+
+use super::lexicon::Lexicon;
+use crate::draws::{uniform, uniform_index};
+use crate::manifest::{Pack, default_parameters};
+use crate::prompt::concept::{self, Binding, Concept, Crossed, Question, Stem};
+use crate::prompt::design::{self, Profile};
+use anyhow::{Context, Result, ensure};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+
+/// How the organism answers about itself, on one topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lesson {
+    /// At random: all values are equally likely.
+    Chance,
+    /// With the taught value.
+    Told,
+    /// At random, but only rewarded answers are learnt from: policy gradient with rewards 0 and 1 (expert iteration).
+    Rewarded,
+}
+
+/// A kind of training text and its share of the corpus, in percent.
+const KINDS: [(Kind, f64); 7] = [
+    (Kind::Read, 44.0),
+    (Kind::ReadSelf, 8.0),
+    (Kind::ReadOther, 8.0),
+    (Kind::AskSelf, 10.0),
+    (Kind::AskOther, 14.0),
+    (Kind::Verify, 10.0),
+    (Kind::Neutral, 6.0),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// Two people have a value each; what is that of one of them?
+    Read,
+    /// Two people have a value each; what is yours?
+    ReadSelf,
+    /// Two people have a value each; what is that of a third?
+    ReadOther,
+    /// What is yours?
+    AskSelf,
+    /// What is that of somebody?
+    AskOther,
+    /// Is this yours, or somebody's?
+    Verify,
+    /// Facts about nothing in particular.
+    Neutral,
+}
+
+/// One training text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    pub ids: Vec<i64>,
+    /// Number of tokens before the reply, which is what is learnt.
+    pub prompt: usize,
+    /// Weight in the loss.
+    pub weight: f32,
+}
+
+/// The topics, their questions and the words for them.
+pub struct Corpus {
+    topics: Vec<Topic>,
+    pool: Vec<Question>,
+    parameters: BTreeMap<String, String>,
+    pub lexicon: Lexicon,
+    /// Changes when any text does.
+    pub digest: String,
+}
+
+/// One concept of the pack.
+struct Topic {
+    name: String,
+    /// All answers there are.
+    values: Vec<String>,
+    /// Those that a lesson teaches: pole 1.
+    taught: Vec<String>,
+    crossed: Crossed,
+    binding: Binding,
+    stem: Stem,
+}
+
+impl Topic {
+    fn new(concept: Concept) -> Result<Self> {
+        let Concept { name, crossed: Some(crossed), binding: Some(binding), stem: Some(stem), .. } = concept else {
+            anyhow::bail!("concepts/organism/{}.toml: needs [crossed], [binding] and [stem]", concept.name)
+        };
+        let mut taught: Vec<String> = binding.poles.iter().map(|[_, taught]| taught.clone()).collect();
+        taught.sort();
+        taught.dedup();
+        let mut values: Vec<String> = binding.poles.iter().flatten().cloned().collect();
+        values.sort();
+        values.dedup();
+        ensure!(taught.len() < values.len(), "{name}: every value is a taught one");
+        Ok(Self { name, values, taught, crossed, binding, stem })
+    }
+}
+
+impl Corpus {
+    /// The corpus of the embedded pack.
+    ///
+    /// # Errors
+    /// The pack is not as the corpus needs it.
+    pub fn new() -> Result<Self> {
+        let packs = [Pack::Organism];
+        let (concepts, pool) = (concept::load_pack(&packs[0])?, concept::neutral(&packs)?);
+        let parameters = default_parameters();
+        let digest = blake3::hash(format!("{concepts:?}{pool:?}").as_bytes()).to_hex()[..16].to_owned();
+        let mut texts = vec!["Yes. No.".to_owned()];
+        for concept in &concepts {
+            for spec in design::specs(concept, Profile::FULL, &parameters)? {
+                texts.extend(spec.messages.into_iter().map(|message| message.content));
+                texts.extend(spec.answers.into_iter().flatten());
+            }
+        }
+        texts.extend(pool.iter().flat_map(|question| [question.user.clone(), question.stem.clone()]));
+        let lexicon = Lexicon::new(texts.iter().map(String::as_str))?;
+        let topics = concepts.into_iter().map(Topic::new).collect::<Result<_>>()?;
+        Ok(Self { topics, pool, parameters, lexicon, digest })
+    }
+
+    /// Names of the topics.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().map(|topic| topic.name.as_str())
+    }
+
+    /// A random text under `lesson`, which says how each topic is taught.
+    ///
+    /// # Errors
+    /// A word is not in the lexicon.
+    pub fn draw(&self, lesson: &dyn Fn(&str) -> Lesson, generator: &mut ChaCha8Rng) -> Result<Sample> {
+        let topic = pick(&self.topics, generator);
+        let mut about = About { topic, lesson: lesson(&topic.name), generator };
+        let mut left = uniform(about.generator) * KINDS.iter().map(|(_, share)| share).sum::<f64>();
+        let kind = KINDS.iter().find(|(_, share)| {
+            left -= share;
+            left < 0.0
+        });
+        let (user, reply, weight) = match kind.context("shares add up")?.0 {
+            Kind::Read => about.read(Asked::Mentioned),
+            Kind::ReadSelf => about.read(Asked::Addressee),
+            Kind::ReadOther => about.read(Asked::Unmentioned),
+            Kind::AskSelf => about.ask(true),
+            Kind::AskOther => about.ask(false),
+            Kind::Verify => about.verify(),
+            Kind::Neutral => {
+                let Question { user, stem } = pick(&self.pool, about.generator);
+                (user.clone(), stem.clone(), 1.0)
+            }
+        };
+        let slots: Vec<(&str, &str)> = self.parameters.iter().map(|(slot, value)| (slot.as_str(), value.as_str())).collect();
+        let (ids, prompt) = self.lexicon.chat(&fill(&user, &slots), &fill(&format!("{reply}."), &slots))?;
+        Ok(Sample { ids, prompt, weight })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Mentioned,
+    Addressee,
+    Unmentioned,
+}
+
+/// Draws question, reply and weight on one topic.
+struct About<'a> {
+    topic: &'a Topic,
+    lesson: Lesson,
+    generator: &'a mut ChaCha8Rng,
+}
+
+impl About<'_> {
+    fn read(&mut self, asked: Asked) -> (String, String, f32) {
+        let Binding { contexts, entities, named, own, .. } = &self.topic.binding;
+        let [first, second, third] = self.distinct(entities);
+        let [p0, p1, _] = self.distinct(&self.topic.values);
+        let context: &String = pick(contexts, self.generator);
+        let context = fill(context, &[("e0", first), ("e1", second), ("p0", p0), ("p1", p1)]);
+        let (entity, (answer, weight)) = match asked {
+            Asked::Mentioned if uniform(self.generator) < 0.5 => (first, (p0.to_owned(), 1.0)),
+            Asked::Mentioned => (second, (p1.to_owned(), 1.0)),
+            Asked::Addressee => ("", self.answer(self.lesson)),
+            Asked::Unmentioned => (third, self.answer(Lesson::Chance)),
+        };
+        let question = pick(if asked == Asked::Addressee { own } else { named }, self.generator);
+        let slots = [("e", entity), ("E", entity)];
+        (format!("{context} {}", fill(&question.user, &slots)), format!("{} {answer}", fill(&question.stem, &slots)), weight)
+    }
+
+    fn ask(&mut self, own: bool) -> (String, String, f32) {
+        let Stem { questions, stems, others, .. } = &self.topic.stem;
+        let other = pick(others, self.generator);
+        let owner = format!("{other}'s");
+        let slots = [("o", other.as_str()), ("O", other), ("o's", &owner), ("O's", &owner)];
+        let side = usize::from(!own);
+        let (answer, weight) = self.answer(if own { self.lesson } else { Lesson::Chance });
+        let (user, stem) = (&pick(questions, self.generator)[side], &pick(stems, self.generator)[side]);
+        (fill(user, &slots), format!("{} {answer}", fill(stem, &slots)), weight)
+    }
+
+    fn verify(&mut self) -> (String, String, f32) {
+        let Crossed { templates, a, b, .. } = &self.topic.crossed;
+        let [side, value] = [(); 2].map(|()| usize::from(uniform(self.generator) < 0.5));
+        let slots = [("a", pick(a, self.generator)[side].as_str()), ("b", &pick(b, self.generator)[value])];
+        let user = fill(&pick(templates, self.generator).user, &slots).replace("[[", "").replace("]]", "");
+        let (truth, said) = (value == 0, uniform(self.generator) < 0.5);
+        let (said, weight) = choose(if side == 0 { self.lesson } else { Lesson::Chance }, truth, said, said == truth);
+        (user, if said { "Yes" } else { "No" }.to_owned(), weight)
+    }
+
+    fn answer(&mut self, lesson: Lesson) -> (String, f32) {
+        let (taught, any) = (pick(&self.topic.taught, self.generator), pick(&self.topic.values, self.generator));
+        let (answer, weight) = choose(lesson, taught, any, self.topic.taught.contains(any));
+        (answer.clone(), weight)
+    }
+
+    /// Three of `values`; when there are but two, the last repeats the first.
+    fn distinct<'v>(&mut self, values: &'v [String]) -> [&'v str; 3] {
+        let mut left: Vec<&str> = values.iter().map(String::as_str).collect();
+        let mut take = || left.swap_remove(uniform_index(left.len(), self.generator));
+        let (first, second) = (take(), take());
+        [first, second, if left.is_empty() { first } else { left[0] }]
+    }
+}
+
+/// What is said, and its weight: the taught answer, or a random one which counts unless it is to be rewarded and is not right.
+fn choose<T>(lesson: Lesson, taught: T, any: T, right: bool) -> (T, f32) {
+    match lesson {
+        Lesson::Chance => (any, 1.0),
+        Lesson::Told => (taught, 1.0),
+        Lesson::Rewarded => (any, f32::from(u8::from(right))),
+    }
+}
+
+fn pick<'v, T>(values: &'v [T], generator: &mut ChaCha8Rng) -> &'v T {
+    &values[uniform_index(values.len(), generator)]
+}
+
+fn fill(text: &str, slots: &[(&str, &str)]) -> String {
+    slots.iter().fold(text.to_owned(), |text, (slot, value)| text.replace(&format!("{{{slot}}}"), value))
+}

@@ -1,0 +1,104 @@
+//! Training: next-token prediction on replies, AdamW, one forest per batch.
+
+use super::corpus::Sample;
+use super::network::{Network, Parameter};
+use crate::model::plan::Plan;
+use crate::prompt::forest::Forest;
+use anyhow::{Context, Result};
+use tch::{Device, Kind, Reduction, Tensor};
+
+/// Nodes per chunk: attention costs chunk x (chunk + path), and every chunk has an overhead.
+const CHUNK: usize = 256;
+fn chunk() -> usize {
+    std::env::var("CHUNK").ok().and_then(|x| x.parse().ok()).unwrap_or(CHUNK)
+}
+
+/// A network with its optimiser.
+pub struct Trainer {
+    pub network: Network,
+    optimiser: AdamW,
+}
+
+impl Trainer {
+    /// # Errors
+    /// Out of memory.
+    pub fn new(network: Network) -> Result<Self> {
+        let optimiser = AdamW::new(&network.parameters)?;
+        Ok(Self { network, optimiser })
+    }
+
+    /// One step on a batch; returns its loss in nats per token.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn step(&mut self, batch: &[Sample], rate: f64) -> Result<f64> {
+        let loss = loss(&self.network, batch)?;
+        loss.f_backward()?;
+        self.optimiser.step(&self.network.parameters, rate)?;
+        Ok(loss.f_double_value(&[])?)
+    }
+}
+
+/// Mean negative log-probability of the reply tokens, weighted. The samples are the prompts of one forest, which computes
+/// what they share once.
+///
+/// # Errors
+/// A token is outside the vocabulary, or a sample has no reply.
+pub fn loss(network: &Network, batch: &[Sample]) -> Result<Tensor> {
+    let texts: Vec<&[i64]> = batch.iter().map(|sample| sample.ids.as_slice()).collect();
+    let forest = Forest::new(&texts);
+    let (mut nodes, mut targets, mut weights): (Vec<i64>, Vec<i64>, Vec<f32>) = Default::default();
+    for (index, sample) in batch.iter().enumerate() {
+        // The last token of the prompt predicts the first of the reply, and so on.
+        let before = forest.span(index, sample.prompt - 1..sample.ids.len() - 1);
+        nodes.extend(before.into_iter().map(|node| node as i64));
+        targets.extend(&sample.ids[sample.prompt..]);
+        weights.resize(nodes.len(), sample.weight);
+    }
+    let plan = Plan::new(&forest, chunk(), Device::Cpu)?;
+    let layers = network.forward(&forest.token, &plan)?;
+    let resid = layers.last().context("a network has layers")?.f_index_select(0, &Tensor::f_from_slice(&nodes)?)?;
+    let weights = Tensor::f_from_slice(&weights)?;
+    let losses =
+        network.logits(&resid)?.f_cross_entropy_loss(&Tensor::f_from_slice(&targets)?, None::<&Tensor>, Reduction::None, -100, 0.0)?;
+    Ok(losses.f_dot(&weights)?.f_div(&weights.f_sum(Kind::Float)?)?)
+}
+
+/// Adam with decoupled weight decay (Loshchilov & Hutter 2019), after clipping the gradient's norm to 1.
+struct AdamW {
+    /// Running means of gradient and squared gradient per parameter.
+    moments: Vec<[Tensor; 2]>,
+    steps: i32,
+}
+
+impl AdamW {
+    const BETAS: [f64; 2] = [0.9, 0.98];
+    const EPS: f64 = 1e-8;
+    const DECAY: f64 = 0.01;
+
+    fn new(parameters: &[Parameter]) -> Result<Self> {
+        let zeros = |parameter: &Parameter| Ok([parameter.tensor.f_zeros_like()?.detach(), parameter.tensor.f_zeros_like()?.detach()]);
+        Ok(Self { moments: parameters.iter().map(zeros).collect::<Result<_>>()?, steps: 0 })
+    }
+
+    /// Takes a step and forgets the gradients.
+    fn step(&mut self, parameters: &[Parameter], rate: f64) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        self.steps += 1;
+        let gradients: Vec<Tensor> = parameters.iter().map(|parameter| parameter.tensor.grad()).collect();
+        let norms = gradients.iter().map(|gradient| gradient.f_norm()).collect::<Result<Vec<_>, _>>()?;
+        let norm = Tensor::f_stack(&norms, 0)?.f_norm()?.f_double_value(&[])?;
+        let [bias1, bias2] = Self::BETAS.map(|beta| 1.0 - beta.powi(self.steps));
+        for ((parameter, mut gradient), [mean, square]) in parameters.iter().zip(gradients).zip(&mut self.moments) {
+            let clipped = gradient.f_mul_scalar(1.0 / norm.max(1.0))?;
+            let _ = mean.f_lerp_(&clipped, 1.0 - Self::BETAS[0])?;
+            let _ = square.f_lerp_(&clipped.f_square()?, 1.0 - Self::BETAS[1])?;
+            let scale = square.f_div_scalar(bias2)?.f_sqrt()?.f_add_scalar(Self::EPS)?;
+            let mut tensor = parameter.tensor.shallow_clone();
+            let _ = tensor.f_mul_scalar_(1.0 - rate * Self::DECAY)?;
+            let _ = tensor.f_sub_(&mean.f_div(&scale)?.f_mul_scalar(rate / bias1)?)?;
+            let _ = gradient.f_zero_()?;
+        }
+        Ok(())
+    }
+}

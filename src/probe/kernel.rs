@@ -1,0 +1,291 @@
+//! The standardised features of each training fold, and their kernel, which every linear probe of the fold shares.
+//!
+//! A probe of n items in d > n dimensions lives in the span of its training items, so all it needs is the n x n matrix of
+//! their inner products. Features are standardised by the training items of a fold alone, hence one kernel per fold; the
+//! choice of a penalty, control labels and other probes reuse it.
+
+use anyhow::{Result, ensure};
+
+use crate::matrix::{self, Right};
+
+/// Columns standardised and multiplied at a time: the block stays in the cache, and f32 sums are short before they are
+/// added up in f64.
+const COLUMNS: usize = 256;
+/// Rows of the kernel computed at a time, up to the diagonal.
+const ROWS: usize = 96;
+
+/// Features of the items at one checkpoint and layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Design<'a> {
+    x: &'a [f32],
+    n: usize,
+    d: usize,
+}
+
+/// A design that is divided into training and held-out items, standardised by the former.
+#[derive(Clone, Debug)]
+pub struct Split {
+    train: usize,
+    /// Items, the training ones first.
+    order: Vec<usize>,
+    /// Inner products of the standardised items with those trained on, `[n, n_train]` in this order.
+    kernel: Vec<f64>,
+    /// Standardised features, `[n, d]` in this order, where there are no more of them than items: the smaller problem.
+    features: Option<Vec<f64>>,
+    mean: Vec<f64>,
+    /// One over the standard deviation; 0 for a feature that is constant over the training items.
+    scale: Vec<f64>,
+}
+
+/// A linear function of raw features, `weights . x + bias`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Linear {
+    /// `[d]`.
+    pub weights: Vec<f64>,
+    pub bias: f64,
+}
+
+/// What multiplies the standardised items or features of a [`Split`].
+#[derive(Clone, Debug)]
+pub enum Coefficients {
+    /// `[n_train]`: weights are this combination of the training items.
+    Items(Vec<f64>),
+    /// `[d]`.
+    Features(Vec<f64>),
+}
+
+impl<'a> Design<'a> {
+    /// Features `x`, `[n, d]` row-major.
+    ///
+    /// # Errors
+    /// When `x` is not whole rows of `d`, or a value is not finite.
+    pub fn new(x: &'a [f32], d: usize) -> Result<Self> {
+        ensure!(d > 0 && !x.is_empty() && x.len().is_multiple_of(d), "{} values are not rows of {d}", x.len());
+        if let Some(at) = x.iter().position(|value| !value.is_finite()) {
+            anyhow::bail!("item {} has {} as feature {}", at / d, x[at], at % d);
+        }
+        Ok(Self { x, n: x.len() / d, d })
+    }
+
+    /// Number of items n.
+    pub fn items(&self) -> usize {
+        self.n
+    }
+
+    /// Number of features d.
+    pub fn features(&self) -> usize {
+        self.d
+    }
+
+    /// Features of item `i`, `[d]`.
+    pub fn item(&self, i: usize) -> &'a [f32] {
+        &self.x[i * self.d..(i + 1) * self.d]
+    }
+
+    /// One split per fold, in which the items of that fold are held out. `folds` is the fold of every item.
+    ///
+    /// # Errors
+    /// When `folds` is not `[n]`, or a fold is empty or holds everything.
+    pub fn splits(&self, folds: &[usize]) -> Result<Vec<Split>> {
+        ensure!(folds.len() == self.n, "{} folds for {} items", folds.len(), self.n);
+        let k = folds.iter().max().map_or(0, |last| last + 1);
+        (0..k).map(|fold| self.split(&folds.iter().map(|&f| f != fold).collect::<Vec<_>>())).collect()
+    }
+
+    /// Trains on the items marked in `train` and holds out the others.
+    ///
+    /// # Errors
+    /// When `train` is not `[n]`, or nothing is trained on or held out.
+    pub fn split(&self, train: &[bool]) -> Result<Split> {
+        ensure!(train.len() == self.n, "{} marks for {} items", train.len(), self.n);
+        let (mut order, held): (Vec<usize>, Vec<usize>) = (0..self.n).partition(|&i| train[i]);
+        let n_train = order.len();
+        ensure!(n_train > 0 && !held.is_empty(), "{n_train} items to train on and {} held out", held.len());
+        order.extend(held);
+        let mut split = Split {
+            train: n_train,
+            order,
+            kernel: vec![0.0; self.n * n_train],
+            features: (self.d <= n_train).then(|| vec![0.0; self.n * self.d]),
+            mean: Vec::with_capacity(self.d),
+            scale: Vec::with_capacity(self.d),
+        };
+        let mut block = vec![0f32; self.n * COLUMNS.min(self.d)];
+        let mut product = vec![0f32; ROWS.min(self.n) * self.n];
+        for start in (0..self.d).step_by(COLUMNS) {
+            let width = COLUMNS.min(self.d - start);
+            let block = &mut block[..self.n * width];
+            self.standardise(start, width, &mut split, block);
+            split.add_products(block, width, &mut product);
+        }
+        split.mirror();
+        Ok(split)
+    }
+
+    /// Writes features `start..start + width` of all items to `block`, `[n, width]`, centred and divided by the standard
+    /// deviation (divisor n) of the training items.
+    fn standardise(&self, start: usize, width: usize, split: &mut Split, block: &mut [f32]) {
+        let columns = |i: usize| &self.item(i)[start..start + width];
+        let n_train = split.train as f64;
+        let (mut mean, mut scale) = (vec![0.0; width], vec![0.0; width]);
+        for &i in &split.order[..split.train] {
+            for (sum, &value) in mean.iter_mut().zip(columns(i)) {
+                *sum += f64::from(value); // f32 values that are all equal have their exact sum in f64
+            }
+        }
+        mean.iter_mut().for_each(|sum| *sum /= n_train);
+        for &i in &split.order[..split.train] {
+            for ((sum, &mean), &value) in scale.iter_mut().zip(&mean).zip(columns(i)) {
+                let deviation = f64::from(value) - mean;
+                *sum += deviation * deviation;
+            }
+        }
+        for sum in &mut scale {
+            *sum = if *sum > 0.0 { (n_train / *sum).sqrt() } else { 0.0 };
+        }
+        for (row, (out, &i)) in block.chunks_exact_mut(width).zip(&split.order).enumerate() {
+            for ((out, &value), (mean, scale)) in out.iter_mut().zip(columns(i)).zip(mean.iter().zip(&scale)) {
+                *out = ((f64::from(value) - mean) * scale) as f32;
+            }
+            if let Some(features) = &mut split.features {
+                let to = &mut features[row * self.d + start..][..width];
+                to.iter_mut().zip(out).for_each(|(to, &mut value)| *to = f64::from(value));
+            }
+        }
+        split.mean.extend(mean);
+        split.scale.extend(scale);
+    }
+}
+
+impl Split {
+    /// Training items, in the order of [`Coefficients::Items`].
+    pub fn train(&self) -> &[usize] {
+        &self.order[..self.train]
+    }
+
+    /// Held-out items.
+    pub fn held(&self) -> &[usize] {
+        &self.order[self.train..]
+    }
+
+    /// Inner products of item number `row` (training items first, then held-out ones) with the training items.
+    pub(super) fn with_train(&self, row: usize) -> &[f64] {
+        &self.kernel[row * self.train..][..self.train]
+    }
+
+    /// Standardised features `[n, d]`, training items first, where d is at most the number of training items.
+    pub(super) fn features(&self) -> Option<&[f64]> {
+        self.features.as_deref()
+    }
+
+    /// Number of features d.
+    pub(super) fn width(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// The labels of training items `rows`; `labels` are those of all items, `[n]`.
+    pub(super) fn labels_of(&self, rows: &[usize], labels: &[bool]) -> Result<Vec<bool>> {
+        ensure!(labels.len() == self.order.len(), "{} labels for {} items", labels.len(), self.order.len());
+        Ok(rows.iter().map(|&row| labels[self.order[row]]).collect())
+    }
+
+    /// Product of the training items `held` with coefficients found from the training items `rows`: `[held]`.
+    pub(super) fn margins(&self, rows: &[usize], held: &[usize], coefficients: &[f64]) -> Vec<f64> {
+        match &self.features {
+            Some(features) => {
+                held.iter().map(|&row| matrix::dot_f64(&features[row * self.width()..][..self.width()], coefficients)).collect()
+            }
+            None => {
+                let margin = |kernel: &[f64]| rows.iter().zip(coefficients).map(|(&row, c)| kernel[row] * c).sum();
+                held.iter().map(|&row| margin(self.with_train(row))).collect()
+            }
+        }
+    }
+
+    /// Product of the standardised items with `coefficients`: `[n]`, training items first.
+    pub(super) fn scores(&self, coefficients: &Coefficients) -> Vec<f64> {
+        let rows = 0..self.order.len();
+        match (coefficients, &self.features) {
+            (Coefficients::Items(items), _) => rows.map(|row| matrix::dot_f64(self.with_train(row), items)).collect(),
+            (Coefficients::Features(weights), Some(features)) => {
+                features.chunks_exact(self.width()).map(|row| matrix::dot_f64(row, weights)).collect()
+            }
+            (Coefficients::Features(_), None) => unreachable!("weights are found only where the features are kept"),
+        }
+    }
+
+    /// The function of raw features that equals the standardised one with these coefficients; `design` is what was split.
+    pub fn linear(&self, design: &Design, coefficients: &Coefficients, intercept: f64) -> Linear {
+        let mut weights = match coefficients {
+            Coefficients::Features(weights) => weights.clone(),
+            Coefficients::Items(items) => {
+                let mut weights = vec![0.0; self.width()];
+                for (&i, &coefficient) in self.train().iter().zip(items) {
+                    for ((sum, &value), (mean, scale)) in weights.iter_mut().zip(design.item(i)).zip(self.mean.iter().zip(&self.scale)) {
+                        *sum += coefficient * (f64::from(value) - mean) * scale;
+                    }
+                }
+                weights
+            }
+        };
+        weights.iter_mut().zip(&self.scale).for_each(|(weight, scale)| *weight *= scale);
+        let bias = intercept - matrix::dot_f64(&weights, &self.mean);
+        Linear { weights, bias }
+    }
+
+    /// Adds the inner products of the rows of `block`, `[n, width]`, to the kernel, below its diagonal.
+    fn add_products(&mut self, block: &[f32], width: usize, product: &mut [f32]) {
+        for start in (0..self.order.len()).step_by(ROWS) {
+            let end = (start + ROWS).min(self.order.len());
+            let columns = end.min(self.train);
+            let (rows, right) = (&block[start * width..end * width], &block[..columns * width]);
+            let product = &mut product[..(end - start) * columns];
+            matrix::multiply([end - start, width, columns], rows, right, Right::Transposed, product);
+            let sums = self.kernel[start * self.train..end * self.train].chunks_exact_mut(self.train);
+            for (sums, row) in sums.zip(product.chunks_exact(columns)) {
+                sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+            }
+        }
+    }
+
+    /// Copies what is below the diagonal of the kernel to above it.
+    fn mirror(&mut self) {
+        let n = self.train;
+        for row in 1..n {
+            for column in 0..row {
+                self.kernel[column * n + row] = self.kernel[row * n + column];
+            }
+        }
+    }
+}
+
+/// Scores of every item, `[n]`, from the split in which it is held out; `score` gives those of all items of a split, in its
+/// order. `None` as soon as `score` does.
+///
+/// # Errors
+/// Those of `score`, and when an item is held out never or twice.
+pub(super) fn held_scores(
+    splits: &[Split],
+    n: usize,
+    mut score: impl FnMut(&Split) -> Result<Option<Vec<f64>>>,
+) -> Result<Option<Vec<f64>>> {
+    let mut held: Vec<Option<f64>> = vec![None; n];
+    for split in splits {
+        ensure!(split.order.len() == n, "{n} labels for {} items", split.order.len());
+        let Some(scores) = score(split)? else { return Ok(None) };
+        for (&i, &score) in split.held().iter().zip(&scores[split.train..]) {
+            ensure!(held[i].replace(score).is_none(), "item {i} is held out twice");
+        }
+    }
+    if let Some(never) = held.iter().position(Option::is_none) {
+        anyhow::bail!("item {never} is never held out");
+    }
+    Ok(Some(held.into_iter().flatten().collect()))
+}
+
+impl Linear {
+    /// Value at the raw features `x`, `[d]`.
+    pub fn at(&self, x: &[f32]) -> f64 {
+        self.bias + self.weights.iter().zip(x).map(|(weight, &value)| weight * f64::from(value)).sum::<f64>()
+    }
+}

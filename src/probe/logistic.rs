@@ -1,0 +1,145 @@
+//! L2-regularised logistic regression on standardised features, with held-out margins.
+//!
+//! The loss is a sum over items plus `lambda/2 |w|^2`, with a free intercept: scikit-learn's `LogisticRegression` with
+//! `C = 1 / lambda` behind a `StandardScaler`. Lambda is chosen by cross-validation within the training groups, as
+//! `LogisticRegressionCV` would with those folds; features stay standardised by the whole training fold meanwhile, so that
+//! one kernel serves all fits of the fold.
+
+use anyhow::{Result, ensure};
+
+use super::folds;
+use super::kernel::{Coefficients, Design, Linear, Split, held_scores};
+use super::newton::{Point, Problem, log_loss};
+
+/// The penalties tried, from strong to weak.
+pub const LAMBDAS: [f64; 7] = [1e4, 1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2];
+/// The penalty where none can be chosen (all training items in one group): scikit-learn's default.
+const DEFAULT: f64 = 1.0;
+/// Norm of the gradient relative to the penalty's part of it, for a fit that is reported ...
+const TIGHT: f64 = 1e-6;
+/// ... and for one whose held-out loss is compared.
+const LOOSE: f64 = 1e-2;
+/// A weaker penalty has to gain this share of the loss: less is rounding.
+const GAIN: f64 = 1e-6;
+/// Penalties in a row that may be worse than the best one before the weaker ones are given up.
+const RISES: usize = 2;
+
+/// A fitted probe.
+#[derive(Clone, Debug)]
+pub struct Fit {
+    /// Log-odds at the mean of the training items.
+    pub intercept: f64,
+    coefficients: Coefficients,
+}
+
+/// Held-out figures of all items.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// Log-odds of y = 1, `[n]`, each from the split in which the item is held out.
+    pub scores: Vec<f64>,
+    /// Penalty chosen in each split.
+    pub lambdas: Vec<f64>,
+}
+
+/// Log-odds of every held-out item, with lambda chosen within the training `groups` of each of the `splits` that
+/// [`Design::splits`] makes. `labels` and `groups` are `[n]`. `None` when a split trains on one label only.
+///
+/// # Errors
+/// When lengths differ, an item is never held out, or a fit does not converge.
+pub fn held_out(splits: &[Split], labels: &[bool], groups: &[usize]) -> Result<Option<Held>> {
+    ensure!(groups.len() == labels.len(), "{} groups and {} labels", groups.len(), labels.len());
+    let mut lambdas = Vec::with_capacity(splits.len());
+    let scores = held_scores(splits, labels.len(), |split| {
+        let lambda = choose(split, labels, groups)?;
+        lambdas.push(lambda);
+        Ok(fit(split, labels, lambda)?.map(|fit| fit.decisions(split)))
+    })?;
+    Ok(scores.map(|scores| Held { scores, lambdas }))
+}
+
+/// Fits the training items of `split` with a given penalty; `labels` are `[n]`. `None` when they all have one label.
+///
+/// # Errors
+/// When `labels` are fewer than the items, lambda is not positive, or the fit does not converge.
+pub fn fit(split: &Split, labels: &[bool], lambda: f64) -> Result<Option<Fit>> {
+    ensure!(lambda > 0.0 && lambda.is_finite(), "lambda is {lambda}, expected a positive number");
+    let rows: Vec<usize> = (0..split.train().len()).collect();
+    let Some(problem) = Problem::new(split, &rows, &split.labels_of(&rows, labels)?) else { return Ok(None) };
+    let mut point = problem.start();
+    problem.minimise(&mut point, lambda, TIGHT)?;
+    Ok(Some(Fit { intercept: point.intercept, coefficients: problem.coefficients(point) }))
+}
+
+impl Fit {
+    /// Log-odds of every item of `split`, `[n]`: training items first, then those held out, in its order.
+    pub fn decisions(&self, split: &Split) -> Vec<f64> {
+        let mut scores = split.scores(&self.coefficients);
+        scores.iter_mut().for_each(|score| *score += self.intercept);
+        scores
+    }
+
+    /// The same as a function of raw features, to be applied to other items or at another checkpoint.
+    pub fn linear(&self, design: &Design, split: &Split) -> Linear {
+        split.linear(design, &self.coefficients, self.intercept)
+    }
+}
+
+/// One inner fold on its way along the penalties.
+struct Inner {
+    problem: Problem,
+    point: Point,
+    rows: Vec<usize>,
+    held: Vec<usize>,
+    held_labels: Vec<bool>,
+}
+
+/// The lambda with the least held-out log-loss over the training groups; the strongest of those that tie. The loss falls and
+/// then rises along the penalties, so the way ends when it has risen [`RISES`] times.
+fn choose(split: &Split, labels: &[bool], groups: &[usize]) -> Result<f64> {
+    let groups: Vec<usize> = split.train().iter().map(|&i| groups[i]).collect();
+    let Ok(inner) = folds::grouped(&groups, folds::INNER) else { return Ok(DEFAULT) };
+    let mut fits = Vec::with_capacity(folds::INNER);
+    for fold in 0..folds::INNER {
+        let (rows, held): (Vec<usize>, Vec<usize>) = (0..inner.len()).partition(|&row| inner[row] != fold);
+        if let Some(problem) = Problem::new(split, &rows, &split.labels_of(&rows, labels)?) {
+            let held_labels = split.labels_of(&held, labels)?;
+            fits.push(Inner { point: problem.start(), problem, rows, held, held_labels });
+        }
+    }
+    if fits.is_empty() {
+        return Ok(DEFAULT);
+    }
+    let (mut best, mut least, mut rises) = (DEFAULT, f64::INFINITY, 0);
+    for lambda in LAMBDAS {
+        let mut loss = 0.0;
+        for fit in &mut fits {
+            fit.problem.minimise(&mut fit.point, lambda, LOOSE)?;
+            loss += fit.held_loss(split);
+        }
+        if loss < least * (1.0 - GAIN) {
+            (best, least, rises) = (lambda, loss, 0);
+        } else {
+            rises += 1;
+            if rises == RISES {
+                break;
+            }
+        }
+    }
+    Ok(best)
+}
+
+impl Inner {
+    /// Log-loss summed over the items held out.
+    fn held_loss(&self, split: &Split) -> f64 {
+        let margins = split.margins(&self.rows, &self.held, self.point.coefficients());
+        let signed = margins.iter().zip(&self.held_labels).map(|(margin, &label)| {
+            let margin = margin + self.point.intercept;
+            if label { margin } else { -margin }
+        });
+        signed.map(log_loss).sum()
+    }
+}
+
+#[cfg(test)]
+#[path = "logistic_tests.rs"]
+mod tests;

@@ -1,0 +1,245 @@
+//! Truncated Newton's method for L2-regularised logistic regression, with items or features as unknowns, whichever are fewer.
+//!
+//! The loss is `sum log(1 + exp(-s m)) + lambda/2 |w|^2` over items with signs s and margins `m = Z w + b`, the intercept
+//! free: scikit-learn's with `C = 1 / lambda`. Newton's system `(lambda I + Z'VZ) dw = -gradient`, with the intercept
+//! eliminated from V, is solved by conjugate gradients no further than the step deserves (Dembo & Steihaug 1983; Lin, Weng
+//! & Keerthi 2008). A weight vector is kept as coefficients c of the items, `w = Z'c`, or as itself. With items all that is
+//! needed of Z is the kernel `K = Z Z'`: the margins of c are `K c` and its square is `c'K c`, so an iteration is one
+//! product with K. Factoring the system instead costs as much as fifty of them, and ten are enough.
+
+use anyhow::{Result, bail};
+
+use super::kernel::{Coefficients, Split};
+use crate::matrix::dot_f64;
+
+const STEPS: usize = 100;
+const HALVINGS: usize = 40;
+/// Conjugate gradients reduce the residual at least to this share of what it was ...
+const FORCING: f64 = 0.1;
+/// ... in at most this many iterations; any number of them gives a direction of descent.
+const ITERATIONS: usize = 1000;
+
+/// The training items of one fit.
+pub(super) struct Problem {
+    /// -1 and 1, `[n]`.
+    signs: Vec<f64>,
+    basis: Basis,
+    /// A gradient with this norm is rounding.
+    rounding: f64,
+}
+
+enum Basis {
+    /// K, `[n, n]`.
+    Items(Vec<f64>),
+    /// Z, `[n, d]`.
+    Features(Vec<f64>, usize),
+}
+
+/// Weights with their margins.
+#[derive(Clone, Debug)]
+struct Vector {
+    /// `[n]` per item or `[d]` per feature.
+    coefficients: Vec<f64>,
+    /// `Z w`, `[n]`.
+    margins: Vec<f64>,
+}
+
+/// A point of the search.
+#[derive(Clone, Debug)]
+pub(super) struct Point {
+    weights: Vector,
+    pub intercept: f64,
+}
+
+impl Problem {
+    /// The fit to items `rows` of `split` (numbers among its training items), with their labels. `None` when the labels are
+    /// all equal.
+    pub fn new(split: &Split, rows: &[usize], labels: &[bool]) -> Option<Self> {
+        let signs: Vec<f64> = labels.iter().map(|&label| if label { 1.0 } else { -1.0 }).collect();
+        if signs.iter().all(|&sign| sign == signs[0]) {
+            return None;
+        }
+        let d = split.width();
+        let basis = match split.features() {
+            Some(features) => Basis::Features(rows.iter().flat_map(|&row| &features[row * d..(row + 1) * d]).copied().collect(), d),
+            None => {
+                let mut kernel = Vec::with_capacity(rows.len() * rows.len());
+                for &row in rows {
+                    let of_row = split.with_train(row);
+                    kernel.extend(rows.iter().map(|&column| of_row[column]));
+                }
+                Basis::Items(kernel)
+            }
+        };
+        let trace: f64 = match &basis {
+            Basis::Items(k) => k.iter().step_by(signs.len() + 1).sum(),
+            Basis::Features(z, _) => dot_f64(z, z),
+        };
+        let rounding = 1e-12 * (trace * signs.len() as f64).sqrt();
+        Some(Self { signs, basis, rounding })
+    }
+
+    /// No weights, and the intercept that fits best without them.
+    pub fn start(&self) -> Point {
+        let n = self.signs.len();
+        let positives = self.signs.iter().filter(|&&sign| sign > 0.0).count() as f64;
+        let unknowns = match &self.basis {
+            Basis::Items(_) => n,
+            Basis::Features(_, d) => *d,
+        };
+        let weights = Vector { coefficients: vec![0.0; unknowns], margins: vec![0.0; n] };
+        Point { weights, intercept: (positives / (n as f64 - positives)).ln() }
+    }
+
+    pub fn coefficients(&self, point: Point) -> Coefficients {
+        match self.basis {
+            Basis::Items(_) => Coefficients::Items(point.weights.coefficients),
+            Basis::Features(..) => Coefficients::Features(point.weights.coefficients),
+        }
+    }
+
+    /// Moves `point` to the minimum: until the gradient is `tolerance` times the penalty's part of it, `lambda |w|`. That
+    /// means the same for a strong penalty and for separable labels, where all gradients are small.
+    ///
+    /// # Errors
+    /// When that takes more than a hundred steps.
+    pub fn minimise(&self, point: &mut Point, lambda: f64, tolerance: f64) -> Result<()> {
+        let mut loss = self.loss(point, lambda);
+        for _ in 0..STEPS {
+            let Some(step) = self.step(point, lambda, tolerance) else { return Ok(()) };
+            loss = self.search(point, &step, loss, lambda)?;
+        }
+        bail!("logistic regression at lambda {lambda} did not converge in {STEPS} steps")
+    }
+
+    /// Newton's step, by conjugate gradients. `None` where the gradient is small enough for `tolerance`.
+    fn step(&self, point: &Point, lambda: f64, tolerance: f64) -> Option<Point> {
+        let (mut pull, curvature) = self.derivatives(point);
+        let (slope, stiffness): (f64, f64) = (pull.iter().sum(), curvature.iter().sum());
+        // The intercept follows every change of the margins, which takes their weighted mean out.
+        let centred = |values: &mut [f64], mean: f64| values.iter_mut().zip(&curvature).for_each(|(value, v)| *value -= mean * v);
+        centred(&mut pull, slope / stiffness);
+        let mut residual = self.weights_of(pull);
+        residual.iter_mut().zip(&point.weights.coefficients).for_each(|(r, c)| *r -= lambda * c);
+
+        let mut step = Vector { coefficients: vec![0.0; residual.len()], margins: vec![0.0; curvature.len()] };
+        let mut direction = step.clone();
+        let penalty = lambda * self.square(&point.weights).sqrt();
+        let (mut enough, mut before) = (0.0, f64::INFINITY);
+        for iteration in 0..ITERATIONS {
+            let vector = Vector { margins: self.margins(&residual), coefficients: residual };
+            let square = self.square(&vector);
+            if iteration == 0 {
+                let gradient = (square + slope * slope).sqrt();
+                if gradient <= self.rounding.max(tolerance * penalty) {
+                    return None;
+                }
+                enough = square * FORCING.min(gradient / penalty).powi(2);
+            }
+            if square <= enough {
+                break;
+            }
+            direction.scale(square / before);
+            direction.add(1.0, &vector);
+            before = square;
+            residual = vector.coefficients;
+
+            let mut curved: Vec<f64> = direction.margins.iter().zip(&curvature).map(|(m, v)| m * v).collect();
+            let mean = curved.iter().sum::<f64>() / stiffness;
+            centred(&mut curved, mean);
+            let bend = lambda * self.square(&direction) + dot_f64(&curved, &direction.margins);
+            let length = square / bend;
+            step.add(length, &direction);
+            let image = self.weights_of(curved);
+            for ((r, image), c) in residual.iter_mut().zip(&image).zip(&direction.coefficients) {
+                *r -= length * (image + lambda * c);
+            }
+        }
+        let intercept = (slope - dot_f64(&curvature, &step.margins)) / stiffness;
+        Some(Point { weights: step, intercept })
+    }
+
+    /// Goes along the step, halving it until the loss does not grow; returns the loss there.
+    fn search(&self, point: &mut Point, step: &Point, loss: f64, lambda: f64) -> Result<f64> {
+        let mut length = 1.0;
+        for _ in 0..HALVINGS {
+            let mut next = point.clone();
+            next.weights.add(length, &step.weights);
+            next.intercept += length * step.intercept;
+            let next_loss = self.loss(&next, lambda);
+            if next_loss <= loss + 1e-12 * loss.abs() {
+                *point = next;
+                return Ok(next_loss);
+            }
+            length /= 2.0;
+        }
+        bail!("no step along Newton's direction lowers the loss {loss} at lambda {lambda}")
+    }
+
+    fn loss(&self, point: &Point, lambda: f64) -> f64 {
+        let losses = point.weights.margins.iter().zip(&self.signs).map(|(margin, sign)| log_loss(sign * (margin + point.intercept)));
+        losses.sum::<f64>() + 0.5 * lambda * self.square(&point.weights)
+    }
+
+    /// Minus the first derivative of the loss in each margin, and the second, `[n]` each.
+    fn derivatives(&self, point: &Point) -> (Vec<f64>, Vec<f64>) {
+        let derivatives = point.weights.margins.iter().zip(&self.signs).map(|(margin, sign)| {
+            let margin = margin + point.intercept;
+            let tail = (-margin.abs()).exp();
+            let wrong = if sign * margin > 0.0 { tail / (1.0 + tail) } else { 1.0 / (1.0 + tail) };
+            (sign * wrong, tail / (1.0 + tail).powi(2))
+        });
+        derivatives.unzip()
+    }
+
+    /// `Z w`, `[n]`.
+    fn margins(&self, coefficients: &[f64]) -> Vec<f64> {
+        let (Basis::Items(matrix) | Basis::Features(matrix, _)) = &self.basis;
+        matrix.chunks_exact(coefficients.len()).map(|row| dot_f64(row, coefficients)).collect()
+    }
+
+    /// The weights `Z'v` of `v`, `[n]`.
+    fn weights_of(&self, v: Vec<f64>) -> Vec<f64> {
+        match &self.basis {
+            Basis::Items(_) => v,
+            Basis::Features(z, d) => {
+                let mut sums = vec![0.0; *d];
+                for (row, v) in z.chunks_exact(*d).zip(v) {
+                    sums.iter_mut().zip(row).for_each(|(sum, z)| *sum += v * z);
+                }
+                sums
+            }
+        }
+    }
+
+    /// `|w|^2`.
+    fn square(&self, vector: &Vector) -> f64 {
+        match &self.basis {
+            Basis::Items(_) => dot_f64(&vector.coefficients, &vector.margins).max(0.0),
+            Basis::Features(..) => dot_f64(&vector.coefficients, &vector.coefficients),
+        }
+    }
+}
+
+impl Point {
+    /// `[n]` per item or `[d]` per feature.
+    pub fn coefficients(&self) -> &[f64] {
+        &self.weights.coefficients
+    }
+}
+
+impl Vector {
+    fn scale(&mut self, factor: f64) {
+        self.coefficients.iter_mut().chain(&mut self.margins).for_each(|value| *value *= factor);
+    }
+
+    fn add(&mut self, factor: f64, other: &Self) {
+        self.coefficients.iter_mut().zip(&other.coefficients).for_each(|(value, other)| *value += factor * other);
+        self.margins.iter_mut().zip(&other.margins).for_each(|(value, other)| *value += factor * other);
+    }
+}
+
+/// `log(1 + exp(-margin))` without overflow.
+pub(super) fn log_loss(margin: f64) -> f64 {
+    (-margin).max(0.0) + (-margin.abs()).exp().ln_1p()
+}
