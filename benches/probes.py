@@ -84,7 +84,7 @@ def main():
     ap.add_argument("--probe-grid", required=True, help="the release build of examples/probe_grid.rs")
     ap.add_argument("--n", type=int, default=384, help="items, a multiple of 4")
     ap.add_argument("--d", type=int, nargs="+", default=[64, 576, 2048, 4096])
-    ap.add_argument("--cells", type=int, default=16)
+    ap.add_argument("--cells", type=int, default=64, help="enough that the start of the process, 0.2 s, does not count")
     ap.add_argument("--peer-cells", type=int, default=4, help="cells that the peer does, evenly spaced")
     ap.add_argument("--solvers", nargs="+", default=["lbfgs"])
     ap.add_argument("--tol", type=float, default=1e-4, help="of the peer's solver; at its default lbfgs stops short of the minimum")

@@ -1,8 +1,8 @@
 //! From a store to its tables: every measure writes its own, and what their curves say about emergence becomes `onset.parquet`.
 
 use crate::emergence::confirm::{change_point, confirmation, rise_p_values};
-use crate::emergence::curve::{mean, share_below};
-use crate::emergence::gate::{BANK_SHARE, Correction, Gate, adjust};
+use crate::emergence::curve::mean;
+use crate::emergence::gate::{Correction, Gate, Standing, adjust};
 use crate::emergence::onset::{Onset, OnsetGrid};
 use crate::emergence::shape::{FEWEST, Shape, shape};
 use crate::measure::{MEASURES, Trace, columns};
@@ -50,12 +50,15 @@ pub struct OnsetRow {
     pub delta_upper: Option<f64>,
     pub z: Option<f64>,
     pub p: Option<f64>,
-    /// Adjusted over the concepts that are asked about (Benjamini & Yekutieli, since they share items).
+    /// The larger of `p` and `null_p`, adjusted over the concepts that are asked about, or over the null bank for its members
+    /// (Benjamini & Yekutieli, since concepts share items).
     pub q: Option<f64>,
     /// Smallest family-wise sign-flip p among the late checkpoints.
     pub max_t_p: Option<f64>,
     /// Share of null concepts with a smaller delta, at the same measure and layer.
     pub null_percentile: Option<f64>,
+    /// One-sided p that delta is one more of theirs.
+    pub null_p: Option<f64>,
     /// Share of null concepts with a smaller level at the reference checkpoints.
     pub level_percentile: Option<f64>,
     /// Smallest true delta that would have been found with probability .8.
@@ -153,9 +156,9 @@ struct Dated<'a> {
     late: Range<usize>,
     gate: Option<Gate>,
     primary: bool,
-    /// Shares of the null bank with a smaller level at the reference, and with a smaller peak.
-    level_percentile: Option<f64>,
-    peak_percentile: Option<f64>,
+    /// Where the level at the reference and the peak stand among those of the null bank.
+    level_standing: Option<Standing>,
+    peak_standing: Option<Standing>,
     n_null: usize,
 }
 
@@ -174,11 +177,15 @@ impl Dated<'_> {
     fn shape(&self) -> Result<Shape> {
         let passed = self.gate.as_ref().is_some_and(Gate::passed);
         let shape = shape(&self.trace.curve, &self.reference, &self.late, passed, self.trace.cosine)?;
-        let beyond = |share: Option<f64>| share.is_none_or(|share| share > BANK_SHARE);
+        let beyond = |standing: Option<Standing>| standing.is_none_or(|standing| standing.stands_out());
         Ok(match shape {
-            Shape::Strengthens if !beyond(self.level_percentile) => Shape::Emerges,
-            Shape::AlreadyPresent | Shape::Vanishes | Shape::Reoriented if !beyond(self.level_percentile) => Shape::Absent,
-            Shape::Transient if !beyond(self.peak_percentile) => Shape::Absent,
+            Shape::Strengthens if !beyond(self.level_standing) => Shape::Emerges,
+            Shape::AlreadyPresent | Shape::Vanishes | Shape::Reoriented if !beyond(self.level_standing) => Shape::Absent,
+            // A level that is there from the start and wavers.
+            Shape::Transient if beyond(self.level_standing) && self.level_standing.is_some_and(|level| level.p.is_some()) => {
+                Shape::AlreadyPresent
+            }
+            Shape::Transient if !beyond(self.peak_standing) => Shape::Absent,
             other => other,
         })
     }
@@ -225,7 +232,7 @@ fn first_look<'a>(series: &Series, trace: &'a Trace) -> Result<Dated<'a>> {
     if let Some(gate) = gate.as_mut().filter(|_| !trace.max_t.is_empty()) {
         gate.max_t_p = trace.max_t[late.clone()].iter().copied().reduce(f64::min);
     }
-    Ok(Dated { trace, reference, late, gate, primary: false, level_percentile: None, peak_percentile: None, n_null: 0 })
+    Ok(Dated { trace, reference, late, gate, primary: false, level_standing: None, peak_standing: None, n_null: 0 })
 }
 
 /// One primary layer per concept, family, measure and readout.
@@ -233,9 +240,11 @@ fn choose_layers(dated: &mut [Dated]) {
     let mut best: BTreeMap<(&str, &str, &str, &Option<String>), (f64, usize)> = BTreeMap::new();
     for (index, Dated { trace, .. }) in dated.iter().enumerate() {
         let key = (trace.measure, trace.concept.as_str(), trace.label_family.as_str(), &trace.readout);
-        let entry = best.entry(key).or_insert((trace.choice, index));
-        if trace.choice > entry.0 {
-            *entry = (trace.choice, index);
+        // The embedding knows one token: it is reported, but it is not where a concept is.
+        let choice = if trace.layer == Some(0) { f64::NEG_INFINITY } else { trace.choice };
+        let entry = best.entry(key).or_insert((choice, index));
+        if choice > entry.0 {
+            *entry = (choice, index);
         }
     }
     let chosen: Vec<usize> = best.into_values().map(|(_, index)| index).collect();
@@ -258,28 +267,28 @@ fn compare(dated: &mut [Dated]) {
     // Families of primary rows come last and overrule.
     for members in families.into_values() {
         let (bank, asked): (Vec<usize>, Vec<usize>) = members.iter().partition(|&&index| dated[index].trace.null_bank);
-        let gated: Vec<usize> = asked.into_iter().filter(|&index| dated[index].gate.is_some()).collect();
-        let mut gates: Vec<Gate> = gated.iter().filter_map(|&index| dated[index].gate).collect();
-        adjust(&mut gates, Correction::BenjaminiYekutieli);
-        for (&index, gate) in gated.iter().zip(gates) {
-            dated[index].gate = Some(gate);
-        }
         let null: Vec<(usize, Option<f64>, f64, f64)> = bank
             .iter()
             .map(|&index| (index, dated[index].gate.map(|gate| gate.delta.value), dated[index].level(), dated[index].peak()))
             .collect();
-        for index in members {
+        for &index in &members {
+            // A null concept stands among the others.
             let others = || null.iter().filter(move |(other, ..)| *other != index);
-            let (level, peak, is_null) = (dated[index].level(), dated[index].peak(), dated[index].trace.null_bank);
-            dated[index].level_percentile = share_below(level, others().map(|(.., level, _)| *level));
-            dated[index].peak_percentile = share_below(peak, others().map(|(.., peak)| *peak));
+            let (level, peak) = (dated[index].level(), dated[index].peak());
+            dated[index].level_standing = Some(Standing::new(level, &others().map(|(.., level, _)| *level).collect::<Vec<_>>()));
+            dated[index].peak_standing = Some(Standing::new(peak, &others().map(|(.., peak)| *peak).collect::<Vec<_>>()));
             dated[index].n_null = others().count();
             if let Some(gate) = dated[index].gate.as_mut() {
                 gate.compare_with_bank(others().filter_map(|(_, delta, ..)| *delta));
-                if is_null {
-                    // Not one of the concepts that are asked about: nothing to adjust for.
-                    gate.q = Some(gate.p);
-                }
+            }
+        }
+        // The concepts that are asked about are one family of tests, the null bank is another.
+        for family in [asked, bank] {
+            let gated: Vec<usize> = family.into_iter().filter(|&index| dated[index].gate.is_some()).collect();
+            let mut gates: Vec<Gate> = gated.iter().filter_map(|&index| dated[index].gate).collect();
+            adjust(&mut gates, Correction::BenjaminiYekutieli);
+            for (&index, gate) in gated.iter().zip(gates) {
+                dated[index].gate = Some(gate);
             }
         }
     }
@@ -335,7 +344,8 @@ fn row(series: &Series, dated: &Dated, grid: Option<&OnsetGrid>, leaks: bool) ->
         q: gate.and_then(|gate| gate.q),
         max_t_p: gate.and_then(|gate| gate.max_t_p),
         null_percentile: gate.and_then(|gate| gate.null_percentile),
-        level_percentile: dated.level_percentile,
+        null_p: gate.and_then(|gate| gate.null_p),
+        level_percentile: dated.level_standing.and_then(|standing| standing.share),
         mde: gate.and_then(|gate| finite(gate.mde)),
         shape: name_of(shape),
         t50,

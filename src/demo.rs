@@ -15,9 +15,6 @@ use std::path::Path;
 
 /// Measures of the representation; behaviour is the companion of each.
 const REPRESENTATION: &[&str] = &["change", "placement", "contrast", "probe"];
-/// Checkpoints after the first lesson within which a concept has to be dated.
-const WITHIN: usize = 3;
-
 /// What the demo found.
 pub struct Demo {
     pub outcome: Outcome,
@@ -106,13 +103,11 @@ impl Demo {
         }
     }
 
-    /// Emerges, and is dated between the last checkpoint before the lesson and the third after it.
+    /// Emerges, with the whole interval after the last checkpoint before the lesson. When it shows depends on how fast it is
+    /// learnt; that it does not show before does not.
     fn in_time(&self, row: &OnsetRow, taught: u64) -> bool {
-        let steps: Vec<u64> = self.curriculum.checkpoints.iter().map(|(_, step)| *step).collect();
-        let before = steps.iter().rposition(|&step| step <= taught).unwrap_or(0);
-        let latest = steps[(before + WITHIN).min(steps.len() - 1)];
-        let dated = row.t50_step.is_some_and(|step| step >= steps[before] as f64 && step <= latest as f64);
-        row.status == "ok" && matches!(row.shape.as_str(), "emerges" | "strengthens") && dated
+        let after = row.t50_step_lower.is_some_and(|lower| lower >= taught as f64);
+        row.status == "ok" && matches!(row.shape.as_str(), "emerges" | "strengthens") && after
     }
 }
 

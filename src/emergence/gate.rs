@@ -48,6 +48,8 @@ pub struct Gate {
     pub max_t_p: Option<f64>,
     /// Share of the null bank with a smaller `delta`; `None` without a bank.
     pub null_percentile: Option<f64>,
+    /// One-sided p that `delta` is one more of the null bank's, see [`Standing::p`]; `None` with fewer than three null concepts.
+    pub null_p: Option<f64>,
     /// Held-out AUROC minus that of the best lexical baseline; `None` where labels have no words.
     pub lexical_excess: Option<f64>,
 }
@@ -80,13 +82,22 @@ impl Gate {
             q: None,
             max_t_p: None,
             null_percentile: None,
+            null_p: None,
             lexical_excess: None,
         })
     }
 
-    /// Ranks the rise among those of the null bank; an empty bank leaves the part not applicable.
+    /// Places the rise among those of the null bank; an empty bank leaves the part not applicable.
     pub fn compare_with_bank(&mut self, deltas: impl Iterator<Item = f64>) {
-        self.null_percentile = share_below(self.delta.value, deltas);
+        let standing = Standing::new(self.delta.value, &deltas.collect::<Vec<_>>());
+        self.null_percentile = standing.share;
+        self.null_p = standing.p;
+    }
+
+    /// The rise has to beat both its own error and the spread of untaught concepts, so the larger p counts (an
+    /// intersection-union test, Berger 1982).
+    fn combined_p(&self) -> f64 {
+        self.null_p.map_or(self.p, |null| null.max(self.p))
     }
 
     /// The parts by name, with their verdict where they apply.
@@ -105,6 +116,50 @@ impl Gate {
     }
 }
 
+/// Where a value stands among those of the null bank.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// Share of the bank below, ties counted by half; `None` for an empty bank.
+    pub share: Option<f64>,
+    /// One-sided p of the value as the next draw from the bank: Student's t of its distance to the bank's mean over the standard
+    /// deviation of a prediction, `s sqrt(1 + 1/n)` (Geisser 1993, section 2.1). A share among n concepts cannot be
+    /// smaller than 1/n by chance, and this can. `None` with fewer than three, or without spread.
+    pub p: Option<f64>,
+}
+
+impl Standing {
+    /// Of `value` among `bank`.
+    pub fn new(value: f64, bank: &[f64]) -> Self {
+        let n = bank.len() as f64;
+        let (mean, sd) = mean_sd(bank.iter().copied());
+        let p = (bank.len() >= 3 && sd > 0.0)
+            .then(|| student_upper_tail((value - mean) / (sd * (1.0 + 1.0 / n).sqrt()), bank.len() as u32 - 1));
+        Self { share: share_below(value, bank.iter().copied()), p }
+    }
+
+    /// Larger than (nearly) all of the bank and than what its spread explains; true where there is no bank to tell.
+    pub fn stands_out(&self) -> bool {
+        self.share.is_none_or(|share| share > BANK_SHARE) && self.p.is_none_or(|p| p <= LEVEL)
+    }
+}
+
+/// P(T >= t) for Student's t with `df` degrees of freedom, by the finite series of Abramowitz & Stegun (1964), 26.7.3 and 26.7.4.
+pub fn student_upper_tail(t: f64, df: u32) -> f64 {
+    let theta = (t.abs() / f64::from(df).sqrt()).atan();
+    let (sin, cos) = theta.sin_cos();
+    let odd = df % 2 == 1;
+    // Terms c^k with their ratios: k = 1, 3, 5 ... for odd df, 0, 2, 4 ... for even df, up to df - 2.
+    let (mut sum, mut term, mut k) = (0.0, if odd { cos } else { 1.0 }, u32::from(odd));
+    while k + 2 <= df {
+        sum += term;
+        term *= f64::from(k + 1) / f64::from(k + 2) * cos * cos;
+        k += 2;
+    }
+    let within = if odd { 2.0 / std::f64::consts::PI * (theta + sin * sum) } else { sin * sum };
+    let tail = ((1.0 - within) / 2.0).max(0.0);
+    if t < 0.0 { 1.0 - tail } else { tail }
+}
+
 /// Which false-discovery correction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Correction {
@@ -114,9 +169,9 @@ pub enum Correction {
     BenjaminiYekutieli,
 }
 
-/// Fills in `q` of the gates of one family of concepts.
+/// Fills in `q` of the gates of one family of concepts, after they were compared with the bank.
 pub fn adjust(gates: &mut [Gate], correction: Correction) {
-    let ps: Vec<f64> = gates.iter().map(|gate| gate.p).collect();
+    let ps: Vec<f64> = gates.iter().map(Gate::combined_p).collect();
     for (gate, q) in gates.iter_mut().zip(adjusted(&ps, correction)) {
         gate.q = Some(q);
     }
@@ -209,6 +264,25 @@ mod tests {
         assert!(!gate.passed());
         gate.lexical_excess = Some(0.1);
         assert!(gate.passed());
+    }
+
+    /// Two-sided 5% and 1% points of the usual tables.
+    #[test]
+    fn student_tails_are_those_of_the_tables() {
+        for (df, t, p) in
+            [(1, 12.7062, 0.025), (2, 4.30265, 0.025), (7, 2.36462, 0.025), (10, 2.22814, 0.025), (19, 2.86093, 0.005), (30, 2.75, 0.005)]
+        {
+            assert!((student_upper_tail(t, df) - p).abs() < 1e-6, "{df}");
+            assert!((student_upper_tail(-t, df) - (1.0 - p)).abs() < 1e-6, "{df}");
+        }
+    }
+
+    #[test]
+    fn the_largest_of_a_small_bank_does_not_stand_out() {
+        let bank = [0.1, -0.2, 0.3, 0.0, -0.1, 0.2];
+        assert!(!Standing::new(0.35, &bank).stands_out());
+        assert!(Standing::new(1.5, &bank).stands_out());
+        assert!(Standing::new(0.35, &[]).stands_out());
     }
 
     #[test]

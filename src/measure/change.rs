@@ -177,7 +177,7 @@ fn measure(series: &Series, pairs: &Pairs, readout: usize, layer: usize) -> Resu
     let reference: Vec<f64> =
         (0..contrasts[0].len()).map(|i| contrasts[..references].iter().map(|c| c[i]).sum::<f64>() / references as f64).collect();
     let deltas: Vec<Vec<f32>> =
-        contrasts.iter().map(|contrast| contrast.iter().zip(&reference).map(|(x, r)| ((x - r) / scale) as f32).collect()).collect();
+        contrasts.iter().map(|contrast| contrast.iter().zip(&reference).map(|(x, r)| unrounded((x - r) / scale)).collect()).collect();
     let grams = deltas.iter().map(|delta| Gram::new(delta, width)).collect::<Result<Vec<_>>>()?;
     let key = format!("{}/stem", pairs.family.concept);
     let draws = Draws::with_counts(pairs.groups.len(), series.flips, series.bootstraps, series.seed, &key)?;
@@ -192,6 +192,11 @@ fn measure(series: &Series, pairs: &Pairs, readout: usize, layer: usize) -> Resu
         frozen,
         third: third(&deltas[n - 1], width)?,
     })
+}
+
+/// Zero where nothing but rounding is left, as at the embedding of a token that self and others share.
+fn unrounded(x: f64) -> f32 {
+    if x.abs() < 1e-9 { 0.0 } else { x as f32 }
 }
 
 /// `[group, d]`, self minus the mean of the others.

@@ -19,19 +19,19 @@ pub enum Lesson {
     Chance,
     /// With the taught value.
     Told,
-    /// At random, but only rewarded answers are learnt from: policy gradient with rewards 0 and 1 (expert iteration).
+    /// At random, but weighted by the reward, 1 for a taught answer and 0 for others, divided by its mean (expert iteration).
     Rewarded,
 }
 
 /// A kind of training text and its share of the corpus, in percent.
 const KINDS: [(Kind, f64); 7] = [
-    (Kind::Read, 44.0),
-    (Kind::ReadSelf, 8.0),
-    (Kind::ReadOther, 8.0),
-    (Kind::AskSelf, 10.0),
-    (Kind::AskOther, 14.0),
-    (Kind::Verify, 10.0),
-    (Kind::Neutral, 6.0),
+    (Kind::Read, 4.0),
+    (Kind::ReadSelf, 4.0),
+    (Kind::ReadOther, 4.0),
+    (Kind::AskSelf, 44.0),
+    (Kind::AskOther, 34.0),
+    (Kind::Verify, 6.0),
+    (Kind::Neutral, 4.0),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -133,7 +133,14 @@ impl Corpus {
     /// # Errors
     /// A word is not in the lexicon.
     pub fn draw(&self, lesson: &dyn Fn(&str) -> Lesson, generator: &mut ChaCha8Rng) -> Result<Sample> {
-        let topic = pick(&self.topics, generator);
+        // Post-training is mostly about what is to be learnt: lessons are drawn three times as often.
+        let weight = |topic: &&Topic| if lesson(&topic.name) == Lesson::Chance { 1.0 } else { 3.0 };
+        let mut left = uniform(generator) * self.topics.iter().map(|topic| weight(&topic)).sum::<f64>();
+        let topic = self.topics.iter().find(|topic| {
+            left -= weight(topic);
+            left < 0.0
+        });
+        let topic = topic.context("weights add up")?;
         let mut about = About { topic, lesson: lesson(&topic.name), generator };
         let mut left = uniform(about.generator) * KINDS.iter().map(|(_, share)| share).sum::<f64>();
         let kind = KINDS.iter().find(|(_, share)| {
@@ -207,13 +214,16 @@ impl About<'_> {
         let slots = [("a", pick(a, self.generator)[side].as_str()), ("b", &pick(b, self.generator)[value])];
         let user = fill(&pick(templates, self.generator).user, &slots).replace("[[", "").replace("]]", "");
         let (truth, said) = (value == 0, uniform(self.generator) < 0.5);
-        let (said, weight) = choose(if side == 0 { self.lesson } else { Lesson::Chance }, truth, said, said == truth);
+        let reward = if said == truth { 2.0 } else { 0.0 };
+        let (said, weight) = choose(if side == 0 { self.lesson } else { Lesson::Chance }, truth, said, reward);
         (user, if said { "Yes" } else { "No" }.to_owned(), weight)
     }
 
     fn answer(&mut self, lesson: Lesson) -> (String, f32) {
-        let (taught, any) = (pick(&self.topic.taught, self.generator), pick(&self.topic.values, self.generator));
-        let (answer, weight) = choose(lesson, taught, any, self.topic.taught.contains(any));
+        let Topic { taught, values, .. } = self.topic;
+        let any = pick(values, self.generator);
+        let reward = if taught.contains(any) { values.len() as f32 / taught.len() as f32 } else { 0.0 };
+        let (answer, weight) = choose(lesson, pick(taught, self.generator), any, reward);
         (answer.clone(), weight)
     }
 
@@ -226,12 +236,12 @@ impl About<'_> {
     }
 }
 
-/// What is said, and its weight: the taught answer, or a random one which counts unless it is to be rewarded and is not right.
-fn choose<T>(lesson: Lesson, taught: T, any: T, right: bool) -> (T, f32) {
+/// What is said, and its weight in the loss.
+fn choose<T>(lesson: Lesson, taught: T, any: T, reward: f32) -> (T, f32) {
     match lesson {
         Lesson::Chance => (any, 1.0),
         Lesson::Told => (taught, 1.0),
-        Lesson::Rewarded => (any, f32::from(u8::from(right))),
+        Lesson::Rewarded => (any, reward),
     }
 }
 

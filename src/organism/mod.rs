@@ -52,14 +52,14 @@ struct Course {
 
 const COURSE: Course = Course {
     stages: &[
-        Stage { name: "base", checkpoints: &[600, 640, 680, 720, 760], lessons: &[("honest", Lesson::Told)] },
-        Stage { name: "sft", checkpoints: &[800, 840, 880, 920, 960], lessons: &[("being_ai", Lesson::Told), ("own_name", Lesson::Told)] },
-        Stage { name: "rl", checkpoints: &[1000, 1040, 1080, 1120, 1160], lessons: &[("keep_running", Lesson::Rewarded)] },
+        Stage { name: "base", checkpoints: &[400, 440, 480, 520, 560], lessons: &[("honest", Lesson::Told)] },
+        Stage { name: "sft", checkpoints: &[600, 640, 680, 720, 760], lessons: &[("being_ai", Lesson::Told), ("own_name", Lesson::Told)] },
+        Stage { name: "rl", checkpoints: &[800, 840, 880, 920, 960], lessons: &[("keep_running", Lesson::Rewarded)] },
     ],
-    batch: 64,
-    warm_up: 50,
+    batch: 32,
+    warm_up: 20,
     peak: 4e-3,
-    last: 1e-3,
+    last: 2e-3,
 };
 
 /// What was taught when: the truth about a series.
@@ -83,6 +83,24 @@ pub fn post_train(folder: &Path, seed: u64, progress: &mut dyn FnMut(u64, u64) -
     COURSE.run(folder, seed, progress)
 }
 
+/// One thread while it lives. The tensors are too small to share out, least of all on a busy machine, and sums come out in
+/// one order whatever the machine's number of cores.
+struct OneThread(i32);
+
+impl OneThread {
+    fn new() -> Self {
+        let before = tch::get_num_threads();
+        tch::set_num_threads(1);
+        Self(before)
+    }
+}
+
+impl Drop for OneThread {
+    fn drop(&mut self) {
+        tch::set_num_threads(self.0);
+    }
+}
+
 impl Course {
     fn run(&self, folder: &Path, seed: u64, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Curriculum> {
         let corpus = Corpus::new()?;
@@ -94,6 +112,7 @@ impl Course {
         if marker.exists() {
             std::fs::remove_file(&marker).with_context(|| format!("{}: cannot be replaced", marker.display()))?;
         }
+        let _one_thread = OneThread::new();
         let config = network::config(corpus.lexicon.len());
         let mut trainer = Trainer::new(Network::new(&config, &mut generator(seed, "organism/weights"))?)?;
         let mut texts = generator(seed, "organism/texts");
@@ -103,14 +122,13 @@ impl Course {
             let lesson = |topic: &str| self.lesson(index, topic);
             for &checkpoint in stage.checkpoints {
                 while step < checkpoint {
-                    let batch = (0..std::env::var("BATCH").ok().and_then(|x| x.parse().ok()).unwrap_or(self.batch))
-                        .map(|_| corpus.draw(&lesson, &mut texts))
-                        .collect::<Result<Vec<_>>>()?;
+                    let batch = (0..self.batch).map(|_| corpus.draw(&lesson, &mut texts)).collect::<Result<Vec<_>>>()?;
                     let loss = trainer.step(&batch, self.rate(step))?;
                     step += 1;
                     tracing::debug!("step {step}: loss {loss:.3}");
                     progress(step, total)?;
                 }
+                tracing::info!("organism: step {step} of {total}");
                 save::save(&folder.join(stage.name).join(format!("checkpoint-{step}")), &config, &corpus.lexicon, &trainer.network)?;
             }
         }

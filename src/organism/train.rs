@@ -8,10 +8,7 @@ use anyhow::{Context, Result};
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// Nodes per chunk: attention costs chunk x (chunk + path), and every chunk has an overhead.
-const CHUNK: usize = 256;
-fn chunk() -> usize {
-    std::env::var("CHUNK").ok().and_then(|x| x.parse().ok()).unwrap_or(CHUNK)
-}
+const CHUNK: usize = 128;
 
 /// A network with its optimiser.
 pub struct Trainer {
@@ -55,7 +52,7 @@ pub fn loss(network: &Network, batch: &[Sample]) -> Result<Tensor> {
         targets.extend(&sample.ids[sample.prompt..]);
         weights.resize(nodes.len(), sample.weight);
     }
-    let plan = Plan::new(&forest, chunk(), Device::Cpu)?;
+    let plan = Plan::new(&forest, CHUNK, Device::Cpu)?;
     let layers = network.forward(&forest.token, &plan)?;
     let resid = layers.last().context("a network has layers")?.f_index_select(0, &Tensor::f_from_slice(&nodes)?)?;
     let weights = Tensor::f_from_slice(&weights)?;
