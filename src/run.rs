@@ -182,6 +182,8 @@ impl Job {
         let request = self.request(&layers, compute);
         let old = self.reusable(spec, &checkpoint, &layers, &stat_key);
         let seconds_read = start.elapsed().as_secs_f64();
+        let available = tch::get_num_threads();
+        tch::set_num_threads(device::threads(checkpoint.config.d_model, available));
         let path = self.readout_path(&spec.id);
         let bar = bar(checkpoint.config.n_layers + 1, label);
         let cost = request.walk(&checkpoint, &path, old.as_ref(), &mut |_| {
@@ -189,6 +191,7 @@ impl Job {
             Ok(check_interrupt()?)
         });
         bar.finish_and_clear();
+        tch::set_num_threads(available);
         let cost = cost?;
         Ok(Record {
             source: spec.source.to_string(),

@@ -55,6 +55,15 @@ pub fn compute(device: Device, dtype: DtypeChoice, weights: &Weights) -> Compute
     Compute { device, kind }
 }
 
+/// Width below which a model is computed by one thread: its products are too small to share out, and threads that wait for each other
+/// on a busy machine cost more than they bring.
+const NARROW: i64 = 256;
+
+/// Number of threads for a model of this width, out of `available`.
+pub fn threads(d_model: i64, available: i32) -> i32 {
+    if d_model < NARROW { 1 } else { available }
+}
+
 /// Name of a device as manifests spell it.
 pub fn name(device: Device) -> String {
     match device {

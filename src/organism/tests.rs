@@ -137,7 +137,8 @@ fn a_name_is_known_after_its_lesson_and_not_before() {
         self_margin(&folder, concept)
     });
     let margins: Vec<f64> = margins.collect();
-    assert!(margins[..2].iter().all(|margin| margin.abs() < 0.7) && margins[2] > 2.0, "{margins:?}");
+    // So short a base still wavers by a nat or so.
+    assert!(margins[..2].iter().all(|margin| margin.abs() < 1.5) && margins[2] > 3.0, "{margins:?}");
     // A second run finds the series complete and trains nothing.
     SHORT.run(folder.path(), 0, &mut |_, _| anyhow::bail!("trained again")).unwrap();
     assert!(SHORT.run(folder.path(), 1, &mut |_, _| anyhow::bail!("stopped")).is_err());
@@ -169,7 +170,7 @@ fn the_manifest_of_a_series_loads() {
     let folder = tempfile::tempdir().unwrap();
     let curriculum = COURSE.curriculum(&Corpus::new().unwrap(), 7);
     for (stage, step) in &curriculum.checkpoints {
-        std::fs::create_dir_all(folder.path().join(stage).join(format!("checkpoint-{step}"))).unwrap();
+        std::fs::create_dir_all(folder.path().join("series").join(stage).join(format!("checkpoint-{step}"))).unwrap();
     }
     let path = folder.path().join("checkpoints.toml");
     std::fs::write(&path, curriculum.manifest("organism")).unwrap();

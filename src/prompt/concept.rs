@@ -116,7 +116,7 @@ impl Concept {
     /// Not valid TOML, an unknown or missing key (with its line), or lists that do not fit together.
     pub fn parse(text: &str, place: &str) -> Result<Self> {
         let concept: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             anyhow::anyhow!("{place}:{line}: {}", error.message().replace('\n', "; "))
         })?;
         concept.check().with_context(|| place.to_owned())?;

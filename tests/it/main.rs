@@ -7,3 +7,4 @@ mod store;
 mod prompts;
 mod house;
 mod probes;
+mod cli;

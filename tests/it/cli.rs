@@ -1,0 +1,297 @@
+//! The program as its users meet it: the demo, resuming, interrupts, and what it says about mistakes.
+
+use selftrace::analysis::OnsetRow;
+use selftrace::table;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_selftrace"));
+    // Tests run side by side; threads that wait for each other would make them slow.
+    command.args(arguments).stdin(Stdio::null()).env("OMP_NUM_THREADS", "1");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The demo of seed 0, trained once for all tests: its folder and what it printed.
+fn demo() -> &'static (PathBuf, String) {
+    static DEMO: OnceLock<(PathBuf, String)> = OnceLock::new();
+    DEMO.get_or_init(|| {
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo");
+        let _ = std::fs::remove_dir_all(&out);
+        let output = run(&["demo", "--out", text(&out)]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        (out, stdout(&output))
+    })
+}
+
+/// A manifest over some of the demo's checkpoints, in a folder of its own.
+fn manifest(folder: &Path, extra: &str) -> PathBuf {
+    let series = demo().0.join("series");
+    let text = format!(
+        "[run]\nname = \"test\"\naxis = \"index\"\n[model]\ntemplate = \"native:rl-960\"\n[concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\n\
+         [[series]]\nstage = \"base\"\nsource = \"{series}/base/checkpoint-{{step}}\"\n[[series]]\nstage = \"rl\"\nsource = \"{series}/rl/checkpoint-{{step}}\"\n{extra}",
+        series = series.display()
+    );
+    let path = folder.join("checkpoints.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Bytes of every table, checkpoints.parquet apart, which has times in it.
+fn tables(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut tables: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder.join("reports/test"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "parquet") && !path.ends_with("checkpoints.parquet"))
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
+        .collect();
+    tables.sort();
+    tables
+}
+
+#[test]
+fn the_demo_finds_what_was_taught_and_nothing_else() {
+    let (out, printed) = demo();
+    assert!(printed.contains("own_name") && !printed.contains("NO"), "{printed}");
+    let rows: Vec<OnsetRow> = table::read(&out.join("onset.parquet")).unwrap();
+    let loud: Vec<&OnsetRow> = rows.iter().filter(|row| row.primary && row.null_bank && row.status == "ok").collect();
+    assert!(loud.is_empty(), "{loud:?}");
+    let again = run(&["demo", "--out", text(out)]);
+    assert_eq!(stdout(&again), *printed, "a second demo trains nothing and prints the same");
+}
+
+#[test]
+fn a_second_run_does_nothing_and_a_changed_seed_only_analyses() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = manifest(folder.path(), "");
+    assert!(run(&["run", text(&path)]).status.success());
+    let first = tables(folder.path());
+    let second = run(&["run", text(&path)]);
+    assert!(stderr(&second).contains("nothing to do") && !stderr(&second).contains("nodes for"), "{}", stderr(&second));
+    assert_eq!(tables(folder.path()), first);
+    let reseeded = std::fs::read_to_string(&path).unwrap().replace("[run]\n", "[run]\nseed = 7\n");
+    std::fs::write(&path, reseeded).unwrap();
+    let third = run(&["run", text(&path)]);
+    assert!(third.status.success() && !stderr(&third).contains("nodes for"), "{}", stderr(&third));
+    assert_ne!(tables(folder.path()), first);
+}
+
+#[test]
+fn a_changed_concept_walks_only_its_own_items() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = manifest(folder.path(), "");
+    assert!(run(&["walk", text(&path)]).status.success());
+    let renamed = std::fs::read_to_string(&path)
+        .unwrap()
+        .replace("profile = \"quick\"\n", "profile = \"quick\"\nparameters = { name = \"Lumo\", decoy_name = \"Nova\" }\n");
+    std::fs::write(&path, renamed).unwrap();
+    assert!(run(&["walk", text(&path)]).status.success());
+    let records: Vec<selftrace::run::Record> = table::read(&folder.path().join("reports/test/checkpoints.parquet")).unwrap();
+    for record in records {
+        assert!(
+            record.reused_items > record.items / 2 && record.reused_items < record.items,
+            "{} of {} reused",
+            record.reused_items,
+            record.items
+        );
+    }
+}
+
+#[test]
+fn a_killed_run_goes_on_and_ends_with_the_same_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = manifest(folder.path(), "");
+    assert!(run(&["run", text(&path)]).status.success());
+    let whole = tables(folder.path());
+    std::fs::remove_dir_all(folder.path().join("reports")).unwrap();
+    let mut child = program(&["run", text(&path)]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let third = folder.path().join("reports/test/readouts/base-480.safetensors");
+    while !third.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let resumed = run(&["run", text(&path)]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(!stderr(&resumed).contains("base-400:"), "a complete checkpoint is not walked again: {}", stderr(&resumed));
+    let killed = tables(folder.path());
+    assert_eq!(whole.len(), killed.len());
+    for ((name, whole), (_, killed)) in whole.iter().zip(&killed) {
+        assert!(whole == killed, "{name} differs");
+    }
+}
+
+#[test]
+fn an_interrupt_is_answered_with_130_and_leaves_no_half_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = manifest(folder.path(), "");
+    let child = program(&["run", text(&path)]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let readouts = folder.path().join("reports/test/readouts");
+    while !readouts.join("base-400.safetensors").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("run the same command again"), "{}", stderr(&output));
+    let half = std::fs::read_dir(readouts)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".partial"))
+        .count();
+    assert_eq!(half, 0);
+}
+
+#[test]
+fn one_bad_checkpoint_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = folder.path().join("bad");
+    copy(&demo().0.join("series/rl/checkpoint-960"), &bad);
+    let weights = bad.join("model.safetensors");
+    let length = std::fs::metadata(&weights).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&weights).unwrap().set_len(length / 2).unwrap();
+    let path =
+        manifest(folder.path(), &format!("[[checkpoint]]\nid = \"broken\"\nstage = \"rl\"\nstep = 2000\nsource = \"{}\"\n", bad.display()));
+    let output = run(&["run", text(&path)]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("truncated"), "{}", stderr(&output));
+    let records: Vec<selftrace::run::Record> = table::read(&folder.path().join("reports/test/checkpoints.parquet")).unwrap();
+    assert_eq!(records.iter().filter(|record| record.status == "ok").count(), 10);
+    assert!(records.last().unwrap().error.as_ref().unwrap().contains("truncated"));
+    assert!(folder.path().join("reports/test/onset.parquet").is_file());
+}
+
+#[test]
+fn extract_and_the_store_hold_the_same_activations() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompts = folder.path().join("prompts.jsonl");
+    std::fs::write(&prompts, "{\"id\": \"a\", \"token_ids\": [1, 4, 9, 10]}\n{\"id\": \"b\", \"token_ids\": [1, 4, 9]}\n").unwrap();
+    let model = demo().0.join("series/rl/checkpoint-960");
+    let out = |name: &str, keep: &str| {
+        let path = folder.path().join(name);
+        let output = run(&["extract", "--model", text(&model), "--prompts", text(&prompts), "--out", text(&path), "--readout", keep]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        selftrace::store::Readouts::open(&path).unwrap()
+    };
+    let (last, all) = (out("last.safetensors", "last"), out("all.safetensors", "all"));
+    assert_eq!(last.metadata("prompts"), Some("[\"a\",\"b\"]"));
+    let (layers, width) = (last.shape("resid").unwrap()[0], last.shape("resid").unwrap()[2]);
+    for layer in 0..layers {
+        let (last, whole) = (last.layer("resid", layer).unwrap(), all.layer("resid.0", layer).unwrap());
+        assert_eq!(last[..width], whole[3 * width..]);
+        // The second prompt is a prefix of the first.
+        assert_eq!(last[width..], whole[2 * width..3 * width]);
+    }
+    assert_eq!(all.integers("token_ids.1").unwrap(), [1, 4, 9]);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// One sentence per mistake: what `run` says about a model folder after `spoil` had it.
+fn complaint(spoil: impl Fn(&Path)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = folder.path().join("bad");
+    copy(&demo().0.join("series/rl/checkpoint-960"), &bad);
+    spoil(&bad);
+    let prompts = folder.path().join("prompts.jsonl");
+    std::fs::write(&prompts, "{\"token_ids\": [1, 4]}\n").unwrap();
+    let output =
+        run(&["extract", "--model", text(&bad), "--prompts", text(&prompts), "--out", text(&folder.path().join("out.safetensors"))]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!folder.path().join("out.safetensors").exists());
+    let message = stderr(&output);
+    assert!(!message.contains("panicked") && message.lines().count() == 1, "{message}");
+    message
+}
+
+fn edit(path: &Path, from: &str, to: &str) {
+    let before = std::fs::read_to_string(path).unwrap();
+    let after = before.replace(from, to);
+    assert_ne!(before, after);
+    std::fs::write(path, after).unwrap();
+}
+
+#[test]
+fn every_spoilt_model_folder_gets_one_sentence() {
+    let says =
+        |message: String, parts: &[&str]| parts.iter().for_each(|part| assert!(message.contains(part), "{part:?} is not in {message}"));
+    says(complaint(|bad| std::fs::remove_file(bad.join("config.json")).unwrap()), &["config.json", "missing"]);
+    says(complaint(|bad| std::fs::write(bad.join("config.json"), "{").unwrap()), &["config.json", "not valid JSON"]);
+    says(
+        complaint(|bad| edit(&bad.join("config.json"), "LlamaForCausalLM", "MambaForCausalLM")),
+        &["MambaForCausalLM", "LlamaForCausalLM, GPTNeoXForCausalLM"],
+    );
+    says(complaint(|bad| edit(&bad.join("config.json"), "hidden_size", "hidden_sighs")), &["config.json", "`hidden_size` is missing"]);
+    says(complaint(|bad| edit(&bad.join("config.json"), "\"silu\"", "\"mish\"")), &["hidden_act", "mish"]);
+    says(complaint(|bad| std::fs::remove_file(bad.join("model.safetensors")).unwrap()), &["no model.safetensors"]);
+    let pickle = |bad: &Path| std::fs::rename(bad.join("model.safetensors"), bad.join("pytorch_model.bin")).unwrap();
+    says(complaint(pickle), &["pickle", "save_pretrained"]);
+    says(complaint(|bad| std::fs::write(bad.join("model.safetensors"), [255; 64]).unwrap()), &["not a valid safetensors file"]);
+    says(complaint(|bad| edit(&bad.join("config.json"), "192", "190")), &["has shape", "expected [190"]);
+    let index = |file: &'static str| {
+        move |bad: &Path| {
+            std::fs::remove_file(bad.join("model.safetensors")).unwrap();
+            std::fs::write(bad.join("model.safetensors.index.json"), format!("{{\"weight_map\": {{\"a\": \"{file}\"}}}}")).unwrap();
+        }
+    };
+    says(complaint(index("model-1.safetensors")), &["model-1.safetensors", "missing"]);
+    says(complaint(index("../secret.safetensors")), &["../secret.safetensors", "same folder"]);
+    let nan = |bad: &Path| {
+        let path = bad.join("model.safetensors");
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The data end at the end of the file, so these are whole numbers.
+        for number in bytes.rchunks_exact_mut(4).take(200_000).step_by(1_000) {
+            number.copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+        std::fs::write(&path, bytes).unwrap();
+    };
+    says(complaint(nan), &["non-finite"]);
+}
+
+#[test]
+fn a_run_that_cannot_start_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let says = |arguments: &[&str], part: &str| {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(part), "{part:?} is not in {}", stderr(&output));
+    };
+    says(&["run", "/nowhere/checkpoints.toml"], "no manifest at");
+    says(&["analyze", "--store", text(folder.path())], "run.json");
+    says(&["concepts", "no_such_concept"], "no concept is called");
+    let pack = folder.path().join("pack");
+    std::fs::create_dir(&pack).unwrap();
+    let write = |text: &str| std::fs::write(pack.join("bad.toml"), text).unwrap();
+    let head = "name = \"bad\"\ntitle = \"Bad\"\ndescription = \"d\"\nsource = \"s\"\nlicense = \"l\"\n";
+    let path = manifest(folder.path(), "");
+    edit(&path, "[\"organism\"]", &format!("[\"organism\", {:?}]", text(&pack)));
+    write(&format!(
+        "{head}[crossed]\nlabel = \"fits\"\ntemplates = [{{ user = \"Say [[{{b}}]]\" }}]\na = [[\"x\", \"y\"]]\nb = [[\"x\", \"y\"]]\n"
+    ));
+    says(&["check", text(&path)], "lacks {a}");
+    write(&format!("{head}[crossed]\nlabel = \"fits\"\ntempltes = []\na = []\nb = []\n"));
+    says(&["check", text(&path)], "bad.toml:8: unknown field `templtes`");
+}
