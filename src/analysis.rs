@@ -237,7 +237,7 @@ fn first_look<'a>(series: &Series, trace: &'a Trace) -> Result<Dated<'a>> {
 
 /// One primary layer per concept, family, measure and readout.
 fn choose_layers(dated: &mut [Dated]) {
-    let mut best: BTreeMap<(&str, &str, &str, &Option<String>), (f64, usize)> = BTreeMap::new();
+    let mut best: BTreeMap<_, (f64, usize)> = BTreeMap::new();
     for (index, Dated { trace, .. }) in dated.iter().enumerate() {
         let key = (trace.measure, trace.concept.as_str(), trace.label_family.as_str(), &trace.readout);
         // The embedding knows one token: it is reported, but it is not where a concept is.
@@ -256,7 +256,7 @@ fn choose_layers(dated: &mut [Dated]) {
 /// Fills in q over the concepts that are asked about, and the standing among null concepts, both at the same measure, readout and
 /// layer. Primary rows form a family of their own, in which every null concept stands at its own primary layer.
 fn compare(dated: &mut [Dated]) {
-    let mut families: BTreeMap<(bool, &str, &str, &Option<String>, Option<usize>), Vec<usize>> = BTreeMap::new();
+    let mut families: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (index, Dated { trace, primary, .. }) in dated.iter().enumerate() {
         let (measure, family, readout) = (trace.measure, trace.label_family.as_str(), &trace.readout);
         families.entry((false, measure, family, readout, trace.layer)).or_default().push(index);

@@ -5,13 +5,13 @@
 //! share a basis, so no probe is fitted. The excess over the median of the null bank is what is dated.
 
 use super::contrast::third;
-use super::{Trace, columns};
+use super::{Part, Trace, columns, write_parts};
 use crate::draws::Draws;
 use crate::emergence::curve::{Curve, excess_over_bank, percentile_in_bank};
 use crate::estimate::quantile;
 use crate::probe::contrast::{Gram, amplitude};
 use crate::series::{Family, Series};
-use crate::table::{self, Key};
+use crate::table;
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -69,13 +69,7 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let readout = series.readout("last_prompt").unwrap_or(0);
     let layers: Vec<usize> = (0..series.layers.len()).collect();
     let parts = layers.par_iter().map(|&layer| at_layer(series, &stems, readout, layer)).collect::<Result<Vec<_>>>()?;
-    let (mut rows, mut traces) = (Vec::new(), Vec::new());
-    for (part_rows, part_traces) in parts {
-        rows.extend(part_rows);
-        traces.extend(part_traces);
-    }
-    table::write_keyed(&series.folder.join("change.parquet"), &rows, &series.run_hash)?;
-    Ok(traces)
+    write_parts(series, "change.parquet", parts)
 }
 
 struct Measured {
@@ -85,7 +79,7 @@ struct Measured {
     third: f64,
 }
 
-fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> Result<(Vec<(Key, Change)>, Vec<Trace>)> {
+fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> Result<Part<Change>> {
     let n = series.points.len();
     let has_reference = n > series.references();
     let measured = if has_reference {

@@ -12,7 +12,10 @@ pub mod probes;
 use crate::emergence::curve::Curve;
 use crate::estimate::Estimate;
 use crate::series::Series;
+use crate::table::{self, Key};
 use anyhow::Result;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// A measure by name, and what computes and writes it.
 pub struct Measure {
@@ -53,6 +56,23 @@ pub struct Trace {
     pub cosine: Option<Estimate>,
     /// Why there is no curve to speak of; then `curve` may cover few points.
     pub status: Option<&'static str>,
+}
+
+/// Rows of a measure's table and its curves, as one of its tasks returns them.
+pub type Part<R> = (Vec<(Key, R)>, Vec<Trace>);
+
+/// Writes the rows of all parts as one table and returns their curves, in order.
+///
+/// # Errors
+/// The table cannot be written.
+pub fn write_parts<R: Serialize + DeserializeOwned>(series: &Series, name: &str, parts: Vec<Part<R>>) -> Result<Vec<Trace>> {
+    let (mut rows, mut traces) = (Vec::new(), Vec::new());
+    for (part_rows, part_traces) in parts {
+        rows.extend(part_rows);
+        traces.extend(part_traces);
+    }
+    table::write_keyed(&series.folder.join(name), &rows, &series.run_hash)?;
+    Ok(traces)
 }
 
 /// Label families that have a y and are read as contrasts.

@@ -5,13 +5,12 @@
 //! about somebody of whom nothing was said. -1 and +1 are the poles' held-out means. Without a probe that binds (AUROC .8)
 //! there is no axis and no placement.
 
-use super::{Trace, columns};
+use super::{Part, Trace, columns, write_parts};
 use crate::draws::Draws;
 use crate::emergence::curve::Curve;
 use crate::estimate::Estimate;
 use crate::probe::evaluate::Ranking;
 use crate::series::{Family, Series};
-use crate::table::{self, Key};
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -56,13 +55,7 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let readout = series.readout("last_prompt").unwrap_or(0);
     let bindings: Vec<&Family> = series.families.iter().filter(|family| family.label_family == "binding").collect();
     let parts = bindings.par_iter().map(|family| concept(series, family, readout)).collect::<Result<Vec<_>>>()?;
-    let (mut rows, mut traces) = (Vec::new(), Vec::new());
-    for (part_rows, part_traces) in parts {
-        rows.extend(part_rows);
-        traces.extend(part_traces);
-    }
-    table::write_keyed(&series.folder.join("placement.parquet"), &rows, &series.run_hash)?;
-    Ok(traces)
+    write_parts(series, "placement.parquet", parts)
 }
 
 /// Groups that have both poles, self and other items, and the list of their items.
@@ -95,7 +88,7 @@ fn bound(series: &Series, family: &Family) -> (Vec<Group>, Vec<usize>) {
     (groups, items)
 }
 
-fn concept(series: &Series, family: &Family, readout: usize) -> Result<(Vec<(Key, Placement)>, Vec<Trace>)> {
+fn concept(series: &Series, family: &Family, readout: usize) -> Result<Part<Placement>> {
     let (groups, items) = bound(series, family);
     let (mut rows, mut traces) = (Vec::new(), Vec::new());
     if groups.len() < FOLDS {

@@ -1,7 +1,7 @@
 //! Linear probes, refitted at every checkpoint and layer: what most readers look for first. Held out by groups throughout.
 
 use super::contrast::labelled;
-use super::{CONTRASTED, Trace, columns, held_out_third};
+use super::{CONTRASTED, Part, Trace, columns, held_out_third, write_parts};
 use crate::draws::Draws;
 use crate::emergence::curve::Curve;
 use crate::probe::evaluate::{Ranking, Scale, evaluate};
@@ -9,7 +9,6 @@ use crate::probe::folds::{OUTER, grouped};
 use crate::probe::kernel::{Design, Split};
 use crate::probe::{logistic, mass_mean};
 use crate::series::{Family, Series};
-use crate::table::{self, Key};
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -75,16 +74,10 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let tasks: Vec<(&Family, usize)> =
         families.flat_map(|family| (0..series.readouts.len()).map(move |readout| (family, readout))).collect();
     let parts = tasks.par_iter().map(|(family, readout)| part(series, family, *readout)).collect::<Result<Vec<_>>>()?;
-    let (mut rows, mut traces) = (Vec::new(), Vec::new());
-    for (part_rows, part_traces) in parts {
-        rows.extend(part_rows);
-        traces.extend(part_traces);
-    }
-    table::write_keyed(&series.folder.join("probes.parquet"), &rows, &series.run_hash)?;
-    Ok(traces)
+    write_parts(series, "probes.parquet", parts)
 }
 
-fn part(series: &Series, family: &Family, readout: usize) -> Result<(Vec<(Key, ProbeRow)>, Vec<Trace>)> {
+fn part(series: &Series, family: &Family, readout: usize) -> Result<Part<ProbeRow>> {
     let (ids, sides, items) = labelled(series, family);
     let (mut rows, mut traces) = (Vec::new(), Vec::new());
     let points: Vec<usize> = (0..series.points.len()).collect();
