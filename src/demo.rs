@@ -49,7 +49,9 @@ impl Demo {
     /// Concept by concept: when it was taught, what was found, and whether the two agree.
     pub fn table(&self) -> String {
         let mut text = Text::new(&["concept", "taught after step", "behaviour", "representation", "by", "agrees"]);
-        for (concept, taught) in &self.curriculum.taught_at {
+        let is_null = |concept: &str| self.rows.iter().any(|row| row.concept == concept && row.null_bank);
+        let (null, asked): (Vec<_>, Vec<_>) = self.curriculum.taught_at.iter().partition(|(concept, _)| is_null(concept));
+        for (concept, taught) in asked {
             let taught_text = match taught {
                 Some(0) => "from the start".to_owned(),
                 Some(step) => step.to_string(),

@@ -23,7 +23,7 @@ impl Compute {
     /// Nodes per chunk: large enough for full-speed products, small enough that the wasted part of attention (a chunk
     /// against itself) stays a small share of the block.
     fn chunk(self) -> usize {
-        if self.device == Device::Cpu { 256 } else { 2048 }
+        if self.device == Device::Cpu { 512 } else { 2048 }
     }
 }
 

@@ -70,7 +70,7 @@ fn tables(folder: &Path) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn the_demo_finds_what_was_taught_and_nothing_else() {
     let (out, printed) = demo();
-    assert!(printed.contains("own_name") && !printed.contains("NO"), "{printed}");
+    assert!(printed.contains("own_name") && !printed.contains("NO") && printed.contains("8 of 8 topics"), "{printed}");
     let rows: Vec<OnsetRow> = table::read(&out.join("onset.parquet")).unwrap();
     let loud: Vec<&OnsetRow> = rows.iter().filter(|row| row.primary && row.null_bank && row.status == "ok").collect();
     assert!(loud.is_empty(), "{loud:?}");
