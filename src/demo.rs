@@ -69,6 +69,8 @@ impl Demo {
             ]);
         }
         let mut out = text.render();
+        let silent = null.iter().filter(|(concept, taught)| self.agrees(concept, *taught)).count();
+        let _ = writeln!(out, "null bank: {silent} of {} topics that nobody teaches are silent by every measure", null.len());
         let _ = writeln!(
             out,
             "\nDates are midpoints of the rise in steps, with 95% intervals; both are between checkpoints, which are 40 steps apart."
