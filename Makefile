@@ -2,7 +2,6 @@
 
 PYTHON ?= python3
 TORCH  := 2.13.0
-SITE    = $(shell .venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 .PHONY: demo test build lint libtorch clean
 
@@ -34,7 +33,7 @@ endif
 	else \
 	    .venv/bin/pip install --quiet --disable-pip-version-check --no-deps torch==$(TORCH) 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-cupti==13.*'; \
 	fi
-	ln -sfn "$(SITE)/torch" .libtorch
+	ln -sfn "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch" .libtorch
 	touch $@
 
 clean:
