@@ -95,10 +95,20 @@ impl Loader<'_> {
     /// # Errors
     /// As [`Loader::tensor`].
     pub fn fused(&self, parts: &[(String, i64)], d_in: i64, bias: bool) -> Result<Linear> {
-        let parts: Vec<Linear> = parts.iter().map(|(name, d_out)| self.linear(name, *d_out, d_in, bias)).collect::<Result<_>>()?;
-        let weights: Vec<&Tensor> = parts.iter().map(|part| &part.weight).collect();
-        let biases: Vec<&Tensor> = parts.iter().filter_map(|part| part.bias.as_ref()).collect();
-        Ok(Linear { weight: Tensor::f_cat(&weights, 0)?, bias: bias.then(|| Tensor::f_cat(&biases, 0)).transpose()? })
+        let rows = parts.iter().map(|(_, d_out)| d_out).sum::<i64>();
+        let weight = Tensor::f_empty([rows, d_in], (self.kind, self.device))?;
+        let biases = if bias { Some(Tensor::f_empty([rows], (self.kind, self.device))?) } else { None };
+        // Part by part into place, so that no second copy of the block is ever in memory.
+        let mut start = 0;
+        for (name, d_out) in parts {
+            let part = self.linear(name, *d_out, d_in, bias)?;
+            weight.f_narrow(0, start, *d_out)?.f_copy_(&part.weight)?;
+            if let (Some(biases), Some(part)) = (&biases, &part.bias) {
+                biases.f_narrow(0, start, *d_out)?.f_copy_(part)?;
+            }
+            start += d_out;
+        }
+        Ok(Linear { weight, bias: biases })
     }
 
     /// The model's norm over `d` dimensions: `<name>.weight`, and `<name>.bias` for layer norm.
