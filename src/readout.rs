@@ -10,7 +10,7 @@ use crate::prompt::item::{ItemSet, Prompt};
 use crate::store::{self, Readouts, Writer};
 use anyhow::{Context, Result, ensure};
 use safetensors::Dtype;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -215,7 +215,7 @@ impl Plan {
     fn new(request: &Request, old: Option<&Readouts>, d_model: usize) -> Result<Self> {
         let ItemSet { items, prompts } = request.set;
         let known = old.map(|old| old_rows(old, request)).transpose()?.unwrap_or_default();
-        let reusable = |item: usize| known.complete.contains_key(items[item].hash.as_str());
+        let reusable = |item: usize| known.complete.contains(&items[item].hash);
         // Prompts that are computed: those of new items, and the answers of those that have some, less their last token.
         let mut texts: Vec<Vec<i64>> = Vec::new();
         let mut prompt_of = vec![usize::MAX; items.len()];
@@ -311,7 +311,7 @@ const HASH_BYTES: usize = 32;
 struct Known {
     rows: HashMap<(&'static str, String), usize>,
     scores: HashMap<String, usize>,
-    complete: HashMap<String, ()>,
+    complete: HashSet<String>,
 }
 
 impl Known {
@@ -334,7 +334,7 @@ fn old_rows(old: &Readouts, request: &Request) -> Result<Known> {
     for (item, prompt) in request.set.items.iter().zip(&request.set.prompts) {
         let reads = request.readouts.iter().all(|readout| tokens(*readout, prompt).is_none() || known.row(*readout, &item.hash).is_some());
         if reads && (prompt.answers.is_none() || known.scores.contains_key(&item.hash)) {
-            known.complete.insert(item.hash.clone(), ());
+            known.complete.insert(item.hash.clone());
         }
     }
     Ok(known)

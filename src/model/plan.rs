@@ -12,8 +12,6 @@ use tch::{Device, Kind, Tensor};
 /// Chunks of a forest on a device.
 pub struct Plan {
     pub chunks: Vec<Chunk>,
-    pub device: Device,
-    pub nodes: usize,
 }
 
 /// Consecutive nodes `start .. start + len`.
@@ -61,7 +59,7 @@ impl Plan {
             past = next;
             start = end;
         }
-        Ok(Self { chunks, device, nodes: forest.len() })
+        Ok(Self { chunks })
     }
 }
 
