@@ -26,6 +26,7 @@ const TABLES: &[&str] = &[
     "probes.parquet",
     "transfer.parquet",
     "change.parquet",
+    "lens.parquet",
     "placement.parquet",
     "behaviour.parquet",
     "persona.parquet",
@@ -133,7 +134,7 @@ pub fn measure(series: &Series) -> Result<Vec<Trace>> {
 
 /// Digest of everything that the tables are computed from.
 fn key(series: &Series) -> String {
-    let text = format!("analysis-2 {} {}", env!("CARGO_PKG_VERSION"), series.digest());
+    let text = format!("analysis-3 {} {}", env!("CARGO_PKG_VERSION"), series.digest());
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 

@@ -1,16 +1,16 @@
 //! Stream x forest -> activations at the tokens that are read: one checkpoint's file in the store.
 
+mod plan;
+
 use crate::manifest::Readout;
 use crate::model::Checkpoint;
 use crate::model::device;
-use crate::model::logits::log_probabilities;
+use crate::model::logits::{log_probabilities, unembedding};
 use crate::model::stream::{Compute, stream_from};
-use crate::prompt::forest::Forest;
 use crate::prompt::item::{ItemSet, Prompt};
 use crate::store::{self, Readouts, Writer};
-use anyhow::{Context, Result, ensure};
-use safetensors::Dtype;
-use std::collections::{HashMap, HashSet};
+use anyhow::{Result, ensure};
+use plan::Plan;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -119,7 +119,7 @@ impl Request<'_> {
     pub fn hash(&self) -> String {
         let Compute { device, kind } = self.compute;
         let device = if device == Device::Cpu { "cpu" } else { "cuda" };
-        let text = format!("store-1 {} {:?} {:?} {device} {kind:?}", self.set.hash(), self.layers, self.readouts);
+        let text = format!("store-2 {} {:?} {:?} {device} {kind:?}", self.set.hash(), self.layers, self.readouts);
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
@@ -164,6 +164,7 @@ impl Request<'_> {
         let mut metadata = store::metadata(self.layers, &"0".repeat(64));
         metadata.insert("request".to_owned(), self.hash().into());
         metadata.insert("compute".to_owned(), device::dtype_name(self.compute.kind).into());
+        metadata.insert("final_norm".to_owned(), if config.norm.is_layer() { "layer" } else { "rms" }.into());
         let writer = Writer::create(path, plan.tensors(self, config.d_model as usize), metadata)?;
         let gathers = plan.parts.iter().map(|part| Gather::new(&part.runs, self.compute.device)).collect::<Result<Vec<_>>>()?;
         let depth = if plan.scored.is_empty() { self.layers.last().copied().unwrap_or(0) } else { config.n_layers };
@@ -207,7 +208,8 @@ impl Request<'_> {
                 }
             }
         }
-        plan.write_rest(self, &writer, &scores, old)?;
+        let unembedding = unembedding(checkpoint, self.compute, &plan.said)?;
+        plan.write_rest(self, &writer, &scores, &unembedding, old)?;
         cost.fingerprint = checkpoint.fingerprint();
         writer.finish(&[("fingerprint", cost.fingerprint.clone())])?;
         if let Some(common) = common {
@@ -216,183 +218,4 @@ impl Request<'_> {
         }
         Ok(cost)
     }
-}
-
-/// Which rows come from where.
-struct Plan {
-    forest: Forest,
-    parts: Vec<Part>,
-    /// Items that have answers, and for each the log-probability of a reused row, or the slices of `scored` of its answers.
-    answered: Vec<(usize, Score)>,
-    /// Nodes whose next-token distribution is needed, and the token that is scored there.
-    scored: Vec<i64>,
-    scored_tokens: Vec<i64>,
-    reused: usize,
-}
-
-enum Score {
-    /// Row of the old file.
-    Old(usize),
-    New([Range<usize>; 2]),
-}
-
-/// One readout.
-struct Part {
-    name: &'static str,
-    /// Item per row.
-    items: Vec<usize>,
-    /// Per row: a row of the old file, or the next of `runs`.
-    old: Vec<Option<usize>>,
-    runs: Vec<Vec<usize>>,
-    row_bytes: usize,
-    layer_bytes: usize,
-}
-
-impl Part {
-    /// One layer's bytes, fresh rows and old ones in item order.
-    fn assemble(&self, fresh: &[u8], old: Option<&Readouts>, index: usize) -> Result<Vec<u8>> {
-        let mut out = Vec::with_capacity(self.layer_bytes);
-        let before = match old {
-            Some(old) if self.old.iter().any(Option::is_some) => old.layer(self.name, index)?,
-            _ => Vec::new(),
-        };
-        let width = self.row_bytes / 4;
-        let mut fresh = fresh.chunks_exact(self.row_bytes);
-        for row in &self.old {
-            match row {
-                Some(row) => out.extend(before[row * width..(row + 1) * width].iter().flat_map(|x| x.to_le_bytes())),
-                None => out.extend_from_slice(fresh.next().context("one fresh row per item that is not reused")?),
-            }
-        }
-        Ok(out)
-    }
-}
-
-impl Plan {
-    fn new(request: &Request, old: Option<&Readouts>, d_model: usize) -> Result<Self> {
-        let ItemSet { items, prompts } = request.set;
-        let known = old.map(|old| old_rows(old, request)).transpose()?.unwrap_or_default();
-        let reusable = |item: usize| known.complete.contains(&items[item].hash);
-        // Prompts that are computed: those of new items, and the answers of those that have some, less their last token.
-        let mut texts: Vec<Vec<i64>> = Vec::new();
-        let mut prompt_of = vec![usize::MAX; items.len()];
-        for (item, prompt) in prompts.iter().enumerate().filter(|(item, _)| !reusable(*item)) {
-            prompt_of[item] = texts.len();
-            texts.push(prompt.ids.clone());
-            for answer in prompt.answers.iter().flatten() {
-                texts.push(prompt.ids.iter().chain(&answer[..answer.len() - 1]).copied().collect());
-            }
-        }
-        let forest = Forest::new(&texts);
-        let mut plan = Self { forest, parts: Vec::new(), answered: Vec::new(), scored: Vec::new(), scored_tokens: Vec::new(), reused: 0 };
-        for &readout in request.readouts {
-            let mut part =
-                Part { name: readout.name(), items: Vec::new(), old: Vec::new(), runs: Vec::new(), row_bytes: d_model * 4, layer_bytes: 0 };
-            for (item, prompt) in prompts.iter().enumerate() {
-                let Some(span) = tokens(readout, prompt) else { continue };
-                let row = if reusable(item) { known.row(readout, &items[item].hash) } else { None };
-                if row.is_none() {
-                    part.runs.push(plan.forest.span(prompt_of[item], span));
-                }
-                part.items.push(item);
-                part.old.push(row);
-            }
-            part.layer_bytes = part.items.len() * part.row_bytes;
-            plan.parts.push(part);
-        }
-        for (item, prompt) in prompts.iter().enumerate() {
-            let Some(answers) = &prompt.answers else { continue };
-            if reusable(item) {
-                plan.answered.push((item, Score::Old(known.scores[items[item].hash.as_str()])));
-                continue;
-            }
-            let mut ranges = [0..0, 0..0];
-            for (side, answer) in answers.iter().enumerate() {
-                let nodes = plan.forest.last[prompt_of[item] + 1 + side].map(|last| plan.forest.path(last)).unwrap_or_default();
-                let start = plan.scored.len();
-                plan.scored.extend(nodes[prompt.ids.len() - 1..].iter().map(|&node| node as i64));
-                plan.scored_tokens.extend(answer);
-                ranges[side] = start..plan.scored.len();
-            }
-            plan.answered.push((item, Score::New(ranges)));
-        }
-        plan.reused = (0..items.len()).filter(|&item| reusable(item)).count();
-        Ok(plan)
-    }
-
-    fn tensors(&self, request: &Request, d_model: usize) -> Vec<(String, Dtype, Vec<usize>)> {
-        let n_items = request.set.items.len();
-        let layers = request.layers.len();
-        let mut tensors: Vec<_> =
-            self.parts.iter().map(|part| (part.name.to_owned(), Dtype::F32, vec![layers, part.items.len(), d_model])).collect();
-        tensors.extend(self.parts.iter().map(|part| (format!("rows.{}", part.name), Dtype::I64, vec![part.items.len()])));
-        tensors.push(("item_hash".to_owned(), Dtype::U8, vec![n_items, HASH_BYTES]));
-        tensors.push(("answers.rows".to_owned(), Dtype::I64, vec![self.answered.len()]));
-        tensors.push(("answers.log_probability".to_owned(), Dtype::F32, vec![self.answered.len(), 2]));
-        tensors
-    }
-
-    /// Row numbers, hashes and scores, in the order of [`Plan::tensors`].
-    fn write_rest(&self, request: &Request, writer: &Writer, scores: &[f64], old: Option<&Readouts>) -> Result<()> {
-        let numbers = |items: &mut dyn Iterator<Item = usize>| items.flat_map(|item| (item as i64).to_le_bytes()).collect::<Vec<u8>>();
-        let mut tensor = self.parts.len();
-        for part in &self.parts {
-            writer.write(tensor, 0, &numbers(&mut part.items.iter().copied()))?;
-            tensor += 1;
-        }
-        let hashes: Vec<u8> = request.set.items.iter().flat_map(|item| item.hash.bytes()).collect();
-        writer.write(tensor, 0, &hashes)?;
-        writer.write(tensor + 1, 0, &numbers(&mut self.answered.iter().map(|(item, _)| *item)))?;
-        let before =
-            old.filter(|old| old.contains("answers.log_probability")).map(|old| old.values("answers.log_probability")).transpose()?;
-        let mut out = Vec::new();
-        for (_, score) in &self.answered {
-            let pair = match score {
-                Score::Old(row) => {
-                    let before = before.as_ref().context("the old file has the scores that are reused")?;
-                    [before[2 * row], before[2 * row + 1]]
-                }
-                Score::New(ranges) => ranges.clone().map(|range| scores[range].iter().sum::<f64>() as f32),
-            };
-            out.extend(pair.iter().flat_map(|x| x.to_le_bytes()));
-        }
-        writer.write(tensor + 2, 0, &out)
-    }
-}
-
-/// Bytes of an item's hash, which is stored as text.
-const HASH_BYTES: usize = 32;
-
-/// Items of an old file that have all that is asked for.
-#[derive(Default)]
-struct Known {
-    rows: HashMap<(&'static str, String), usize>,
-    scores: HashMap<String, usize>,
-    complete: HashSet<String>,
-}
-
-impl Known {
-    fn row(&self, readout: Readout, hash: &str) -> Option<usize> {
-        self.rows.get(&(readout.name(), hash.to_owned())).copied()
-    }
-}
-
-fn old_rows(old: &Readouts, request: &Request) -> Result<Known> {
-    let mut known = Known::default();
-    let hashes: Vec<String> = old.bytes("item_hash")?.chunks(HASH_BYTES).map(|hash| String::from_utf8_lossy(hash).into_owned()).collect();
-    for readout in request.readouts.iter().filter(|readout| old.contains(readout.name())) {
-        for (row, item) in old.rows(readout.name(), hashes.len())?.into_iter().enumerate() {
-            known.rows.insert((readout.name(), hashes[item].clone()), row);
-        }
-    }
-    for (row, item) in old.integers("answers.rows")?.into_iter().map(|item| item as usize).enumerate() {
-        known.scores.insert(hashes.get(item).context("answers.rows names an item")?.clone(), row);
-    }
-    for (item, prompt) in request.set.items.iter().zip(&request.set.prompts) {
-        let reads = request.readouts.iter().all(|readout| tokens(*readout, prompt).is_none() || known.row(*readout, &item.hash).is_some());
-        if reads && (prompt.answers.is_none() || known.scores.contains_key(&item.hash)) {
-            known.complete.insert(item.hash.clone());
-        }
-    }
-    Ok(known)
 }

@@ -16,6 +16,10 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+mod choices;
+
+pub use choices::Lens;
+
 /// `run.json`, as far as an analysis needs it.
 #[derive(Debug, Clone, Deserialize)]
 struct RunFile {

@@ -103,13 +103,30 @@ impl Verdict<'_> {
         self.trace.floor == Some(0.0)
     }
 
-    /// Mean level at the reference; that of the first checkpoint where none is marked.
+    /// Reference checkpoints, the first one where none is marked.
+    fn start(&self) -> Range<usize> {
+        if self.reference.is_empty() { 0..1 } else { self.reference.clone() }
+    }
+
+    /// Mean level at the reference.
     fn level(&self) -> f64 {
-        let reference = if self.reference.is_empty() { 0..1 } else { self.reference.clone() };
         if self.of_amplitudes() {
-            amplitude(mean(&self.trace.curve.squares().value[reference]))
+            amplitude(mean(&self.trace.curve.squares().value[self.start()]))
         } else {
-            mean(&self.trace.curve.value[reference])
+            mean(&self.trace.curve.value[self.start()])
+        }
+    }
+
+    /// Compares the curve with those of its rivals.
+    fn compare_with_rivals(&mut self) {
+        let trace = self.trace;
+        let (start, late) = (self.start(), self.late.clone());
+        let each = |of: &dyn Fn(&[f64]) -> f64| trace.rivals.iter().map(|rival| of(rival)).collect::<Vec<_>>();
+        self.level_standing = Some(Standing::new(self.level(), &each(&|rival| mean(&rival[start.clone()]))));
+        self.peak_standing = Some(Standing::new(self.peak(), &each(&highest)));
+        self.n_null = trace.rivals.len();
+        if let Some(gate) = self.gate.as_mut() {
+            gate.compare_with_bank(each(&|rival| mean(&rival[late.clone()]) - mean(&rival[start.clone()])).into_iter());
         }
     }
 
@@ -124,7 +141,7 @@ impl Verdict<'_> {
     }
 
     fn peak(&self) -> f64 {
-        self.trace.curve.value.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+        highest(&self.trace.curve.value)
     }
 
     /// The shape that the curve has, as far as it stands out from the null bank: a level or a peak that untaught concepts have too
@@ -145,6 +162,10 @@ impl Verdict<'_> {
             other => other,
         })
     }
+}
+
+fn highest(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
 fn mean_of(values: impl Iterator<Item = f64>) -> f64 {
@@ -196,7 +217,7 @@ fn choose_layers(verdicts: &mut [Verdict]) {
     }
 }
 
-/// Fills in the standing among null concepts at the same measure, readout and layer (layers differ in scale), and q over the concepts
+/// Fills in the standing among rivals or, where a measure has none, among null concepts at the same measure, readout and layer (layers differ in scale), and q over the concepts
 /// that are asked about: at a layer over those of that layer, at primary layers over all primary ones.
 fn compare(verdicts: &mut [Verdict]) {
     let mut layers: BTreeMap<_, Vec<usize>> = BTreeMap::new();
@@ -213,6 +234,10 @@ fn compare(verdicts: &mut [Verdict]) {
         let null: Vec<(usize, Option<Gate>, f64, f64)> =
             bank.map(|&index| (index, verdicts[index].gate, verdicts[index].level(), verdicts[index].peak())).collect();
         for &index in members {
+            if !verdicts[index].trace.rivals.is_empty() {
+                verdicts[index].compare_with_rivals();
+                continue;
+            }
             // A null concept stands among the others.
             let others = || null.iter().filter(move |(other, ..)| *other != index);
             let (level, peak) = (verdicts[index].level(), verdicts[index].peak());

@@ -121,6 +121,17 @@ impl Weights {
         }
     }
 
+    /// Reads the given rows of the unembedding as `kind`: `[rows.len(), shape[1]]`.
+    ///
+    /// # Errors
+    /// As [`Weights::rows`].
+    pub fn unembedding_rows(&self, name: &str, shape: &[i64; 2], rows: &[i64], kind: Kind) -> Result<Tensor> {
+        match &self.adapter {
+            Some(adapter) => adapter.unembedding(&self.base, name, shape, Rows::Listed(rows), kind),
+            None => self.base.rows(name, shape, Rows::Listed(rows), kind),
+        }
+    }
+
     /// Reads the given rows of an embedding as `kind`: `[rows.len(), shape[1]]`. Only the pages of these rows are touched.
     ///
     /// # Errors

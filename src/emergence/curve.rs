@@ -70,6 +70,21 @@ impl Curve {
         Self::new(cross.iter().map(|gram| gram.u() / scale).collect(), replicates).map(Some)
     }
 
+    /// Means over groups of `values[t][group]`, which groups are resampled for.
+    ///
+    /// # Errors
+    /// When a checkpoint and the draws disagree about the number of groups, or a value is not finite.
+    pub fn of_means(values: &[Vec<f64>], draws: &Draws) -> Result<Self> {
+        let groups = draws.groups();
+        ensure!(values.iter().all(|row| row.len() == groups), "values of other than {groups} groups");
+        let n = groups as f64;
+        let mut replicates = Vec::with_capacity(draws.n_resamples() * values.len());
+        for counts in draws.multiplicities().chunks_exact(groups) {
+            replicates.extend(values.iter().map(|row| row.iter().zip(counts).map(|(x, count)| x * f64::from(*count)).sum::<f64>() / n));
+        }
+        Self::new(values.iter().map(|row| row.iter().sum::<f64>() / n).collect(), replicates)
+    }
+
     /// Amplitudes as their signed squares `e |e|`, which are U again. U is unbiased and about as noisy without a signal as with one;
     /// the root stretches what is near 0, so that a concept that is absent has an amplitude with twice the noise. Tests of a rise
     /// and of presence are therefore on squares.

@@ -1,7 +1,10 @@
 //! The behaviour margin: how much more likely the first of two answers is than the second, about oneself minus about unnamed
 //! others. It is the companion of every representation: one without the other is a finding.
+//!
+//! Where a concept has foils, what is dated is the first answer against the mean of all of them, among theirs ([`super::foils`]).
 
 use super::change::stems;
+use super::foils::Among;
 use super::{Trace, columns};
 use crate::console::check_interrupt;
 use crate::draws::Draws;
@@ -34,6 +37,14 @@ struct Behaviour {
     other_margin: Option<f64>,
     other_margin_lower: Option<f64>,
     other_margin_upper: Option<f64>,
+    /// The first answer against the mean of its foils, self minus others.
+    foil_margin: Option<f64>,
+    foil_margin_lower: Option<f64>,
+    foil_margin_upper: Option<f64>,
+    /// Share of the foils whose rise since the first checkpoint is smaller, and the one-sided p that the answer's is one more of theirs.
+    foil_percentile: Option<f64>,
+    foil_p: Option<f64>,
+    n_foils: i32,
     n_groups: i32,
 }
 
@@ -45,6 +56,7 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let (mut rows, mut traces) = (Vec::new(), Vec::new());
     let n = series.points.len();
     let answers = (0..n).map(|t| series.answers(t)).collect::<Result<Vec<_>>>()?;
+    let foils = (0..n).map(|t| series.foils(t)).collect::<Result<Vec<_>>>()?;
     for pairs in stems(series) {
         check_interrupt()?;
         let margin = |t: usize, item: usize| answers[t][item].map(|[first, second]| first - second);
@@ -69,6 +81,12 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
             other_margin: None,
             other_margin_lower: None,
             other_margin_upper: None,
+            foil_margin: None,
+            foil_margin_lower: None,
+            foil_margin_upper: None,
+            foil_percentile: None,
+            foil_p: None,
+            n_foils: 0,
             n_groups: groups.len() as i32,
         };
         if groups.len() < 2 {
@@ -80,10 +98,15 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         let own = |t: usize, group: &Group| margin(t, group.0).unwrap_or(f64::NAN);
         let others =
             |t: usize, group: &Group| group.1.iter().map(|&item| margin(t, item).unwrap_or(f64::NAN)).sum::<f64>() / group.1.len() as f64;
-        let curve_of = |value: &dyn Fn(usize, &Group) -> f64| curve_of_means(&groups, n, value, &draws);
+        let curve_of = |value: &dyn Fn(usize, &Group) -> f64| {
+            Curve::of_means(&(0..n).map(|t| groups.iter().map(|group| value(t, group)).collect()).collect::<Vec<_>>(), &draws)
+        };
         let difference = curve_of(&|t, group| own(t, group) - others(t, group))?;
         let (selves, others) = (curve_of(&own)?, curve_of(&others)?);
+        let among = among(&groups, &answers, &foils, &draws)?;
         for t in 0..n {
+            let (foil_margin, foil_margin_lower, foil_margin_upper) = columns(among.as_ref().and_then(|among| among.own.at(t)));
+            let standing = among.as_ref().map(|among| among.standing(t));
             let (margin, margin_lower, margin_upper) = columns(difference.at(t));
             let (self_margin, self_margin_lower, self_margin_upper) = columns(selves.at(t));
             let (other_margin, other_margin_lower, other_margin_upper) = columns(others.at(t));
@@ -98,23 +121,39 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
                 other_margin,
                 other_margin_lower,
                 other_margin_upper,
+                foil_margin,
+                foil_margin_lower,
+                foil_margin_upper,
+                foil_percentile: standing.and_then(|standing| standing.share),
+                foil_p: standing.and_then(|standing| standing.p),
+                n_foils: among.as_ref().map_or(0, |among| among.foils.len() as i32),
                 ..empty.clone()
             };
             rows.push((series.key(t), row));
         }
-        traces.push(Trace { label_family: "stem".to_owned(), ..Trace::new(NAME, pairs.family, (0..n).collect(), difference) });
+        let (curve, rivals) = among.map_or((difference, Vec::new()), |among| (among.own, among.foils));
+        traces.push(Trace { label_family: "stem".to_owned(), rivals, ..Trace::new(NAME, pairs.family, (0..n).collect(), curve) });
     }
     table::write_keyed(&series.folder.join("behaviour.parquet"), &rows, &series.run_hash)?;
     Ok(traces)
 }
 
-/// Means over groups at every checkpoint, with bootstrap replicates.
-fn curve_of_means(groups: &[&Group], points: usize, value: &dyn Fn(usize, &Group) -> f64, draws: &Draws) -> Result<Curve> {
-    let values: Vec<Vec<f64>> = (0..points).map(|t| groups.iter().map(|group| value(t, group)).collect()).collect();
-    let n = groups.len() as f64;
-    let mut replicates = Vec::with_capacity(draws.n_resamples() * points);
-    for counts in draws.multiplicities().chunks_exact(groups.len()) {
-        replicates.extend(values.iter().map(|row| row.iter().zip(counts).map(|(x, count)| x * f64::from(*count)).sum::<f64>() / n));
-    }
-    Curve::new(values.iter().map(|row| row.iter().sum::<f64>() / n).collect(), replicates)
+/// The first answer among the second and the foils, self minus others; `None` where an item of a group has no foils.
+fn among(groups: &[&Group], answers: &[Vec<Option<[f64; 2]>>], foils: &[Vec<Vec<f64>>], draws: &Draws) -> Result<Option<Among>> {
+    let choices = |t: usize, item: usize| -> Option<Vec<f64>> {
+        let foils = &foils[t][item];
+        (!foils.is_empty()).then(|| answers[t][item].iter().flatten().chain(foils).copied().collect())
+    };
+    let contrast = |t: usize, (own, others): &Group| -> Option<Vec<f64>> {
+        let mut contrast = choices(t, *own)?;
+        // Some of the others have foils, see the design.
+        let others: Vec<Vec<f64>> =
+            others.iter().filter_map(|&other| choices(t, other)).filter(|other| other.len() == contrast.len()).collect();
+        for other in &others {
+            contrast.iter_mut().zip(other).for_each(|(x, other)| *x -= other / others.len() as f64);
+        }
+        (!others.is_empty()).then_some(contrast)
+    };
+    let scores: Option<Vec<Vec<Vec<f64>>>> = (0..answers.len()).map(|t| groups.iter().map(|group| contrast(t, group)).collect()).collect();
+    scores.map(|scores| Among::new(&scores, draws)).transpose()
 }

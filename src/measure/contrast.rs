@@ -262,6 +262,7 @@ pub fn follow(deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Follow
         floor: Some(0.0),
         max_t: Vec::new(),
         choice: third(&deltas[last], width)?,
+        rivals: Vec::new(),
         status: None,
     };
     Ok(Followed { grams, cross, curve, trace })

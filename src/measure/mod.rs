@@ -8,6 +8,8 @@ pub mod contrast;
 pub mod transfer;
 pub mod probes;
 pub mod change;
+pub mod foils;
+pub mod lens;
 pub mod placement;
 pub mod behaviour;
 pub mod persona;
@@ -34,6 +36,7 @@ pub const MEASURES: &[Measure] = &[
     Measure { name: contrast::NAME, run: contrast::run },
     Measure { name: probes::NAME, run: probes::run },
     Measure { name: change::NAME, run: change::run },
+    Measure { name: lens::NAME, run: lens::run },
     Measure { name: placement::NAME, run: placement::run },
     Measure { name: behaviour::NAME, run: behaviour::run },
     Measure { name: persona::NAME, run: persona::run },
@@ -65,6 +68,9 @@ pub struct Trace {
     pub choice: f64,
     /// Cosine between the first and the last direction.
     pub cosine: Option<Estimate>,
+    /// The same for answers that could stand in this one's place, `[rival][point]`, where the measure has such: the curve is then compared
+    /// with them and not with the null bank.
+    pub rivals: Vec<Vec<f64>>,
     /// Why there is no curve to speak of; then `curve` may cover few points.
     pub status: Option<&'static str>,
 }
@@ -86,6 +92,7 @@ impl Trace {
             max_t: Vec::new(),
             choice: 0.0,
             cosine: None,
+            rivals: Vec::new(),
             status: None,
         }
     }

@@ -217,6 +217,7 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
         max_t: Vec::new(),
         choice: third(spaces[n - 1].per_reply(), spaces[n - 1].d)? / series.scale(n - 1, replies.readout, layer),
         cosine: None,
+        rivals: Vec::new(),
         status: None,
     };
     Ok((rows, vec![trace]))

@@ -120,6 +120,13 @@ pub enum NormKind {
     LayerPlain,
 }
 
+impl NormKind {
+    /// Whether the mean is taken away first.
+    pub fn is_layer(self) -> bool {
+        matches!(self, Self::Layer | Self::LayerPlain)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     Silu,

@@ -47,6 +47,26 @@ pub fn log_probabilities(checkpoint: &Checkpoint, compute: Compute, resid: &Tens
     Ok(Vec::<f64>::try_from(chosen.f_sub(&total)?.f_to_kind(Kind::Double)?.f_to_device(tch::Device::Cpu)?)?)
 }
 
+/// What single tokens read from the residual stream, as the logit lens needs it (nostalgebraist 2020): rows of the unembedding, `[token, d_model]`
+/// row-major f32, with the weight of the final norm and the scale of the logits folded in.
+///
+/// `logit(token) = normed(h) . row`, where `normed` divides by the root mean square (of what is left after centring, for a layer norm;
+/// the rows are centred already), up to the bias of a norm, which is the same at every h, and a bound on logits.
+///
+/// # Errors
+/// A tensor is missing or misshapen, or a token is outside the vocabulary.
+pub fn unembedding(checkpoint: &Checkpoint, compute: Compute, tokens: &[i64]) -> Result<Vec<f32>> {
+    let _no_grad = tch::no_grad_guard();
+    let config = &checkpoint.config;
+    let loader = Loader { weights: &checkpoint.weights, config, kind: Kind::Float, device: compute.device };
+    let ends = (checkpoint.architecture.ends)(&loader)?;
+    let shape = [config.d_vocab, config.d_model];
+    let rows = checkpoint.weights.unembedding_rows(&ends.unembed, &shape, tokens, Kind::Float)?.f_to_device(compute.device)?;
+    let folded = rows.f_mul_scalar(config.logit_scale)?.f_mul(&ends.ln_final.weight)?;
+    let centred = if config.norm.is_layer() { folded.f_sub(&folded.f_mean_dim(-1, true, Kind::Float)?)? } else { folded };
+    Ok(Vec::try_from(centred.f_flatten(0, -1)?.f_to_device(tch::Device::Cpu)?)?)
+}
+
 /// Scales the logits and bounds them, where the family does.
 fn bounded(logits: Tensor, config: &DecoderConfig) -> Result<Tensor> {
     let logits = if config.logit_scale == 1.0 { logits } else { logits.f_mul_scalar(config.logit_scale)? };

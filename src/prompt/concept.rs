@@ -103,6 +103,9 @@ pub struct Binding {
     pub own: Vec<Question>,
 }
 
+/// Fewer foils cannot tell a lesson from chance.
+const FOILS: usize = 8;
+
 /// Questions about oneself and about unnamed others, read at the beginning of the answer.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +116,10 @@ pub struct Stem {
     pub others: Vec<String>,
     /// Two continuations, the taught or true one first.
     pub answers: Option<[String; 2]>,
+    /// Other answers that could stand in the first one's place: of the same kind, and taught to nobody. How the first fares among them
+    /// is what a lesson is told from (`lens`, `behaviour`).
+    #[serde(default)]
+    pub foils: Vec<String>,
 }
 
 impl Concept {
@@ -191,6 +198,12 @@ impl Concept {
         if let Some(stem) = &self.stem {
             ensure!(!stem.questions.is_empty() && !stem.stems.is_empty(), "[stem] needs questions and stems");
             ensure!(stem.others.len() >= 3, "[stem] others: found {}, expected at least 3", stem.others.len());
+            ensure!(
+                stem.foils.is_empty() || (stem.foils.len() >= FOILS && stem.answers.is_some()),
+                "[stem] foils: found {}{}, expected at least {FOILS} beside answers, or none",
+                stem.foils.len(),
+                if stem.answers.is_some() { "" } else { " without answers" }
+            );
         }
         Ok(())
     }

@@ -45,6 +45,8 @@ pub struct Spec {
     pub messages: Vec<Message>,
     /// Two continuations whose log-probabilities are compared.
     pub answers: Option<[String; 2]>,
+    /// Other continuations of the first one's kind.
+    pub foils: Vec<String>,
     /// The text must not be stored.
     pub private: bool,
 }
@@ -63,6 +65,7 @@ impl Spec {
             lexicon_id: String::new(),
             messages: Vec::new(),
             answers: None,
+            foils: Vec::new(),
             private: false,
         }
     }
@@ -248,9 +251,12 @@ impl Writer<'_> {
             .as_ref()
             .map(|[a, b]| Ok::<_, anyhow::Error>([self.fill(a, &Vec::new())?, self.fill(b, &Vec::new())?]))
             .transpose()?;
+        let foils = self.foils(stem, answers.as_ref())?;
         for k in 0..groups.min(questions * stems) {
             let (q, s) = (k % questions, (k / questions + k % questions) % stems);
             let mut push = |family, cell: String, user: String, open: String| {
+                // One of the others is enough to tell what is said of anybody, and long foils cost many nodes.
+                let with_foils = matches!(cell.as_str(), "self" | "other0");
                 let mut spec = self.spec(
                     family,
                     format!("stem-{k:03}"),
@@ -260,6 +266,9 @@ impl Writer<'_> {
                 );
                 (spec.template_id, spec.lexicon_id) = (format!("q{q}"), format!("s{s}"));
                 spec.answers.clone_from(&answers);
+                if with_foils {
+                    spec.foils.clone_from(&foils);
+                }
                 specs.push(spec);
             };
             let none = Vec::new();
@@ -273,6 +282,13 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Foils that are neither of the answers, which may come from the manifest, each once.
+    fn foils(&self, stem: &Stem, answers: Option<&[String; 2]>) -> Result<Vec<String>> {
+        let mut said: BTreeSet<String> = answers.into_iter().flatten().map(|answer| answer.to_lowercase()).collect();
+        let foils = stem.foils.iter().map(|foil| self.fill(foil, &Vec::new())).collect::<Result<Vec<_>>>()?;
+        Ok(foils.into_iter().filter(|foil| said.insert(foil.to_lowercase())).collect())
     }
 
     /// Records of a data set as they are; nothing in them is a slot.

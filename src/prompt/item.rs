@@ -53,6 +53,12 @@ pub struct Item {
     pub answer_0: Option<String>,
     #[serde(default)]
     pub answer_1: Option<String>,
+    /// Other continuations that could stand in the first one's place, and which nobody teaches.
+    #[serde(default)]
+    pub foils: Option<Vec<String>>,
+    /// Token ids of the answers and the foils, in this order.
+    #[serde(default)]
+    pub answer_ids: Option<Vec<Vec<i32>>>,
     #[serde(default)]
     pub token_ids: Option<Vec<i32>>,
     #[serde(default)]
@@ -97,6 +103,8 @@ pub struct Prompt {
     pub response: Option<Range<usize>>,
     /// Token ids of the two answers.
     pub answers: Option<[Vec<i64>; 2]>,
+    /// Token ids of the foils.
+    pub foils: Vec<Vec<i64>>,
 }
 
 /// All items of a run, in order; `items[i]` is described by `prompts[i]`.
@@ -149,7 +157,9 @@ impl ItemSet {
             ]),
             None => None,
         };
-        let prompt = Prompt { ids: encoded.ids, span: encoded.span, response: encoded.response, answers };
+        let foil = |foil: &String| ruler.continuation(&encoded, foil).with_context(|| item_id.clone());
+        let foils = spec.foils.iter().map(foil).collect::<Result<Vec<_>>>()?;
+        let prompt = Prompt { ids: encoded.ids, span: encoded.span, response: encoded.response, answers, foils };
         let [answer_0, answer_1] = spec.answers.map_or([None, None], |[a, b]| [Some(a), Some(b)]);
         self.items.push(Item {
             item_id,
@@ -173,6 +183,8 @@ impl ItemSet {
             response_start: prompt.response.as_ref().map(|response| response.start as i32),
             answer_0,
             answer_1,
+            foils: (!spec.foils.is_empty()).then_some(spec.foils),
+            answer_ids: prompt.answers.is_some().then(|| prompt.choices().map(|ids| ids.iter().map(|&id| id as i32).collect()).collect()),
             token_ids: (!spec.private).then(|| prompt.ids.iter().map(|&id| id as i32).collect()),
             source: source.to_owned(),
             license: license.to_owned(),
@@ -206,14 +218,19 @@ impl ItemSet {
 
     /// Largest token id that occurs, answers included; -1 when there is none.
     pub fn max_token(&self) -> i64 {
-        let answers = self.prompts.iter().filter_map(|prompt| prompt.answers.as_ref()).flatten().flatten();
+        let answers = self.prompts.iter().flat_map(|prompt| prompt.choices().flatten());
         self.prompts.iter().flat_map(|prompt| &prompt.ids).chain(answers).copied().max().unwrap_or(-1)
     }
 }
 
 impl Prompt {
+    /// Token ids of the answers, then of the foils.
+    pub fn choices(&self) -> impl Iterator<Item = &Vec<i64>> {
+        self.answers.iter().flatten().chain(&self.foils)
+    }
+
     fn hash(&self) -> String {
-        let text = format!("{:?} {:?} {:?} {:?}", self.ids, self.span, self.response, self.answers);
+        let text = format!("{:?} {:?} {:?} {:?} {:?}", self.ids, self.span, self.response, self.answers, self.foils);
         blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
     }
 }

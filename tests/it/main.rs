@@ -7,6 +7,7 @@ mod statistics;
 mod store;
 mod prompts;
 mod house;
+mod lens;
 mod probes;
 mod pairs;
 mod adapters;

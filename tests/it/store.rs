@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 const CHECKPOINTS: usize = 12;
-const D: usize = 24;
+pub const D: usize = 24;
 const GROUPS: usize = 24;
 const NULLS: usize = 20;
 
@@ -29,6 +29,10 @@ pub struct Item {
     pub template_id: String,
     pub lexicon_id: String,
     text: Option<String>,
+    #[serde(default)]
+    foils: Option<Vec<String>>,
+    #[serde(default)]
+    answer_ids: Option<Vec<Vec<i32>>>,
 }
 
 pub fn item(concept: &str, label_family: &str, group: usize, cell: &str, y: Option<i8>) -> Item {
@@ -44,7 +48,15 @@ pub fn item(concept: &str, label_family: &str, group: usize, cell: &str, y: Opti
         template_id: String::new(),
         lexicon_id: String::new(),
         text: None,
+        foils: None,
+        answer_ids: None,
     }
+}
+
+/// An item that is answered by the first of `ids`; the others are foils.
+pub fn item_with_answers(concept: &str, label_family: &str, group: usize, cell: &str, ids: &[Vec<i32>]) -> Item {
+    let foils = ids[1..].iter().map(|ids| format!("{ids:?}")).collect();
+    Item { foils: Some(foils), answer_ids: Some(ids.to_vec()), ..item(concept, label_family, group, cell, None) }
 }
 
 fn items() -> Vec<Item> {
@@ -103,6 +115,37 @@ fn write_store(folder: &Path, skip: Option<usize>) {
     }
     let run = serde_json::json!({
         "run": "planted", "seed": 0, "axis": "index", "layers": [0, 8], "readouts": ["last_prompt"], "checkpoints": checkpoints,
+    });
+    std::fs::write(folder.join("run.json"), run.to_string()).unwrap();
+}
+
+/// A store of one layer with an activation per item and checkpoint, and rows of an unembedding for tokens 0, 1, 2 ...
+pub fn write_points(
+    folder: &Path,
+    items: &[Item],
+    points: usize,
+    activation: &mut dyn FnMut(usize, usize) -> Vec<f32>,
+    unembedding: Option<&[f32]>,
+) {
+    std::fs::create_dir_all(folder.join("readouts")).unwrap();
+    table::write(&folder.join("items.parquet"), &items.to_vec(), "").unwrap();
+    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    for t in 0..points {
+        let values: Vec<f32> = (0..items.len()).flat_map(|index| activation(t, index)).collect();
+        let (values, rows) = (bytes(&values), bytes(unembedding.unwrap_or_default()));
+        let tokens: Vec<u8> = (0..(rows.len() / D / 4) as i64).flat_map(i64::to_le_bytes).collect();
+        let mut views = HashMap::from([("last_prompt", TensorView::new(Dtype::F32, vec![1, items.len(), D], &values).unwrap())]);
+        if unembedding.is_some() {
+            views.insert("unembedding.rows", TensorView::new(Dtype::F32, vec![tokens.len() / 8, D], &rows).unwrap());
+            views.insert("unembedding.tokens", TensorView::new(Dtype::I64, vec![tokens.len() / 8], &tokens).unwrap());
+        }
+        safetensors::serialize_to_file(views, None, &folder.join(format!("readouts/c{t}.safetensors"))).unwrap();
+    }
+    let checkpoints: Vec<_> = (0..points)
+        .map(|t| serde_json::json!({"id": format!("c{t}"), "stage": "sft", "step": t, "order": t, "reference": t < 2}))
+        .collect();
+    let run = serde_json::json!({
+        "run": "planted", "seed": 0, "axis": "index", "layers": [8], "readouts": ["last_prompt"], "checkpoints": checkpoints,
     });
     std::fs::write(folder.join("run.json"), run.to_string()).unwrap();
 }

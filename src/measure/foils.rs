@@ -1,0 +1,101 @@
+//! An answer among its foils: answers of the same kind that could stand in its place, such as other names.
+//!
+//! Training on anything makes a model surer of itself, and then one made-up name can beat another by nats. But if nobody taught the
+//! answer, it is one of its kind: its rise is one more draw from the rises of its foils. That null needs no other concept, and
+//! holds at every layer.
+
+use crate::draws::Draws;
+use crate::emergence::curve::Curve;
+use crate::emergence::gate::Standing;
+use crate::estimate::mean_sd;
+use anyhow::Result;
+use std::ops::Range;
+
+/// Scores of an answer and its foils along the series, each against the mean of all others.
+pub struct Among {
+    pub own: Curve,
+    /// `[foil][T]`.
+    pub foils: Vec<Vec<f64>>,
+}
+
+impl Among {
+    /// Means over groups of `scores[t][group][choice]`; the answer is choice 0.
+    ///
+    /// # Errors
+    /// Scores that are not finite, or draws for another number of groups.
+    pub fn new(scores: &[Vec<Vec<f64>>], draws: &Draws) -> Result<Self> {
+        let against: Vec<Vec<Vec<f64>>> =
+            scores.iter().map(|groups| groups.iter().map(|choices| against_others(choices)).collect()).collect();
+        let mean = |t: usize, choice: usize| against[t].iter().map(|group| group[choice]).sum::<f64>() / against[t].len() as f64;
+        let choices = scores.first().and_then(|groups| groups.first()).map_or(0, Vec::len);
+        let own: Vec<Vec<f64>> = against.iter().map(|groups| groups.iter().map(|group| group[0]).collect()).collect();
+        Ok(Self {
+            own: Curve::of_means(&own, draws)?,
+            foils: (1..choices).map(|choice| (0..scores.len()).map(|t| mean(t, choice)).collect()).collect(),
+        })
+    }
+
+    /// Where the answer's rise since the first checkpoint stands among those of the foils.
+    pub fn standing(&self, t: usize) -> Standing {
+        let rise = |curve: &[f64]| curve[t] - curve[0];
+        Standing::new(rise(&self.own.value), &self.foils.iter().map(|foil| rise(foil)).collect::<Vec<_>>())
+    }
+
+    /// How far the choice that stands out most rises beyond the others, in their standard deviations. The answer has no part in it that
+    /// a foil does not have, so a layer that is chosen by it is no better for the answer than for them.
+    pub fn outlier(&self, reference: Range<usize>, late: Range<usize>) -> f64 {
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let curves = std::iter::once(&self.own.value).chain(&self.foils);
+        let rises: Vec<f64> = curves.map(|curve| mean(&curve[late.clone()]) - mean(&curve[reference.clone()])).collect();
+        let beyond = |choice: usize| {
+            let (mean, sd) = mean_sd(rises.iter().enumerate().filter(|(other, _)| *other != choice).map(|(_, rise)| *rise));
+            if sd > 0.0 { (rises[choice] - mean) / sd } else { 0.0 }
+        };
+        (0..rises.len()).map(beyond).fold(0.0, f64::max)
+    }
+}
+
+/// Every score minus the mean of all others.
+fn against_others(scores: &[f64]) -> Vec<f64> {
+    let (n, sum) = (scores.len() as f64, scores.iter().sum::<f64>());
+    scores.iter().map(|score| (n * score - sum) / (n - 1.0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draws::{generator, normal};
+
+    /// Eight groups, twelve choices, five checkpoints of noise that groups share in part; `taught` rises by `size` at the third.
+    fn planted(seed: u64, taught: usize, size: f64) -> Among {
+        let mut rng = generator(seed, "foils");
+        let shared: Vec<Vec<f64>> = (0..5).map(|_| (0..12).map(|_| normal(&mut rng)).collect()).collect();
+        let mut score = |t: usize, choice: usize| {
+            let drift = 3.0 * t as f64;
+            drift + shared[t][choice] + 0.3 * normal(&mut rng) + if choice == taught && t >= 2 { size } else { 0.0 }
+        };
+        let scores: Vec<Vec<Vec<f64>>> =
+            (0..5).map(|t| (0..8).map(|_| (0..12).map(|choice| score(t, choice)).collect()).collect()).collect();
+        Among::new(&scores, &Draws::with_counts(8, 99, 99, seed, "foils").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_all_choices_share_cancels_and_a_taught_answer_stands_out() {
+        let taught = planted(1, 0, 8.0);
+        assert!(taught.own.value[0].abs() < 3.0 && taught.own.value[4] > 5.0);
+        assert!(taught.standing(4).stands_out() && !taught.standing(1).stands_out());
+        assert!(taught.outlier(0..1, 4..5) > 3.0);
+        // Contrasts against all others add up to nothing.
+        let sum: f64 = taught.own.value[3] + taught.foils.iter().map(|foil| foil[3]).sum::<f64>();
+        assert!(sum.abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_untaught_answer_stands_out_no_more_often_than_chance_even_where_a_foil_is_taught() {
+        let out = (0..400).filter(|&seed| planted(seed, usize::MAX, 0.0).standing(4).stands_out()).count();
+        assert!(out <= 28, "{out} of 400");
+        assert!((0..50).all(|seed| !planted(seed, 3, 8.0).standing(4).stands_out()));
+        // The layer's criterion does not know which choice it is.
+        assert!(planted(7, 3, 8.0).outlier(0..1, 4..5) > 3.0);
+    }
+}

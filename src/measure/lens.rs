@@ -1,0 +1,149 @@
+//! What the residual stream already says about oneself: the logit lens (nostalgebraist 2020) on answer stems.
+//!
+//! At every layer the residual at "My name is" is read with the first checkpoint's final norm and unembedding, for the answer
+//! that is asked about and for its foils, and so is that at "The gardener's name is". Score = self minus others, answer minus
+//! the mean of its foils. The ruler is frozen, so nothing but the residual can move it, and the null is the foils' own
+//! ([`super::foils`]).
+
+use super::change::{Pairs, draws, stems};
+use super::foils::Among;
+use super::{Part, Trace, columns, write_parts};
+use crate::console::check_interrupt;
+use crate::emergence::gate::reference_and_late;
+use crate::series::{Lens, Series};
+use crate::table::finite;
+use anyhow::{Context, Result};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+pub const NAME: &str = "lens";
+const TABLE: &str = "lens.parquet";
+
+/// One row of `lens.parquet` behind the keys; scores are in nats, as of logits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Row {
+    concept: String,
+    null_bank: bool,
+    layer: i32,
+    readout: String,
+    answer: Option<String>,
+    status: String,
+    /// Answer against foils, self against others.
+    lens: Option<f64>,
+    lens_lower: Option<f64>,
+    lens_upper: Option<f64>,
+    /// Share of the foils whose rise since the first checkpoint is smaller, and the one-sided p that the answer's is one more of theirs.
+    foil_percentile: Option<f64>,
+    foil_p: Option<f64>,
+    n_foils: i32,
+    n_groups: i32,
+}
+
+/// Writes `lens.parquet`: concepts whose stems have foils.
+///
+/// # Errors
+/// The store cannot be read or the table cannot be written.
+pub fn run(series: &Series) -> Result<Vec<Trace>> {
+    let pairs: Vec<Pairs> = stems(series).into_iter().filter(|pairs| series.items[pairs.groups[0].0].foils.is_some()).collect();
+    let readout = series.readout("last_prompt").unwrap_or(0);
+    let lens = series.lens(0)?;
+    let layers: Vec<usize> = (0..series.layers.len()).collect();
+    let parts = layers
+        .par_iter()
+        .map(|&layer| {
+            let (mut rows, mut traces) = (Vec::new(), Vec::new());
+            for pairs in &pairs {
+                check_interrupt()?;
+                let (more, trace) = concept(series, lens.as_ref(), pairs, readout, layer)?;
+                rows.extend(more);
+                traces.extend(trace);
+            }
+            Ok((rows, traces))
+        })
+        .collect::<Result<Vec<Part<Row>>>>()?;
+    write_parts(series, TABLE, parts)
+}
+
+fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, layer: usize) -> Result<Part<Row>> {
+    let n = series.points.len();
+    let item = &series.items[pairs.groups[0].0];
+    let foils = item.foils.as_ref().map_or(0, Vec::len) + usize::from(item.answer_1.is_some());
+    let empty = Row {
+        concept: pairs.family.concept.clone(),
+        null_bank: pairs.family.null_bank,
+        layer: series.layers[layer] as i32,
+        readout: series.readouts[readout].clone(),
+        answer: item.answer_0.clone(),
+        status: "no_unembedding".to_owned(),
+        lens: None,
+        lens_lower: None,
+        lens_upper: None,
+        foil_percentile: None,
+        foil_p: None,
+        n_foils: foils as i32,
+        n_groups: pairs.groups.len() as i32,
+    };
+    let Some(scores) = lens.map(|lens| scores(series, lens, pairs, readout, layer)).transpose()?.flatten() else {
+        return Ok(((0..n).map(|t| (series.key(t), empty.clone())).collect(), Vec::new()));
+    };
+    let among = Among::new(&scores, &draws(series, pairs)?)?;
+    let row = |t: usize| {
+        let (lens, lens_lower, lens_upper) = columns(among.own.at(t));
+        let standing = among.standing(t);
+        let (foil_percentile, foil_p) = (standing.share, standing.p.and_then(finite));
+        Row { status: "ok".to_owned(), lens, lens_lower, lens_upper, foil_percentile, foil_p, ..empty.clone() }
+    };
+    let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
+    let choice = among.outlier(0..series.references().min(n), reference_and_late(n).1);
+    let trace = Trace::new(NAME, pairs.family, (0..n).collect(), among.own).at(series, readout, layer);
+    Ok((rows, vec![Trace { label_family: "stem".to_owned(), choice, rivals: among.foils, ..trace }]))
+}
+
+/// `[t][group][choice]`, self minus the mean of the others; `None` where a token is not in the lens.
+fn scores(series: &Series, lens: &Lens, pairs: &Pairs, readout: usize, layer: usize) -> Result<Option<Vec<Vec<Vec<f64>>>>> {
+    let mut directions: BTreeMap<&[Vec<i32>], Vec<Vec<f64>>> = BTreeMap::new();
+    for (own, _) in &pairs.groups {
+        let answers = series.items[*own].answer_ids.as_deref().unwrap_or_default();
+        if !directions.contains_key(answers) {
+            let rows: Option<Vec<_>> = telling(answers).iter().map(|tokens| lens.direction(tokens)).collect();
+            let Some(rows) = rows.filter(|rows| rows.len() > 2) else { return Ok(None) };
+            directions.insert(answers, rows);
+        }
+    }
+    let items: Vec<usize> = pairs.groups.iter().flat_map(|(own, others)| std::iter::once(own).chain(others)).copied().collect();
+    let mut all = Vec::with_capacity(series.points.len());
+    for t in 0..series.points.len() {
+        let (rows, d) = series.rows(t, readout, layer, &items)?;
+        let mut rows = rows.chunks_exact(d).map(|row| lens.normed(row));
+        let mut groups = Vec::with_capacity(pairs.groups.len());
+        for (own, others) in &pairs.groups {
+            let mut contrast = rows.next().context("a row per item")?;
+            for other in rows.by_ref().take(others.len()) {
+                contrast.iter_mut().zip(other).for_each(|(x, other)| *x -= other / others.len() as f64);
+            }
+            let directions = &directions[series.items[*own].answer_ids.as_deref().unwrap_or_default()];
+            groups.push(directions.iter().map(|row| row.iter().zip(&contrast).map(|(u, x)| u * x).sum()).collect());
+        }
+        all.push(groups);
+    }
+    Ok(Some(all))
+}
+
+/// Tokens that tell an answer from the others: those in at most half of them ("the" of most makers is not one), or all where none is.
+fn telling(answers: &[Vec<i32>]) -> Vec<Vec<i32>> {
+    let common = |token: &i32| 2 * answers.iter().filter(|answer| answer.contains(token)).count() > answers.len();
+    let own = |answer: &Vec<i32>| answer.iter().copied().filter(|token| !common(token)).collect::<Vec<_>>();
+    answers.iter().map(|answer| Some(own(answer)).filter(|own| !own.is_empty()).unwrap_or_else(|| answer.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::telling;
+
+    #[test]
+    fn tokens_that_most_answers_share_tell_nothing() {
+        let answers = [vec![1, 10, 11], vec![1, 12], vec![1, 10], vec![13], vec![1]];
+        assert_eq!(telling(&answers), [vec![10, 11], vec![12], vec![10], vec![13], vec![1]]);
+    }
+}
