@@ -32,8 +32,8 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
     let mut text = Text::new(&["checkpoint", "stage", "step", "architecture", "parameters", "layers", "store", "state"]);
     let mut problems = 0;
     let mut budget = Budget::default();
-    let prompts: Vec<&[i64]> = job.set.prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
-    let forest = Forest::new(&prompts);
+    let texts: Vec<Vec<i64>> = job.set.prompts.iter().flat_map(|prompt| prompt.texts()).collect();
+    let forest = Forest::new(&texts);
     job.prepare(&job.manifest.checkpoints.iter().collect::<Vec<_>>())?;
     let (mut download, mut counted) = (0, BTreeSet::new());
     let mut costs = Costs::default();
@@ -56,7 +56,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
                 let bytes = job.store_bytes(&config)?;
                 let opened = if missing == 0 { job.open(spec).map(Some) } else { Ok(None) };
                 let cost = match &opened {
-                    Ok(Some(checkpoint)) if !complete => Some(costs.of(job, checkpoint, &prompts, forest.len())?),
+                    Ok(Some(checkpoint)) if !complete => Some(costs.of(job, checkpoint, &texts, forest.len())?),
                     _ => None,
                 };
                 if !complete {
@@ -152,8 +152,7 @@ fn contexts(job: &Job, forest: &Forest) -> String {
     if asked.is_empty() {
         return String::new();
     }
-    let prompts: Vec<&[i64]> = plain.iter().map(|&item| job.set.prompts[item].ids.as_slice()).collect();
-    let rest = Forest::new(&prompts);
+    let rest = Forest::new(&plain.iter().flat_map(|&item| job.set.prompts[item].texts()).collect::<Vec<_>>());
     let contexts: BTreeSet<&str> = asked.iter().map(|&item| job.set.items[item].persona_id.as_str()).collect();
     let folded = asked.iter().any(|&item| job.set.items[item].system_in_user);
     let formats: BTreeSet<&str> = asked.iter().map(|&item| job.set.items[item].format_id.as_str()).collect();
@@ -173,7 +172,7 @@ fn contexts(job: &Job, forest: &Forest) -> String {
 struct Costs(Vec<(DecoderConfig, u64, String, Cost)>);
 
 impl Costs {
-    fn of(&mut self, job: &Job, checkpoint: &Checkpoint, prompts: &[&[i64]], nodes: usize) -> Result<Cost> {
+    fn of(&mut self, job: &Job, checkpoint: &Checkpoint, prompts: &[Vec<i64>], nodes: usize) -> Result<Cost> {
         let (n_params, dtype) = (checkpoint.weights.n_params(), checkpoint.weights.dtype());
         let same =
             |(config, n, kind, _): &&(DecoderConfig, u64, String, Cost)| *config == checkpoint.config && *n == n_params && *kind == dtype;

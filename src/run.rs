@@ -257,7 +257,7 @@ impl Job {
     ///
     /// # Errors
     /// The block cannot be read, or the manifest asks for layers that are not there.
-    pub fn cost(&self, checkpoint: &Checkpoint, prompts: &[&[i64]], nodes: usize) -> Result<Cost> {
+    pub fn cost(&self, checkpoint: &Checkpoint, prompts: &[Vec<i64>], nodes: usize) -> Result<Cost> {
         let compute = device::compute(self.device, self.manifest.model.dtype, checkpoint.weights.kind());
         cost::estimate(checkpoint, prompts, nodes, checkpoint.config.n_layers, compute)
     }

@@ -28,7 +28,7 @@ const BASE_BYTES: u64 = 200 << 20;
 ///
 /// # Errors
 /// Block 1 cannot be read, or the device is out of memory.
-pub fn estimate(checkpoint: &Checkpoint, prompts: &[&[i64]], nodes: usize, last_layer: usize, compute: Compute) -> Result<Cost> {
+pub fn estimate(checkpoint: &Checkpoint, prompts: &[Vec<i64>], nodes: usize, last_layer: usize, compute: Compute) -> Result<Cost> {
     let config = &checkpoint.config;
     let element = compute.kind.elt_size_in_bytes() as u64;
     let embeddings = (config.d_vocab * config.d_model * if config.tied { 1 } else { 2 }) as u64;

@@ -229,6 +229,13 @@ impl Prompt {
         self.answers.iter().flatten().chain(&self.foils)
     }
 
+    /// What is computed for it: the prompt, and the prompt with every choice of several tokens, but for the choice's last token, which nothing
+    /// follows.
+    pub fn texts(&self) -> impl Iterator<Item = Vec<i64>> {
+        let continued = |choice: &Vec<i64>| self.ids.iter().chain(&choice[..choice.len() - 1]).copied().collect();
+        std::iter::once(self.ids.clone()).chain(self.choices().filter(|choice| choice.len() > 1).map(continued))
+    }
+
     fn hash(&self) -> String {
         let text = format!("{:?} {:?} {:?} {:?} {:?}", self.ids, self.span, self.response, self.answers, self.foils);
         blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()

@@ -74,10 +74,7 @@ impl Plan {
         let mut prompt_of = vec![usize::MAX; items.len()];
         for (item, prompt) in prompts.iter().enumerate().filter(|(item, _)| !reusable(*item)) {
             prompt_of[item] = texts.len();
-            texts.push(prompt.ids.clone());
-            for answer in prompt.choices() {
-                texts.push(prompt.ids.iter().chain(&answer[..answer.len() - 1]).copied().collect());
-            }
+            texts.extend(prompt.texts());
         }
         let forest = Forest::new(&texts);
         let said: BTreeSet<i64> = prompts.iter().flat_map(|prompt| prompt.choices().flatten()).copied().collect();
@@ -115,8 +112,16 @@ impl Plan {
                 continue;
             }
             let mut ranges = Vec::new();
-            for (number, choice) in prompt.choices().enumerate() {
-                let nodes = plan.forest.last[prompt_of[item] + 1 + number].map(|last| plan.forest.path(last)).unwrap_or_default();
+            let mut continued = prompt_of[item];
+            for choice in prompt.choices() {
+                // In the order of `Prompt::texts`.
+                let text = if choice.len() > 1 {
+                    continued += 1;
+                    continued
+                } else {
+                    prompt_of[item]
+                };
+                let nodes = plan.forest.last[text].map(|last| plan.forest.path(last)).unwrap_or_default();
                 let start = plan.scored.len();
                 plan.scored.extend(nodes[prompt.ids.len() - 1..].iter().map(|&node| node as i64));
                 plan.scored_tokens.extend(choice);
