@@ -23,6 +23,7 @@ const TABLES: &[&str] = &[
     "trajectory.parquet",
     "gram.parquet",
     "similarity.parquet",
+    "cluster.parquet",
     "probes.parquet",
     "transfer.parquet",
     "change.parquet",

@@ -6,6 +6,7 @@
 pub mod similarity;
 pub mod contrast;
 pub mod transfer;
+pub mod cluster;
 pub mod probes;
 pub mod change;
 pub mod foils;
@@ -34,6 +35,7 @@ pub struct Measure {
 /// All measures, in the order in which they are computed.
 pub const MEASURES: &[Measure] = &[
     Measure { name: contrast::NAME, run: contrast::run },
+    Measure { name: cluster::NAME, run: cluster::run },
     Measure { name: probes::NAME, run: probes::run },
     Measure { name: change::NAME, run: change::run },
     Measure { name: lens::NAME, run: lens::run },

@@ -12,4 +12,5 @@ pub mod control;
 pub mod online;
 pub mod clustered;
 pub mod similarity;
+pub mod cluster;
 pub mod lexical;
