@@ -5,6 +5,7 @@ use crate::emergence::confirm::{change_point, confirmation, rise_p_values};
 use crate::emergence::onset::Onset;
 use crate::emergence::shape::FEWEST;
 use crate::evidence;
+use crate::leadlag;
 use crate::measure::{MEASURES, Trace, columns};
 use crate::probe::lexical::LexicalAudit;
 use crate::series::Series;
@@ -34,6 +35,7 @@ const TABLES: &[&str] = &[
     "persistence.parquet",
     "residual.parquet",
     "onset.parquet",
+    "leadlag.parquet",
     "evidence.parquet",
 ];
 
@@ -171,6 +173,7 @@ pub fn audit(series: &Series) -> Result<Vec<LexicalAudit>> {
 
 fn date(series: &Series, traces: &[Trace], audit: &[LexicalAudit]) -> Result<Vec<OnsetRow>> {
     let verdicts = verdicts(&series.timeline(), traces, &|trace| leaks(audit, trace))?;
+    leadlag::write(series, &verdicts)?;
     let mut rows = verdicts.par_iter().map(|verdict| row(series, verdict)).collect::<Result<Vec<_>>>()?;
     rows.sort_by(|a, b| {
         (&a.measure, a.null_bank, &a.concept, &a.label_family, &a.readout, a.layer).cmp(&(

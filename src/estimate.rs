@@ -47,6 +47,29 @@ pub fn mean_sd(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     (mean, (squares / (n - 1.0)).sqrt())
 }
 
+/// B minus A, resample by resample: both were read on the same groups, and resample `b` draws the same ones in each, so what
+/// the groups have in common cancels. A resample that could not be computed in one of them (NaN) is left out.
+pub fn paired(a: (f64, &[f64]), b: (f64, &[f64])) -> Option<Estimate> {
+    let replicates: Vec<f64> = a.1.iter().zip(b.1).map(|(a, b)| b - a).collect();
+    Estimate::percentile(b.0 - a.0, &replicates)
+}
+
+/// Share of pairs with `a < b`, ties counted by half; `None` where no pair is finite.
+pub fn first<'a>(pairs: impl Iterator<Item = (&'a f64, &'a f64)>) -> Option<f64> {
+    let (mut first, mut n) = (0.0, 0usize);
+    for (a, b) in pairs.filter(|(a, b)| a.is_finite() && b.is_finite()) {
+        first += if a < b {
+            1.0
+        } else if a == b {
+            0.5
+        } else {
+            0.0
+        };
+        n += 1;
+    }
+    (n > 0).then(|| first / n as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +89,20 @@ mod tests {
         assert!(Estimate::percentile(1.0, &[nan, nan, 1.0]).is_none());
         let kept = Estimate::percentile(1.0, &[nan, 0.0, 2.0]).unwrap();
         assert!((kept.lower - 0.05).abs() < 1e-12 && (kept.upper - 1.95).abs() < 1e-12);
+    }
+
+    #[test]
+    fn order_counts_ties_by_half_and_leaves_out_what_is_missing() {
+        let (a, b) = ([1.0, 2.0, f64::NAN, 3.0], [2.0, 2.0, 1.0, 1.0]);
+        assert_eq!(first(a.iter().zip(&b)), Some(0.5));
+        assert_eq!(first([f64::NAN].iter().zip(&[1.0])), None);
+    }
+
+    #[test]
+    fn swapping_negates_and_equal_runs_do_not_differ() {
+        let (a, b) = ((1.0, [0.9, 1.1, 1.4].as_slice()), (3.0, [2.5, 3.5, 2.9].as_slice()));
+        let (there, back) = (paired(a, b).unwrap(), paired(b, a).unwrap());
+        assert!((there.value + back.value).abs() < 1e-12 && (there.lower + back.upper).abs() < 1e-12);
+        assert_eq!(paired(a, a), Some(Estimate { value: 0.0, lower: 0.0, upper: 0.0 }));
     }
 }

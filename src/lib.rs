@@ -43,6 +43,8 @@ pub mod series;
 pub mod measure;
 /// What the curves say: gate, shape and date of every concept.
 pub mod verdict;
+/// Which of two measures dates a concept first.
+pub mod leadlag;
 /// Hypotheses held against the measures.
 pub mod evidence;
 /// From a store to its tables, `onset.parquet` last.

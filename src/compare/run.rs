@@ -1,9 +1,9 @@
 //! What a comparison keeps of one run, and the row that two arms give.
 
 use super::CompareRow;
-use super::shift::{between_runs, first, over_runs, paired};
+use super::shift::{between_runs, over_runs};
 use crate::emergence::curve::mean;
-use crate::estimate::Estimate;
+use crate::estimate::{Estimate, first, paired};
 use crate::measure::columns;
 use crate::series::Timeline;
 use crate::table::finite;

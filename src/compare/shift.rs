@@ -1,31 +1,8 @@
-//! Differences between two runs, by paired resamples; between two sets of runs, over runs.
+//! Differences between two sets of runs, over runs.
 
 use crate::emergence::curve::mean;
 use crate::emergence::gate::student_upper_tail;
 use crate::estimate::{Estimate, mean_sd};
-
-/// B minus A, resample by resample: both runs were read on the same groups, and resample `b` draws the same ones in each, so what
-/// the groups have in common cancels. A resample that could not be computed in one of them (NaN) is left out.
-pub fn paired(a: (f64, &[f64]), b: (f64, &[f64])) -> Option<Estimate> {
-    let replicates: Vec<f64> = a.1.iter().zip(b.1).map(|(a, b)| b - a).collect();
-    Estimate::percentile(b.0 - a.0, &replicates)
-}
-
-/// Share of pairs with `a < b`, ties counted by half; `None` where no pair is finite.
-pub fn first<'a>(pairs: impl Iterator<Item = (&'a f64, &'a f64)>) -> Option<f64> {
-    let (mut first, mut n) = (0.0, 0usize);
-    for (a, b) in pairs.filter(|(a, b)| a.is_finite() && b.is_finite()) {
-        first += if a < b {
-            1.0
-        } else if a == b {
-            0.5
-        } else {
-            0.0
-        };
-        n += 1;
-    }
-    (n > 0).then(|| first / n as f64)
-}
 
 /// Mean of B's runs minus mean of A's, with the interval of Welch's t (1947). Seeds are the unit: their spread holds what training
 /// varies and what measuring adds. Degrees of freedom are rounded down. `None` with fewer than two runs on a side.
@@ -88,20 +65,5 @@ mod tests {
         assert!((found.value - 2.625).abs() < 1e-12);
         assert!(((found.upper - found.value) - 2.570_582 * (5.0f64 / 12.0 + 2.729_166_666_666_666_5 / 4.0).sqrt()).abs() < 1e-4);
         assert_eq!(between_runs(&a[..1], &b), None);
-    }
-
-    #[test]
-    fn order_counts_ties_by_half_and_leaves_out_what_is_missing() {
-        let (a, b) = ([1.0, 2.0, f64::NAN, 3.0], [2.0, 2.0, 1.0, 1.0]);
-        assert_eq!(first(a.iter().zip(&b)), Some(0.5));
-        assert_eq!(first([f64::NAN].iter().zip(&[1.0])), None);
-    }
-
-    #[test]
-    fn swapping_negates_and_equal_runs_do_not_differ() {
-        let (a, b) = ((1.0, [0.9, 1.1, 1.4].as_slice()), (3.0, [2.5, 3.5, 2.9].as_slice()));
-        let (there, back) = (paired(a, b).unwrap(), paired(b, a).unwrap());
-        assert!((there.value + back.value).abs() < 1e-12 && (there.lower + back.upper).abs() < 1e-12);
-        assert_eq!(paired(a, a), Some(Estimate { value: 0.0, lower: 0.0, upper: 0.0 }));
     }
 }

@@ -1,0 +1,132 @@
+//! Whether a concept is in the representation before it is in behaviour, or the other way round: `leadlag.parquet`, every pair of
+//! measures that follow a concept (method section 5).
+//!
+//! Change, lens and behaviour resample the same answer stems with the same draws, so their dates are compared resample by resample;
+//! other measures have groups of their own, and their resamples pair as independent ones do.
+
+use crate::estimate::{first, paired};
+use crate::measure::columns;
+use crate::series::Series;
+use crate::table;
+use crate::verdict::Verdict;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+/// Label families by which a concept itself is followed; others are controls of it, or companions.
+const OF_CONCEPTS: [&str; 3] = ["crossed", "stem", "binding"];
+
+/// One row of `leadlag.parquet`: a concept by two measures, each at its primary layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub run: String,
+    pub concept: String,
+    pub null_bank: bool,
+    pub first: String,
+    pub first_layer: Option<i32>,
+    pub second: String,
+    pub second_layer: Option<i32>,
+    /// `ok` where both have a date; else the first reason why not.
+    pub status: String,
+    /// t50 by the second minus t50 by the first, in units of the axis; positive where the first leads.
+    pub lag: Option<f64>,
+    pub lag_lower: Option<f64>,
+    pub lag_upper: Option<f64>,
+    /// P(t50 by the first < t50 by the second): share of resamples, ties counted by half.
+    pub p_first: Option<f64>,
+}
+
+/// Writes `leadlag.parquet`.
+///
+/// # Errors
+/// The table cannot be written.
+pub fn write(series: &Series, verdicts: &[Verdict]) -> Result<()> {
+    table::write(&series.folder.join("leadlag.parquet"), &rows(&series.run, verdicts), &series.run_hash)
+}
+
+fn rows(run: &str, verdicts: &[Verdict]) -> Vec<Row> {
+    let followed = |verdict: &&Verdict| {
+        let trace = verdict.trace;
+        let plain = trace.readout.as_deref().is_none_or(|readout| readout == "last_prompt");
+        verdict.primary && plain && OF_CONCEPTS.contains(&trace.label_family.as_str())
+    };
+    let followed: Vec<&Verdict> = verdicts.iter().filter(followed).collect();
+    let mut rows = Vec::new();
+    for (index, a) in followed.iter().enumerate() {
+        // Measures stand in the order in which they are computed, behaviour after what it is compared with.
+        for b in followed[index + 1..].iter().filter(|b| b.trace.concept == a.trace.concept && b.trace.measure != a.trace.measure) {
+            rows.push(row(run, a, b));
+        }
+    }
+    rows.sort_by(|a, b| (a.null_bank, &a.concept).cmp(&(b.null_bank, &b.concept)));
+    rows
+}
+
+fn row(run: &str, a: &Verdict, b: &Verdict) -> Row {
+    let date = |verdict: &Verdict| {
+        let onset = verdict.onset.as_ref().filter(|_| verdict.status == "ok")?;
+        Some((onset.t50?.value, onset.t50_replicates.clone()))
+    };
+    let dates = date(a).zip(date(b));
+    let status = [a, b].into_iter().find(|verdict| date(verdict).is_none()).map_or("ok", |verdict| match verdict.status {
+        "ok" => "no_date",
+        why => why,
+    });
+    let lag = dates.as_ref().and_then(|(a, b)| paired((a.0, &a.1), (b.0, &b.1)));
+    let (lag, lag_lower, lag_upper) = columns(lag);
+    Row {
+        run: run.to_owned(),
+        concept: a.trace.concept.clone(),
+        null_bank: a.trace.null_bank,
+        first: a.trace.measure.to_owned(),
+        first_layer: a.trace.layer.map(|layer| layer as i32),
+        second: b.trace.measure.to_owned(),
+        second_layer: b.trace.layer.map(|layer| layer as i32),
+        status: status.to_owned(),
+        lag,
+        lag_lower,
+        lag_upper,
+        p_first: dates.as_ref().and_then(|(a, b)| first(a.1.iter().zip(&b.1))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draws::{generator, normal};
+    use crate::emergence::axis::Axis;
+    use crate::emergence::curve::Curve;
+    use crate::measure::Trace;
+    use crate::series::{Family, Point, Timeline};
+    use crate::verdict::verdicts;
+
+    /// A curve that rises by 4 at `from`; replicates share `noise`, so that dates of curves with the same seed are paired.
+    fn trace(measure: &'static str, concept: &str, from: usize) -> Trace {
+        let mut rng = generator(3, concept);
+        let value: Vec<f64> = (0..12).map(|t| if t >= from { 4.0 } else { 0.0 }).collect();
+        let replicates = (0..200).flat_map(|_| value.iter().map(|v| v + 0.2 * normal(&mut rng)).collect::<Vec<_>>()).collect();
+        let family = Family { concept: concept.to_owned(), label_family: "stem".to_owned(), null_bank: false, groups: Vec::new() };
+        Trace::new(measure, &family, (0..12).collect(), Curve::new(value, replicates).unwrap())
+    }
+
+    #[test]
+    fn what_rises_first_leads() {
+        let points: Vec<Point> = (0..12)
+            .map(|t| Point { id: format!("c{t}"), stage: String::new(), step: None, tokens: None, order: t, reference: false })
+            .collect();
+        let timeline = Timeline { points: &points, axis: Axis::Index };
+        let traces = [
+            trace("change", "a", 4),
+            trace("behaviour", "a", 8),
+            trace("change", "b", 6),
+            trace("behaviour", "b", 40),
+            trace("change", "c", 5),
+        ];
+        let verdicts = verdicts(&timeline, &traces, &|_| false).unwrap();
+        let rows = rows("run", &verdicts);
+        let names: Vec<_> =
+            rows.iter().map(|row| (row.concept.as_str(), row.first.as_str(), row.second.as_str(), row.status.as_str())).collect();
+        assert_eq!(names, [("a", "change", "behaviour", "ok"), ("b", "change", "behaviour", "gate_fail")]);
+        assert!((rows[0].lag.unwrap() - 4.0).abs() < 0.5 && rows[0].lag_lower.unwrap() > 3.0 && rows[0].p_first == Some(1.0));
+        assert_eq!((rows[1].lag, rows[1].p_first), (None, None));
+    }
+}
