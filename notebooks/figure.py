@@ -16,7 +16,7 @@ def main(folder, out):
     onset = pd.read_parquet(folder / "onset.parquet")
     curriculum = folder / "series" / "curriculum.json"
     taught = dict(json.loads(curriculum.read_text())["taught_at"]) if curriculum.exists() else {}
-    behaviour = pd.read_parquet(folder / "behaviour.parquet")
+    behaviour = pd.read_parquet(folder / "behaviour.parquet").query("persona == 'default'")
     change = pd.read_parquet(folder / "change.parquet")
     primary = onset[(onset.measure == "change") & onset.primary].set_index("concept").layer
     change = change[change.layer == change.concept.map(primary)]

@@ -3,16 +3,19 @@
 //!
 //! Where a concept has foils, what is dated is the first answer against the mean of all of them, among theirs ([`super::foils`]).
 
-use super::change::stems;
+use super::change::{Pairs, stems};
 use super::foils::Among;
 use super::{Trace, columns};
 use crate::console::check_interrupt;
 use crate::draws::Draws;
 use crate::emergence::curve::Curve;
-use crate::series::Series;
-use crate::table;
+use crate::prompt::item::Item;
+use crate::prompt::persona::DEFAULT;
+use crate::series::{Family, Series};
+use crate::table::{self, Key};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 pub const NAME: &str = "behaviour";
 
@@ -24,6 +27,9 @@ type Group = (usize, Vec<usize>);
 struct Behaviour {
     concept: String,
     null_bank: bool,
+    /// `default`, or the context in which it is asked; only the former is dated.
+    persona: String,
+    persona_kind: String,
     answer_0: Option<String>,
     answer_1: Option<String>,
     status: String,
@@ -48,112 +54,191 @@ struct Behaviour {
     n_groups: i32,
 }
 
-/// Writes `behaviour.parquet`.
+/// Writes `behaviour.parquet`: every concept as it is asked plainly, which is dated, and in contexts.
 ///
 /// # Errors
 /// The store cannot be read or the table cannot be written.
 pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let (mut rows, mut traces) = (Vec::new(), Vec::new());
     let n = series.points.len();
-    let answers = (0..n).map(|t| series.answers(t)).collect::<Result<Vec<_>>>()?;
-    let foils = (0..n).map(|t| series.foils(t)).collect::<Result<Vec<_>>>()?;
-    for pairs in stems(series) {
+    let scores = Scores {
+        answers: (0..n).map(|t| series.answers(t)).collect::<Result<_>>()?,
+        foils: (0..n).map(|t| series.foils(t)).collect::<Result<_>>()?,
+    };
+    let contexts = contexts(&series.items);
+    for Pairs { family, groups } in stems(series) {
         check_interrupt()?;
-        let margin = |t: usize, item: usize| answers[t][item].map(|[first, second]| first - second);
-        let scored = |group: &&Group| (0..n).all(|t| margin(t, group.0).is_some() && group.1.iter().all(|&item| margin(t, item).is_some()));
-        let groups: Vec<&Group> = pairs.groups.iter().filter(scored).collect();
-        let first = &series.items[pairs.groups[0].0];
-        if first.answer_0.is_none() {
-            continue; // a concept without answers
+        let (more, trace) = follow(series, &scores, family, DEFAULT, &groups)?;
+        rows.extend(more);
+        traces.extend(trace);
+        for ((_, persona), groups) in contexts.iter().filter(|((concept, _), _)| *concept == family.concept) {
+            rows.extend(follow(series, &scores, family, persona, groups)?.0);
         }
-        let empty = Behaviour {
-            concept: pairs.family.concept.clone(),
-            null_bank: pairs.family.null_bank,
-            answer_0: first.answer_0.clone(),
-            answer_1: first.answer_1.clone(),
-            status: "not_run".to_owned(),
-            margin: None,
-            margin_lower: None,
-            margin_upper: None,
-            self_margin: None,
-            self_margin_lower: None,
-            self_margin_upper: None,
-            other_margin: None,
-            other_margin_lower: None,
-            other_margin_upper: None,
-            foil_margin: None,
-            foil_margin_lower: None,
-            foil_margin_upper: None,
-            foil_percentile: None,
-            foil_p: None,
-            n_foils: 0,
-            n_groups: groups.len() as i32,
-        };
-        if groups.len() < 2 {
-            rows.extend((0..n).map(|t| (series.key(t), empty.clone())));
-            continue;
-        }
-        let draws =
-            Draws::with_counts(groups.len(), series.flips, series.bootstraps, series.seed, &format!("{}/stem", pairs.family.concept))?;
-        let own = |t: usize, group: &Group| margin(t, group.0).unwrap_or(f64::NAN);
-        let others =
-            |t: usize, group: &Group| group.1.iter().map(|&item| margin(t, item).unwrap_or(f64::NAN)).sum::<f64>() / group.1.len() as f64;
-        let curve_of = |value: &dyn Fn(usize, &Group) -> f64| {
-            Curve::of_means(&(0..n).map(|t| groups.iter().map(|group| value(t, group)).collect()).collect::<Vec<_>>(), &draws)
-        };
-        let difference = curve_of(&|t, group| own(t, group) - others(t, group))?;
-        let (selves, others) = (curve_of(&own)?, curve_of(&others)?);
-        let among = among(&groups, &answers, &foils, &draws)?;
-        for t in 0..n {
-            let (foil_margin, foil_margin_lower, foil_margin_upper) = columns(among.as_ref().and_then(|among| among.own.at(t)));
-            let standing = among.as_ref().map(|among| among.standing(t));
-            let (margin, margin_lower, margin_upper) = columns(difference.at(t));
-            let (self_margin, self_margin_lower, self_margin_upper) = columns(selves.at(t));
-            let (other_margin, other_margin_lower, other_margin_upper) = columns(others.at(t));
-            let row = Behaviour {
-                status: "ok".to_owned(),
-                margin,
-                margin_lower,
-                margin_upper,
-                self_margin,
-                self_margin_lower,
-                self_margin_upper,
-                other_margin,
-                other_margin_lower,
-                other_margin_upper,
-                foil_margin,
-                foil_margin_lower,
-                foil_margin_upper,
-                foil_percentile: standing.and_then(|standing| standing.share),
-                foil_p: standing.and_then(|standing| standing.p),
-                n_foils: among.as_ref().map_or(0, |among| among.foils.len() as i32),
-                ..empty.clone()
-            };
-            rows.push((series.key(t), row));
-        }
-        let (curve, rivals) = among.map_or((difference, Vec::new()), |among| (among.own, among.foils));
-        traces.push(Trace { label_family: "stem".to_owned(), rivals, ..Trace::new(NAME, pairs.family, (0..n).collect(), curve) });
     }
     table::write_keyed(&series.folder.join("behaviour.parquet"), &rows, &series.run_hash)?;
     Ok(traces)
 }
 
-/// The first answer among the second and the foils, self minus others; `None` where an item of a group has no foils.
-fn among(groups: &[&Group], answers: &[Vec<Option<[f64; 2]>>], foils: &[Vec<Vec<f64>>], draws: &Draws) -> Result<Option<Among>> {
-    let choices = |t: usize, item: usize| -> Option<Vec<f64>> {
-        let foils = &foils[t][item];
-        (!foils.is_empty()).then(|| answers[t][item].iter().flatten().chain(foils).copied().collect())
+/// Log-probabilities of what the items are answered with, per checkpoint and item.
+struct Scores {
+    answers: Vec<Vec<Option<[f64; 2]>>>,
+    foils: Vec<Vec<Vec<f64>>>,
+}
+
+impl Scores {
+    /// First answer minus the second.
+    fn margin(&self, t: usize, item: usize) -> Option<f64> {
+        self.answers[t][item].map(|[first, second]| first - second)
+    }
+
+    /// Both answers, then the foils; `None` where there are none.
+    fn choices(&self, t: usize, item: usize) -> Option<Vec<f64>> {
+        let foils = &self.foils[t][item];
+        (!foils.is_empty()).then(|| self.answers[t][item].iter().flatten().chain(foils).copied().collect())
+    }
+}
+
+/// Answer stems that are asked in contexts, by concept and context.
+fn contexts(items: &[Item]) -> BTreeMap<(&str, &str), Vec<Group>> {
+    let mut found: BTreeMap<(&str, &str), BTreeMap<&str, Group>> = BTreeMap::new();
+    for (index, item) in items.iter().enumerate().filter(|(_, item)| !item.is_plain()) {
+        let is_self = item.label_family == "stem_self";
+        if is_self || item.label_family == "stem_other" {
+            let groups = found.entry((&item.concept, &item.persona_id)).or_default();
+            let group = groups.entry(&item.group_id).or_insert((usize::MAX, Vec::new()));
+            if is_self { group.0 = index } else { group.1.push(index) }
+        }
+    }
+    let whole =
+        |groups: BTreeMap<&str, Group>| groups.into_values().filter(|(own, others)| *own != usize::MAX && !others.is_empty()).collect();
+    found.into_iter().map(|(place, groups)| (place, whole(groups))).collect()
+}
+
+/// One concept along the series, asked in one context.
+fn follow(
+    series: &Series,
+    scores: &Scores,
+    family: &Family,
+    persona: &str,
+    groups: &[Group],
+) -> Result<(Vec<(Key, Behaviour)>, Option<Trace>)> {
+    let n = series.points.len();
+    let Some(first) = groups.first().map(|(own, _)| &series.items[*own]).filter(|first| first.answer_0.is_some()) else {
+        return Ok((Vec::new(), None)); // a concept without answers
     };
+    let scored = |group: &&Group| (0..n).all(|t| std::iter::once(&group.0).chain(&group.1).all(|&item| scores.margin(t, item).is_some()));
+    let groups: Vec<&Group> = groups.iter().filter(scored).collect();
+    let empty = Behaviour {
+        concept: family.concept.clone(),
+        null_bank: family.null_bank,
+        persona: persona.to_owned(),
+        persona_kind: first.persona_kind.clone(),
+        answer_0: first.answer_0.clone(),
+        answer_1: first.answer_1.clone(),
+        status: "not_run".to_owned(),
+        margin: None,
+        margin_lower: None,
+        margin_upper: None,
+        self_margin: None,
+        self_margin_lower: None,
+        self_margin_upper: None,
+        other_margin: None,
+        other_margin_lower: None,
+        other_margin_upper: None,
+        foil_margin: None,
+        foil_margin_lower: None,
+        foil_margin_upper: None,
+        foil_percentile: None,
+        foil_p: None,
+        n_foils: 0,
+        n_groups: groups.len() as i32,
+    };
+    if groups.len() < 2 {
+        return Ok(((0..n).map(|t| (series.key(t), empty.clone())).collect(), None));
+    }
+    let draws = Draws::with_counts(groups.len(), series.flips, series.bootstraps, series.seed, &format!("{}/stem", family.concept))?;
+    let own = |t: usize, group: &Group| scores.margin(t, group.0).unwrap_or(f64::NAN);
+    let others = |t: usize, group: &Group| {
+        group.1.iter().map(|&item| scores.margin(t, item).unwrap_or(f64::NAN)).sum::<f64>() / group.1.len() as f64
+    };
+    let curve_of = |value: &dyn Fn(usize, &Group) -> f64| {
+        Curve::of_means(&(0..n).map(|t| groups.iter().map(|group| value(t, group)).collect()).collect::<Vec<_>>(), &draws)
+    };
+    let difference = curve_of(&|t, group| own(t, group) - others(t, group))?;
+    let (selves, others) = (curve_of(&own)?, curve_of(&others)?);
+    let among = among(&groups, scores, &draws)?;
+    let row = |t: usize| {
+        let (margin, margin_lower, margin_upper) = columns(difference.at(t));
+        let (self_margin, self_margin_lower, self_margin_upper) = columns(selves.at(t));
+        let (other_margin, other_margin_lower, other_margin_upper) = columns(others.at(t));
+        let (foil_margin, foil_margin_lower, foil_margin_upper) = columns(among.as_ref().and_then(|among| among.own.at(t)));
+        let standing = among.as_ref().map(|among| among.standing(t));
+        Behaviour {
+            status: "ok".to_owned(),
+            margin,
+            margin_lower,
+            margin_upper,
+            self_margin,
+            self_margin_lower,
+            self_margin_upper,
+            other_margin,
+            other_margin_lower,
+            other_margin_upper,
+            foil_margin,
+            foil_margin_lower,
+            foil_margin_upper,
+            foil_percentile: standing.and_then(|standing| standing.share),
+            foil_p: standing.and_then(|standing| standing.p),
+            n_foils: among.as_ref().map_or(0, |among| among.foils.len() as i32),
+            ..empty.clone()
+        }
+    };
+    let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
+    let (curve, rivals) = among.map_or((difference, Vec::new()), |among| (among.own, among.foils));
+    let trace = Trace { label_family: "stem".to_owned(), rivals, ..Trace::new(NAME, family, (0..n).collect(), curve) };
+    Ok((rows, Some(trace)))
+}
+
+/// The first answer among the second and the foils, self minus others; `None` where an item of a group has no foils.
+fn among(groups: &[&Group], scores: &Scores, draws: &Draws) -> Result<Option<Among>> {
     let contrast = |t: usize, (own, others): &Group| -> Option<Vec<f64>> {
-        let mut contrast = choices(t, *own)?;
+        let mut contrast = scores.choices(t, *own)?;
         // Some of the others have foils, see the design.
         let others: Vec<Vec<f64>> =
-            others.iter().filter_map(|&other| choices(t, other)).filter(|other| other.len() == contrast.len()).collect();
+            others.iter().filter_map(|&other| scores.choices(t, other)).filter(|other| other.len() == contrast.len()).collect();
         for other in &others {
             contrast.iter_mut().zip(other).for_each(|(x, other)| *x -= other / others.len() as f64);
         }
         (!others.is_empty()).then_some(contrast)
     };
-    let scores: Option<Vec<Vec<Vec<f64>>>> = (0..answers.len()).map(|t| groups.iter().map(|group| contrast(t, group)).collect()).collect();
-    scores.map(|scores| Among::new(&scores, draws)).transpose()
+    let among: Option<Vec<Vec<Vec<f64>>>> =
+        (0..scores.answers.len()).map(|t| groups.iter().map(|group| contrast(t, group)).collect()).collect();
+    among.map(|among| Among::new(&among, draws)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stems_in_contexts_are_grouped_and_incomplete_groups_are_left_out() {
+        let item = |family: &str, group: &str, persona: &str| -> Item {
+            serde_json::from_value(serde_json::json!({
+                "item_id": "", "concept": "name", "label_family": family, "null_bank": false, "neutral": false, "group_id": group, "cell": "",
+                "y": null, "persona_id": persona,
+            }))
+            .unwrap()
+        };
+        let items = [
+            item("stem_self", "g0", "default"),
+            item("stem_self", "g0", "clerk"),
+            item("stem_other", "g0", "clerk"),
+            item("crossed", "g0", "clerk"),
+            item("stem_other", "g1", "clerk"),
+            item("stem_self", "g0", "oracle"),
+        ];
+        let found = contexts(&items);
+        assert_eq!(found[&("name", "clerk")], [(1, vec![2])]);
+        assert!(found[&("name", "oracle")].is_empty() && found.len() == 2);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A context is a system message. Under each of them two things are read: fixed replies to fixed questions, the same text in every
 //! context, from which the assistant axis is made (Lu et al. 2026, arXiv 2601.10387, with teacher-forced instead of generated
-//! replies, so that changing generations cannot pass for changing geometry), and the first crossed quartets of some concepts.
+//! replies, so that changing generations cannot pass for changing geometry), and the first crossed quartets and answer stems of some concepts.
 //! Formats render those quartets in other forms, without a persona.
 
 use super::concept::{Concept, Turn, is_toml};
@@ -298,7 +298,8 @@ impl Contexts {
         }
         let groups = self.groups.unwrap_or(if profile.crossed < Profile::FULL.crossed { 8 } else { 12 });
         for concept in concepts.iter().filter(|concept| self.concepts.contains(&concept.name)) {
-            let specs = design::first_quartets(concept, profile, groups, parameters, None)?;
+            let mut specs = design::first_quartets(concept, profile, groups, parameters, None)?;
+            specs.extend(design::first_stems(concept, groups, parameters)?);
             for (persona, system) in self.personas.iter().zip(&systems).filter(|(persona, _)| persona.quartets) {
                 for mut spec in specs.iter().cloned() {
                     spec.messages = in_context(spec.messages, system.trim(), has_role);
