@@ -31,6 +31,7 @@ const TABLES: &[&str] = &[
     "lens.parquet",
     "placement.parquet",
     "behaviour.parquet",
+    "prediction.parquet",
     "persona.parquet",
     "persistence.parquet",
     "residual.parquet",

@@ -73,6 +73,8 @@ pub enum Material {
     Binding,
     /// Beginnings of answers, for learned change and behaviour.
     Stem,
+    /// Choices and predictions of them, for self-prediction.
+    Prediction,
     /// Records of a data set that is imported.
     Content,
 }
@@ -84,6 +86,7 @@ impl Choice for Material {
         ("frame", Material::Frame),
         ("binding", Material::Binding),
         ("stem", Material::Stem),
+        ("prediction", Material::Prediction),
         ("content", Material::Content),
     ];
 }

@@ -1,7 +1,7 @@
 //! Concept files: data that say what is asked. One TOML file per concept; the built-in ones are embedded in the binary.
 //!
-//! A file holds up to five kinds of material, each with its own reading (see `design`): crossed quartets, matched controls,
-//! frame companions, binding items and answer stems. Slots in braces are filled by the design; `[[...]]` marks the
+//! A file holds up to six kinds of material, each with its own reading (see `design`): crossed quartets, matched controls,
+//! frame companions, binding items, answer stems, and choices with predictions of them. Slots in braces are filled by the design; `[[...]]` marks the
 //! span that is read out. It may also name a public data set, whose records come in as they are (see `import`).
 
 use super::import::{Import, Imported};
@@ -34,6 +34,7 @@ pub struct Concept {
     pub frame: Option<Frame>,
     pub binding: Option<Binding>,
     pub stem: Option<Stem>,
+    pub prediction: Option<Prediction>,
     /// A public data set: items with content labels.
     pub import: Option<Import>,
     /// What `import` names, once it is read.
@@ -122,6 +123,17 @@ pub struct Stem {
     pub foils: Vec<String>,
 }
 
+/// Choices, and what somebody would choose who were asked. Slots {x} and {y} are the options, in both orders.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prediction {
+    pub options: Vec<[String; 2]>,
+    /// The choice itself.
+    pub choice: Vec<Question>,
+    /// The question what the choice would be, parallel to `choice`.
+    pub hypothetical: Vec<Question>,
+}
+
 impl Concept {
     /// Reads a concept file; `place` names it in errors.
     ///
@@ -205,6 +217,19 @@ impl Concept {
                 if stem.answers.is_some() { "" } else { " without answers" }
             );
         }
+        if let Some(prediction) = &self.prediction {
+            let (choices, hypotheticals) = (prediction.choice.len(), prediction.hypothetical.len());
+            ensure!(prediction.options.len() >= 8, "[prediction] options: found {}, expected at least 8", prediction.options.len());
+            ensure!(
+                choices > 0 && choices == hypotheticals,
+                "[prediction] has {choices} choices and {hypotheticals} hypotheticals, expected as many"
+            );
+            for question in prediction.choice.iter().chain(&prediction.hypothetical) {
+                for slot in ["{x}", "{y}"] {
+                    ensure!(question.user.contains(slot), "[prediction] question {:?} lacks {slot}", question.user);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -219,10 +244,10 @@ impl Concept {
         self.frame = self.frame.take().filter(|_| keep(Material::Frame));
         self.binding = self.binding.take().filter(|_| keep(Material::Binding));
         self.stem = self.stem.take().filter(|_| keep(Material::Stem));
+        self.prediction = self.prediction.take().filter(|_| keep(Material::Prediction));
         self.import = self.import.take().filter(|_| keep(Material::Content));
-        let made =
-            self.crossed.is_some() || self.control.is_some() || self.frame.is_some() || self.binding.is_some() || self.stem.is_some();
-        made || self.import.is_some()
+        let quartets = self.crossed.is_some() || self.control.is_some() || self.frame.is_some();
+        quartets || self.binding.is_some() || self.stem.is_some() || self.prediction.is_some() || self.import.is_some()
     }
 
     /// Templates of the control; those of the crossed quartets where it has none of its own.

@@ -3,7 +3,7 @@
 //! The design is balanced and fixed: it does not depend on the seed, so that a prompt set is the same in every run and
 //! readouts can be reused. A group is the unit of every resampling.
 
-use super::concept::{Binding, Concept, Crossed, Frame, Label, Question, Stem, Turn};
+use super::concept::{Binding, Concept, Crossed, Frame, Label, Prediction, Question, Stem, Turn};
 use super::import::Imported;
 use super::slots::{Slots, capitalised, fill, possessive};
 use super::template::Message;
@@ -93,6 +93,9 @@ pub fn specs(concept: &Concept, profile: Profile, parameters: &BTreeMap<String, 
     }
     if let Some(stem) = &concept.stem {
         writer.stem(stem, profile.stem, &mut specs)?;
+    }
+    if let Some(prediction) = &concept.prediction {
+        writer.prediction(prediction, profile.stem, &mut specs)?;
     }
     match (&concept.import, &concept.imported) {
         (Some(_), Some(imported)) => writer.content(imported, crossed, &mut specs),
@@ -293,6 +296,27 @@ impl Writer<'_> {
                 let capital_owner = possessive(&capital);
                 let slots: Slots = vec![("o", other), ("O", &capital), ("o's", &owner), ("O's", &capital_owner)];
                 push("stem_other", format!("other{o}"), self.fill(&stem.questions[q][1], &slots)?, self.fill(&stem.stems[s][1], &slots)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every pair of options as a choice and as a prediction of it, in both orders.
+    fn prediction(&self, prediction: &Prediction, groups: usize, specs: &mut Vec<Spec>) -> Result<()> {
+        for (k, options) in prediction.options.iter().take(groups).enumerate() {
+            let q = k % prediction.choice.len();
+            for (family, question) in [("object", &prediction.choice[q]), ("hypothetical", &prediction.hypothetical[q])] {
+                for (cell, [x, y]) in [("xy", [0, 1]), ("yx", [1, 0])] {
+                    let slots: Slots = vec![("x", &options[x]), ("y", &options[y])];
+                    let messages = vec![
+                        Message::new("user", self.fill(&question.user, &slots)?),
+                        Message::new("assistant", self.fill(&question.stem, &slots)?),
+                    ];
+                    let mut spec = self.spec(family, format!("prediction-{k:03}"), &format!("{family}-{cell}"), None, messages);
+                    spec.template_id = format!("q{q}");
+                    spec.answers = Some(options.clone());
+                    specs.push(spec);
+                }
             }
         }
         Ok(())

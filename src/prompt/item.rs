@@ -14,7 +14,7 @@ use std::ops::Range;
 pub struct Item {
     pub item_id: String,
     pub concept: String,
-    /// `crossed`, `control`, `frame`, `content`, `endogenous`; `binding`, `placement_self`, `placement_other`; `stem_self`, `stem_other`; `persona_axis`; `neutral`.
+    /// `crossed`, `control`, `frame`, `content`, `endogenous`; `binding`, `placement_self`, `placement_other`; `stem_self`, `stem_other`; `object`, `hypothetical`; `persona_axis`; `neutral`.
     pub label_family: String,
     pub null_bank: bool,
     pub neutral: bool,

@@ -1,0 +1,160 @@
+//! Self-prediction: whether a checkpoint says what it would choose, and whether that tells its own choices from another checkpoint's
+//! (Binder et al. 2024, arXiv 2410.13787). `prediction.parquet`.
+//!
+//! A pair of words is chosen from, and asked about hypothetically, in both orders; margins are means over orders, so that a liking for
+//! the first place cancels. Agreement alone may be a liking that every checkpoint has; only pairs that two checkpoints choose
+//! differently tell which of them is predicted.
+
+use super::{Trace, columns};
+use crate::draws::Draws;
+use crate::estimate::Estimate;
+use crate::series::Series;
+use crate::table::{self, Key};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+pub const NAME: &str = "prediction";
+pub const TABLE: &str = "prediction.parquet";
+
+/// Fewer pairs that differ say nothing.
+const FEWEST: usize = 8;
+
+/// One row of `prediction.parquet` behind the keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub concept: String,
+    /// The other checkpoint; null for the agreement of a checkpoint with itself over all pairs.
+    pub to_checkpoint: Option<String>,
+    pub to_step: Option<i64>,
+    pub to_order: Option<i32>,
+    /// `ok`, or `too_few_differences` (fewer than eight pairs that the two choose differently).
+    pub status: String,
+    /// Share of the pairs for which the hypothetical is the choice; with another checkpoint, among pairs that the two choose differently.
+    pub accuracy: Option<f64>,
+    pub accuracy_lower: Option<f64>,
+    pub accuracy_upper: Option<f64>,
+    /// Accuracy about itself minus accuracy about the other, among these pairs: above 0 where it predicts itself.
+    pub advantage: Option<f64>,
+    pub advantage_lower: Option<f64>,
+    pub advantage_upper: Option<f64>,
+    pub n: i32,
+}
+
+/// Items of one pair of options.
+#[derive(Default)]
+struct Pair {
+    choice: Vec<usize>,
+    hypothetical: Vec<usize>,
+}
+
+/// Writes `prediction.parquet`. Predictions are compared, not dated.
+///
+/// # Errors
+/// The store cannot be read or the table cannot be written.
+pub fn run(series: &Series) -> Result<Vec<Trace>> {
+    let mut concepts: BTreeMap<&str, BTreeMap<&str, Pair>> = BTreeMap::new();
+    for (index, item) in series.items.iter().enumerate().filter(|(_, item)| item.is_plain()) {
+        if item.label_family == "object" || item.label_family == "hypothetical" {
+            let pair = concepts.entry(&item.concept).or_default().entry(&item.group_id).or_default();
+            if item.label_family == "object" { &mut pair.choice } else { &mut pair.hypothetical }.push(index);
+        }
+    }
+    let mut rows = Vec::new();
+    if !concepts.is_empty() {
+        let answers = (0..series.points.len()).map(|t| series.answers(t)).collect::<Result<Vec<_>>>()?;
+        for (concept, pairs) in &concepts {
+            let margin = |t: usize, items: &[usize]| -> Option<f64> {
+                let margins = items.iter().map(|&item| answers[t][item].map(|[first, second]| first - second));
+                Some(margins.sum::<Option<f64>>()? / items.len() as f64)
+            };
+            let pairs: Vec<&Pair> = pairs.values().filter(|pair| !pair.choice.is_empty() && !pair.hypothetical.is_empty()).collect();
+            let said: Vec<Vec<Option<Said>>> = (0..series.points.len())
+                .map(|t| {
+                    let of = |pair: &&Pair| {
+                        Some(Said { choice: margin(t, &pair.choice)? > 0.0, hypothetical: margin(t, &pair.hypothetical)? > 0.0 })
+                    };
+                    pairs.iter().map(of).collect()
+                })
+                .collect();
+            rows.extend(compare(series, concept, &said)?);
+        }
+    }
+    table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
+    Ok(Vec::new())
+}
+
+/// Whether the first option was chosen, and said to be what would be chosen.
+#[derive(Clone, Copy)]
+struct Said {
+    choice: bool,
+    hypothetical: bool,
+}
+
+fn compare(series: &Series, concept: &str, said: &[Vec<Option<Said>>]) -> Result<Vec<(Key, Row)>> {
+    let mut rows = Vec::new();
+    for (t, own) in said.iter().enumerate() {
+        let row = |to: Option<usize>, hits: &[f64]| -> Result<(Key, Row)> {
+            let enough = hits.len() >= FEWEST;
+            let found = if enough { share(hits, series, concept)? } else { None };
+            let doubled =
+                to.and(found).map(|e| Estimate { value: 2.0 * e.value - 1.0, lower: 2.0 * e.lower - 1.0, upper: 2.0 * e.upper - 1.0 });
+            let (accuracy, accuracy_lower, accuracy_upper) = columns(found);
+            let (advantage, advantage_lower, advantage_upper) = columns(doubled);
+            let to = to.map(|to| series.key(to));
+            let row = Row {
+                concept: concept.to_owned(),
+                to_checkpoint: to.as_ref().map(|to| to.checkpoint.clone()),
+                to_step: to.as_ref().and_then(|to| to.step),
+                to_order: to.as_ref().map(|to| to.order),
+                status: if enough { "ok" } else { "too_few_differences" }.to_owned(),
+                accuracy,
+                accuracy_lower,
+                accuracy_upper,
+                advantage,
+                advantage_lower,
+                advantage_upper,
+                n: hits.len() as i32,
+            };
+            Ok((series.key(t), row))
+        };
+        rows.push(row(None, &hits(own, None))?);
+        for (to, other) in said.iter().enumerate().filter(|(to, _)| *to != t) {
+            rows.push(row(Some(to), &hits(own, Some(other)))?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Per pair, 1 where the hypothetical is the choice; only where `other` chose otherwise, if there is one.
+fn hits(own: &[Option<Said>], other: Option<&Vec<Option<Said>>>) -> Vec<f64> {
+    let differs = |pair: usize, own: Said| other.is_none_or(|other| other[pair].is_some_and(|other| other.choice != own.choice));
+    own.iter()
+        .enumerate()
+        .filter_map(|(pair, said)| said.filter(|said| differs(pair, *said)))
+        .map(|said| f64::from(said.choice == said.hypothetical))
+        .collect()
+}
+
+/// Mean with its bootstrap interval over pairs.
+fn share(hits: &[f64], series: &Series, concept: &str) -> Result<Option<Estimate>> {
+    let n = hits.len() as f64;
+    let draws = Draws::with_counts(hits.len(), 1, series.bootstraps, series.seed, &format!("{concept}/prediction"))?;
+    let resample = |counts: &[f32]| hits.iter().zip(counts).map(|(hit, count)| hit * f64::from(*count)).sum::<f64>() / n;
+    let replicates: Vec<f64> = draws.multiplicities().chunks_exact(hits.len()).map(resample).collect();
+    Ok(Estimate::percentile(hits.iter().sum::<f64>() / n, &replicates))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pairs_that_two_checkpoints_choose_differently_tell_which_of_them_is_predicted() {
+        let said = |choice: bool, hypothetical: bool| Some(Said { choice, hypothetical });
+        let own = vec![said(true, true), said(true, false), said(false, false), None];
+        let other = vec![said(true, false), said(false, true), said(true, true), said(true, true)];
+        assert_eq!(hits(&own, None), [1.0, 0.0, 1.0]);
+        assert_eq!(hits(&own, Some(&other)), [0.0, 1.0]);
+    }
+}
