@@ -12,6 +12,7 @@ mod pairs;
 mod weights;
 mod adapters;
 mod merged;
+mod integrity;
 mod cli;
 mod hub_server;
 mod hub;
