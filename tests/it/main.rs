@@ -13,6 +13,7 @@ mod weights;
 mod adapters;
 mod merged;
 mod integrity;
+mod refusals;
 mod cli;
 mod hub_server;
 mod hub;
