@@ -67,7 +67,8 @@ fn adapters_on_the_hub_are_walked_over_one_download_of_their_base() {
     let never = |request: &Request| [".bin", ".pt", "README"].iter().any(|name| request.path.contains(name));
     assert!(!log.iter().any(never), "{log:?}");
     let count = |name: &str| weights(&log).iter().filter(|request| request.path.contains(name)).count();
-    assert_eq!((count("/model.safetensors"), count("adapter_model.safetensors")), (1, 5), "{log:?}");
+    // The factors are the same at every step of a repository, so their blob is downloaded once.
+    assert_eq!((count("/model.safetensors"), count("adapter_model.safetensors")), (1, 2), "{log:?}");
 
     let run = run_file(&home);
     let checkpoints = run["checkpoints"].as_array().unwrap();
