@@ -14,7 +14,7 @@ const RANK: usize = 2;
 const ALPHA: f64 = 3.0;
 const STEPS: [u64; 7] = [1, 2, 3, 4, 5, 6, 7];
 /// Two ways to round a merged weight to f32 differ by half a unit in its last place, 6e-8 of it. Four blocks, differences between
-/// activations and the statistics of these make more of that; it was found to be RELATIVE of the largest value of a column.
+/// activations and the statistics of these make more of that; allowed is this much of the largest value of a column.
 const RELATIVE: f64 = 1e-4;
 
 fn base() -> PathBuf {
