@@ -2,23 +2,22 @@
 //!
 //! It needs `run.json`, `items.parquet` and `readouts/`, made by a walk or by any other tool.
 
-use crate::draws::Draws;
 use crate::emergence::axis::{Axis, Mark, Positions};
 use crate::manifest::Evidence;
-use crate::probe::folds::numbered;
-use crate::probe::lexical::{self, Labelled, LexicalAudit};
+use crate::probe::lexical::LexicalAudit;
 use crate::prompt::item::Item;
 use crate::store::Readouts;
 use crate::table::{self, Key};
 use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 mod choices;
+mod families;
 
 pub use choices::Lens;
+pub use families::{Family, audit, families};
 
 /// `run.json`, as far as an analysis needs it.
 #[derive(Debug, Clone, Deserialize)]
@@ -75,16 +74,6 @@ pub struct Point {
     pub reference: bool,
 }
 
-/// Items of one concept and label family, by group; the unit that a measure works on.
-#[derive(Debug, Clone)]
-pub struct Family {
-    pub concept: String,
-    pub label_family: String,
-    pub null_bank: bool,
-    /// Group ids in order of first appearance, and the items of each.
-    pub groups: Vec<(String, Vec<usize>)>,
-}
-
 /// A series whose readouts are open.
 pub struct Series {
     pub folder: PathBuf,
@@ -107,6 +96,8 @@ pub struct Series {
     pub missing: Vec<(Point, String)>,
     /// Ids of those among `missing` that the integrity audit left out.
     pub excluded: Vec<String>,
+    /// Ids of those among `missing` that a walk did not come to yet. One that failed, or whose file is wrong, is not among them.
+    pub unfinished: Vec<String>,
     files: Vec<Readouts>,
     /// Row per item, `[checkpoint][readout][item]`.
     row: Vec<Vec<Vec<Option<u32>>>>,
@@ -143,6 +134,7 @@ impl Series {
             points: Vec::new(),
             missing: Vec::new(),
             excluded: Vec::new(),
+            unfinished: Vec::new(),
             files: Vec::new(),
             row: Vec::new(),
             scale: Vec::new(),
@@ -162,7 +154,12 @@ impl Series {
                     series.files.push(readouts);
                     series.row.push(row);
                 }
-                Err(error) => series.missing.push((point, format!("{error:#}"))),
+                Err(error) => {
+                    if series.is_unfinished(&point) {
+                        series.unfinished.push(point.id.clone());
+                    }
+                    series.missing.push((point, format!("{error:#}")));
+                }
             }
         }
         if series.points.is_empty() {
@@ -181,6 +178,11 @@ impl Series {
         ensure!(plain, "checkpoint id {:?} is not a plain file name", point.id);
         let path = self.folder.join("readouts").join(format!("{}.safetensors", point.id));
         let readouts = Readouts::open(&path)?;
+        ensure!(
+            self.is_of_these_items(&readouts),
+            "{}: its readouts are of other items than items.parquet lists; the walk is not finished, walk it again",
+            path.display()
+        );
         let mut rows = Vec::new();
         for readout in &self.readouts {
             readouts.check_finite(readout)?;
@@ -193,6 +195,23 @@ impl Series {
             rows.push(row);
         }
         Ok((readouts, rows))
+    }
+
+    /// Whether a file holds the items of this series, in this order. A walk that begins writes the list of items first, so until it is
+    /// done there are files of an earlier list. What another tool made may not say.
+    fn is_of_these_items(&self, readouts: &Readouts) -> bool {
+        let hashes = self.items.iter().flat_map(|item| item.hash.bytes());
+        readouts.bytes("item_hash").map_or(true, |found| found.iter().copied().eq(hashes))
+    }
+
+    /// Whether a checkpoint that could not be opened is one that a walk has still to come to.
+    fn is_unfinished(&self, point: &Point) -> bool {
+        let folder = self.folder.join("readouts");
+        let record = std::fs::read_to_string(folder.join(format!("{}.json", point.id))).unwrap_or_default();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap_or_default();
+        let has_failed = record.get("status").and_then(serde_json::Value::as_str) == Some("failed");
+        let path = folder.join(format!("{}.safetensors", point.id));
+        !has_failed && (!path.is_file() || Readouts::open(&path).is_ok_and(|readouts| !self.is_of_these_items(&readouts)))
     }
 
     /// Scale per readout and layer of one checkpoint. Where the store has no neutral items, all items stand in for them.
@@ -343,58 +362,4 @@ impl Timeline<'_> {
         let marked = self.points.iter().take_while(|point| point.reference).count();
         if marked > 0 { marked } else { (self.points.len() / 5).max(1) }
     }
-}
-
-/// The lexical audit of one family of items; nothing for families without two labelled groups.
-///
-/// # Errors
-/// Resamples cannot be drawn.
-pub fn audit(family: &Family, items: &[Item], bootstraps: usize, seed: u64) -> Result<Vec<LexicalAudit>> {
-    let mut set = Labelled {
-        concept: &family.concept,
-        label_family: &family.label_family,
-        texts: Vec::new(),
-        labels: Vec::new(),
-        groups: Vec::new(),
-    };
-    for (group, (_, members)) in family.groups.iter().enumerate() {
-        for item in members.iter().map(|&item| &items[item]) {
-            if let Some(y) = item.y {
-                set.texts.push(item.text.as_deref());
-                set.labels.push(y == 1);
-                set.groups.push(group);
-            }
-        }
-    }
-    set.groups = numbered(&set.groups);
-    let groups = set.groups.iter().max().map_or(0, |last| last + 1);
-    if groups < 2 {
-        return Ok(Vec::new());
-    }
-    let draws = Draws::with_counts(groups, 99, bootstraps, seed, &format!("{}/{}", family.concept, family.label_family))?;
-    Ok(lexical::audit(&set, &draws)?.into())
-}
-
-/// Items by concept and label family, in order of first appearance; those that are asked in contexts or other formats are no part
-/// of it.
-pub fn families(items: &[Item]) -> Vec<Family> {
-    let mut families: Vec<Family> = Vec::new();
-    let mut place: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for (index, item) in items.iter().enumerate().filter(|(_, item)| !item.neutral && item.is_plain()) {
-        let at = *place.entry((&item.concept, &item.label_family)).or_insert_with(|| {
-            families.push(Family {
-                concept: item.concept.clone(),
-                label_family: item.label_family.clone(),
-                null_bank: item.null_bank,
-                groups: Vec::new(),
-            });
-            families.len() - 1
-        });
-        let groups = &mut families[at].groups;
-        match groups.iter_mut().rev().find(|(id, _)| *id == item.group_id) {
-            Some((_, members)) => members.push(index),
-            None => groups.push((item.group_id.clone(), vec![index])),
-        }
-    }
-    families
 }

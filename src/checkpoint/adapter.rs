@@ -2,7 +2,8 @@
 //!
 //! Nothing is merged when it is opened. Every tensor of the adapter is matched with one of the base by name, and shapes, ranks
 //! and targets are checked against headers; whatever is left over is an error that names it. A change is computed when the
-//! tensor that it belongs to is read: `W + scale * B A` in f32, then cast.
+//! tensor that it belongs to is read: `W + scale * B A` in f32, then cast. Factors in half precision are cast up first, and W of a base in
+//! half precision too, so that there is one rounding, to what is computed in. PEFT does the same (`autocast_adapter_dtype`, `merge`).
 
 use super::adapter_config::{FILE, LoraConfig, REMEDY};
 use super::adapter_keys::{Factor, Key, parse};

@@ -358,15 +358,23 @@ fn explain_missing(folder: &Path) -> String {
     let mut names: Vec<String> =
         std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     names.sort();
+    // What trainers leave beside the weights is no reason.
+    names.retain(|name| !["training_args", "optimizer", "scheduler", "rng_state", "scaler"].iter().any(|other| name.starts_with(other)));
     let has = |suffix: &str| names.iter().find(|name| name.ends_with(suffix));
     if let Some(name) = has("adapter_model.safetensors") {
         return format!("found {name}, an adapter: give it as `adapter` beside the `base` that it was trained on");
     }
-    if let Some(name) = has(".distcp").or_else(|| names.iter().find(|name| name.contains("zero_pp_rank"))) {
+    let shards = ["zero_pp_rank", "pytorch_model_fsdp", "global_step"];
+    if let Some(name) = has(".distcp").or_else(|| names.iter().find(|name| shards.iter().any(|shard| name.contains(shard)))) {
         return format!("found {name}, a training shard: consolidate it and save the model with save_pretrained(safe_serialization=True)");
     }
     if let Some(name) = has(".bin").or_else(|| has(".pt")).or_else(|| has(".pth")) {
         return format!("found {name}, a pickle, which is never loaded: convert it with save_pretrained(safe_serialization=True)");
+    }
+    if let Some(name) = has(".gguf") {
+        return format!(
+            "found {name}, quantised or in another layout: load it with from_pretrained(gguf_file={name:?}) and save it with save_pretrained"
+        );
     }
     "no model.safetensors and no model.safetensors.index.json; expected the weights in Hugging Face layout".to_owned()
 }

@@ -89,7 +89,7 @@ pub struct Comparison {
 /// `<A>-vs-<B>` beside the first run). The runs' own folders are only read.
 ///
 /// # Errors
-/// A store cannot be read, the runs differ in items, tokens or axis (the first differences are named), one arm has one run and
+/// A store cannot be read, a walk is not finished (its open checkpoints are named), the runs differ in items, tokens or axis (the first differences are named), one arm has one run and
 /// the other several, or the table cannot be written.
 pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Comparison> {
     ensure!(!a.is_empty() && !b.is_empty(), "a comparison needs a run on each side");
@@ -101,6 +101,7 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
         b.len()
     );
     let mut stores = a.iter().chain(b).map(|folder| Series::open(folder)).collect::<Result<Vec<_>>>()?;
+    stores.iter().try_for_each(same::require_finished)?;
     for store in &stores[1..] {
         same::require_comparable(&stores[0], store)?;
     }

@@ -1,4 +1,4 @@
-//! Whether two runs can be compared: the same items in the same order, the same tokens, the same axis, and perhaps the same base.
+//! Whether two runs can be compared: walked to the end, the same items in the same order, the same tokens, the same axis, and perhaps the same base.
 
 use crate::emergence::axis::Axis;
 use crate::prompt::item::Item;
@@ -6,8 +6,28 @@ use crate::series::Series;
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 
-/// Differing items that an error names.
+/// Differing items, or open checkpoints, that an error names.
 const NAMED: usize = 3;
+
+/// Refuses a run whose walk is not finished: dates of a part of a series are dates of another series. Checkpoints that failed, or that
+/// the integrity audit left out, do not count as open.
+///
+/// # Errors
+/// Names the run and the open checkpoints, and says what to do.
+pub fn require_finished(run: &Series) -> Result<()> {
+    let (open, all) = (&run.unfinished, run.points.len() + run.missing.len());
+    if !open.is_empty() {
+        bail!(
+            "{}: the walk is unfinished, {} of {all} checkpoints have no readouts of its items yet ({}{}); finish it with `selftrace run`, then \
+             compare",
+            run.folder.display(),
+            open.len(),
+            open[..open.len().min(NAMED)].join(", "),
+            if open.len() > NAMED { ", ..." } else { "" },
+        );
+    }
+    Ok(())
+}
 
 /// Refuses two runs whose figures would not be about the same thing.
 ///

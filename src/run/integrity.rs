@@ -5,7 +5,7 @@ use crate::audit::{self, Facts, Finding, Subject};
 use crate::manifest::CheckpointSpec;
 use crate::model::Checkpoint;
 use crate::table::{self, Key, write_atomically};
-use anyhow::Result;
+use anyhow::{Error, Result};
 use std::path::{Path, PathBuf};
 
 impl Job {
@@ -24,17 +24,16 @@ impl Job {
         spec.adapter.iter().chain([&spec.source]).map(|source| source.folder()).collect()
     }
 
-    /// Facts of an entry: those of its walk, or else what its headers and small files say; with `weights`, everything.
-    fn facts(&self, spec: &CheckpointSpec, weights: bool) -> Result<Facts> {
+    /// Facts of an entry: those of its walk, or else what its headers and small files say; with `weights`, everything, or why they
+    /// cannot be read.
+    fn facts(&self, spec: &CheckpointSpec, weights: bool) -> Result<(Facts, Option<Error>)> {
         let known = std::fs::read(self.facts_path(&spec.id)).ok().and_then(|text| serde_json::from_slice::<Facts>(&text).ok());
         if let Some(facts) = known.filter(|_| self.is_complete(spec)) {
-            return Ok(facts);
+            return Ok((facts, None));
         }
         let checkpoint = self.open(spec)?;
-        if weights {
-            checkpoint.weights.read_all()?;
-        }
-        Facts::new(&checkpoint, &self.folders(spec)?, weights)
+        let unread = if weights { checkpoint.weights.read_all().err() } else { None };
+        Ok((Facts::new(&checkpoint, &self.folders(spec)?, weights && unread.is_none())?, unread))
     }
 
     /// Audits the checkpoints of the manifest. `weights` reads and hashes those that were not walked yet.
@@ -45,7 +44,7 @@ impl Job {
             .map(|spec| {
                 let failed = self.record(&spec.id).and_then(|record| record.error);
                 let (facts, error) = match self.facts(spec, weights) {
-                    Ok(facts) => (facts, failed),
+                    Ok((facts, unread)) => (facts, failed.or_else(|| unread.map(|error| format!("{error:#}")))),
                     Err(error) => (Facts::default(), failed.or_else(|| Some(format!("{error:#}")))),
                 };
                 Subject { id: spec.id.clone(), step: spec.step, facts, error }

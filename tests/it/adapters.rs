@@ -4,6 +4,7 @@ use crate::parity::assert_agrees;
 use selftrace::model::Checkpoint;
 use selftrace::store::Readouts;
 use std::path::{Path, PathBuf};
+use tch::Kind;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -36,6 +37,45 @@ fn activations_agree_with_peft_at_every_layer() {
         (worst_hidden, worst_score) = (worst_hidden.max(hidden), worst_score.max(score));
     }
     println!("worst of all: {worst_hidden:.1e} relative, log-probability {worst_score:.1e}");
+}
+
+/// PEFT casts factors in half precision up to f32, multiplies, scales and adds in f32 and rounds once, to what the base is kept in. So does
+/// this; the products may be added up in another order.
+#[test]
+fn merged_weights_are_those_of_peft_in_f32_and_in_half_precision() {
+    let text = std::fs::read_to_string(fixtures().join("adapters/fixtures.json")).unwrap();
+    let index: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let mut seen = 0;
+    for (name, about) in index.iter().filter(|(_, about)| about.get("merged").is_some()) {
+        let (base, adapter) = fixture(name);
+        let (checkpoint, reference) = (open(&base, &adapter), Readouts::open(&adapter.join("reference.safetensors")).unwrap());
+        let weight = format!("{}.weight", about["merged"].as_str().unwrap());
+        for (kind, stored, unit) in [(Kind::Float, "merged_f32", 2f32.powi(-23)), (Kind::BFloat16, "merged_bf16", 2f32.powi(-7))] {
+            let theirs = reference.values(stored).unwrap();
+            let shape: Vec<i64> = reference.shape(stored).unwrap().iter().map(|&n| n as i64).collect();
+            let ours =
+                Vec::<f32>::try_from(checkpoint.weights.get(&weight, &shape, kind).unwrap().to_kind(Kind::Float).flatten(0, -1)).unwrap();
+            let differ = ours.iter().zip(&theirs).filter(|(a, b)| a != b).count();
+            let largest = theirs.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let is_close = |(a, b): (&f32, &f32)| (a - b).abs() <= if kind == Kind::Float { 4.0 * unit * largest } else { unit * b.abs() };
+            assert!(ours.iter().zip(&theirs).all(is_close), "{name}: {weight} in {kind:?}");
+            // In half precision another order shows only where the sum lies between two numbers.
+            assert!(kind == Kind::Float || differ * 100 <= ours.len(), "{name}: {differ} of {} numbers differ", ours.len());
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+}
+
+/// PEFT corrects `fan_in_fan_out` by the module's class, with a warning.
+#[test]
+fn transposed_modules_are_known_by_their_class() {
+    let (base, right) = fixture("gpt2_conv1d");
+    let (_, wrong) = edited("gpt2_conv1d", |config| config["fan_in_fan_out"] = false.into());
+    assert_eq!(open(&base, wrong.path()).fingerprint(), open(&base, &right).fingerprint());
+    let (base, right) = fixture("plain");
+    let (_, wrong) = edited("plain", |config| config["fan_in_fan_out"] = true.into());
+    assert_eq!(open(&base, wrong.path()).fingerprint(), open(&base, &right).fingerprint());
 }
 
 #[test]
@@ -146,7 +186,7 @@ fn an_adapter_of_another_model_is_refused() {
 }
 
 /// Rank-1 adapters of the last block's `down_proj` over the organism, one per step, stronger with every step.
-fn organism_adapters(base: &Path, folder: &Path, steps: &[(u64, f64)]) {
+pub fn organism_adapters(base: &Path, folder: &Path, steps: &[(u64, f64)]) {
     use safetensors::tensor::{Dtype, TensorView};
     let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(base.join("config.json")).unwrap()).unwrap();
     let size = |key: &str| json[key].as_u64().unwrap() as usize;

@@ -172,3 +172,49 @@ fn other_items_are_refused_by_name() {
     let error = compare(&[a], &[c], Some(folder.path())).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("the order differs from row 40"), "{error}");
 }
+
+/// A file of the store, with the hashes of the items that it is of.
+fn write_file(path: &Path, hashes: &[String]) {
+    let values = vec![0u8; hashes.len() * D * 4];
+    let rows: Vec<u8> = (0..hashes.len() as i64).flat_map(i64::to_le_bytes).collect();
+    let hash = hashes.concat();
+    let tensors = HashMap::from([
+        ("last_prompt", TensorView::new(Dtype::F32, vec![1, hashes.len(), D], &values).unwrap()),
+        ("rows.last_prompt", TensorView::new(Dtype::I64, vec![hashes.len()], &rows).unwrap()),
+        ("item_hash", TensorView::new(Dtype::U8, vec![hash.len()], hash.as_bytes()).unwrap()),
+    ]);
+    safetensors::serialize_to_file(tensors, None, path).unwrap();
+}
+
+#[test]
+fn an_unfinished_walk_is_named_with_its_open_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let items = items();
+    let done = write_run(folder.path(), "done", 5, 3.0, 2, &items);
+    let half = write_run(folder.path(), "half", 5, 3.0, 3, &items);
+    let refusal = |runs: [&Path; 2]| {
+        let [a, b] = runs.map(Path::to_owned);
+        compare(&[a], &[b], Some(folder.path())).map(|_| ()).unwrap_err().to_string()
+    };
+    let open = half.join("readouts/c8.safetensors");
+    std::fs::remove_file(&open).unwrap();
+    for runs in [[&*done, &*half], [&*half, &*done]] {
+        let error = refusal(runs);
+        let names = error.starts_with(half.to_str().unwrap()) && error.contains("unfinished, 1 of 10") && error.contains("(c8)");
+        assert!(names && error.contains("`selftrace run`"), "{error}");
+    }
+    // Items were added and the walk has not come to this checkpoint again: its file has fewer rows, and perhaps other items in them.
+    let hashes: Vec<String> = items.iter().map(|item| item.hash.clone()).collect();
+    write_file(&open, &hashes[..hashes.len() - 4]);
+    assert!(refusal([&done, &half]).contains("(c8)"));
+    let mut moved = hashes.clone();
+    moved.swap(20, 21);
+    write_file(&open, &moved);
+    assert!(refusal([&done, &half]).contains("(c8)"));
+    write_file(&open, &hashes);
+    assert!(compare(std::slice::from_ref(&done), std::slice::from_ref(&half), Some(folder.path())).is_ok());
+    // One that failed is not open: the rest of the run is complete.
+    std::fs::remove_file(&open).unwrap();
+    std::fs::write(half.join("readouts/c8.json"), "{\"status\": \"failed\", \"error\": \"truncated\"}").unwrap();
+    assert!(compare(&[done], &[half], Some(folder.path())).is_ok());
+}
