@@ -5,7 +5,7 @@ use crate::emergence::confirm::{change_point, confirmation, rise_p_values};
 use crate::emergence::onset::Onset;
 use crate::emergence::shape::FEWEST;
 use crate::evidence;
-use crate::measure::{MEASURES, Trace, columns};
+use crate::measure::{MEASURES, Trace, causal, columns};
 use crate::probe::lexical::LexicalAudit;
 use crate::series::Series;
 use crate::table::{self, finite};
@@ -31,6 +31,7 @@ const TABLES: &[&str] = &[
     "persona.parquet",
     "persistence.parquet",
     "residual.parquet",
+    "causal.parquet",
     "onset.parquet",
     "evidence.parquet",
 ];
@@ -133,7 +134,7 @@ pub fn measure(series: &Series) -> Result<Vec<Trace>> {
 
 /// Digest of everything that the tables are computed from.
 fn key(series: &Series) -> String {
-    let text = format!("analysis-2 {} {}", env!("CARGO_PKG_VERSION"), series.digest());
+    let text = format!("analysis-3 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 

@@ -13,6 +13,7 @@ pub mod behaviour;
 pub mod persona;
 pub mod persistence;
 pub mod residual;
+pub mod causal;
 
 use crate::emergence::curve::Curve;
 use crate::estimate::Estimate;
@@ -39,6 +40,7 @@ pub const MEASURES: &[Measure] = &[
     Measure { name: persona::NAME, run: persona::run },
     Measure { name: persistence::NAME, run: persistence::run },
     Measure { name: residual::NAME, run: residual::run },
+    Measure { name: causal::NAME, run: causal::run },
 ];
 
 /// One concept along the series, by one measure at one layer.

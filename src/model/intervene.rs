@@ -80,7 +80,7 @@ pub struct SweepCost {
 #[derive(Clone, Copy)]
 pub struct Sweep<'a> {
     pub checkpoint: &'a Checkpoint,
-    pub forests: &'a [Forest],
+    pub forests: &'a [&'a Forest],
     pub compute: Compute,
     /// Layer at which every condition ends.
     pub last: usize,
