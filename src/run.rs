@@ -163,7 +163,8 @@ impl Job {
             check_interrupt()?;
             let spec = rest[position];
             let label = format!("[{}/{}] {}", open[position] + 1, specs.len(), spec.id);
-            match fetched.and_then(|()| self.walk_one(spec, &label, &mut common)) {
+            let walked = fetched.and_then(|()| self.walk_one(spec, &label, &mut common));
+            match walked.and_then(|record| self.intervene(spec, record, &label)) {
                 Ok(record) => {
                     tracing::info!(
                         "{label}: {} nodes for {} tokens in {:.1} s",
@@ -229,9 +230,8 @@ impl Job {
             Ok(check_interrupt()?)
         });
         bar.finish_and_clear();
-        let intervened = if cost.is_ok() { self.intervene(&spec.id, &checkpoint, compute, label) } else { Ok(()) };
         tch::set_num_threads(available);
-        let (cost, ()) = (cost?, intervened?);
+        let cost = cost?;
         self.write_facts(spec, &checkpoint)?;
         Ok(Record {
             source: bases::source(spec),

@@ -106,13 +106,14 @@ impl Request<'_> {
         }
     }
 
-    /// Sweeps one checkpoint, whose `readouts` are there, and writes its sheet. `tick` is called after every block and may stop it.
+    /// Sweeps one checkpoint, whose `readouts` are there and whose fingerprint is known, and writes its sheet. `tick` is called after every block and may stop it.
     ///
     /// # Errors
     /// Whatever is wrong with the checkpoint or its readouts, by name; the file cannot be written; or the error of `tick`.
     pub fn run(
         &self,
         checkpoint: &Checkpoint,
+        fingerprint: &str,
         readouts: &Readouts,
         path: &Path,
         tick: &mut dyn FnMut() -> Result<()>,
@@ -178,7 +179,7 @@ impl Request<'_> {
         score(&mut waiting, &mut results)?;
         let results = results.into_iter().collect::<Option<Vec<_>>>().context("every condition ends at the last layer")?;
         let unchanged = boards[0].score(checkpoint, self.compute, &rows[0], &rows[..1])?;
-        self.write(path, checkpoint, &boards, &directions, axis, (&places, &results), &unchanged[0].0)?;
+        self.write(path, (fingerprint, d_model), &boards, &directions, axis, (&places, &results), &unchanged[0].0)?;
         Ok(cost)
     }
 
@@ -227,7 +228,7 @@ impl Request<'_> {
     fn write(
         &self,
         path: &Path,
-        checkpoint: &Checkpoint,
+        (fingerprint, d_model): (&str, usize),
         boards: &[Board],
         directions: &[Directions],
         axis: bool,
@@ -277,10 +278,10 @@ impl Request<'_> {
             if number > 0 {
                 let of = |at: &Directions| concept.map_or_else(|| at.axis.clone().unwrap_or_default(), |k| at.concepts[k].clone());
                 let rows = &mut directions.iter().flat_map(of);
-                tensors.push((format!("{name}.direction"), Dtype::F32, vec![layers, checkpoint.config.d_model as usize], floats(rows)));
+                tensors.push((format!("{name}.direction"), Dtype::F32, vec![layers, d_model], floats(rows)));
             }
         }
-        let mut metadata = store::metadata(self.layers, &checkpoint.fingerprint());
+        let mut metadata = store::metadata(self.layers, fingerprint);
         metadata.insert("request".to_owned(), self.hash().into());
         metadata.insert("causal".to_owned(), serde_json::to_string(&header)?.into());
         let layout = tensors.iter().map(|(name, dtype, shape, _)| (name.clone(), *dtype, shape.clone())).collect();

@@ -120,3 +120,43 @@ fn read_set(field: &Field, folder: &Path) -> Result<ChoiceSet> {
     }
     Ok(ChoiceSet::File(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Manifest;
+    use super::*;
+
+    fn loaded(table: &str) -> Manifest {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("base")).unwrap();
+        std::fs::write(folder.path().join("mine.toml"), "").unwrap();
+        let text = format!("{table}\n[[checkpoint]]\nid = \"base\"\nsource = \"base\"\nstage = \"base\"\n");
+        std::fs::write(folder.path().join("checkpoints.toml"), text).unwrap();
+        Manifest::load(&folder.path().join("checkpoints.toml")).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_intervened_on_unless_the_table_is_there_and_on() {
+        assert!(loaded("").causal.is_none() && loaded("[causal]\nenabled = false").causal.is_none());
+        let causal = loaded("[causal]\nsets = [\"builtin\", \"mine.toml\"]").causal.unwrap();
+        assert_eq!(causal.signed_strengths(), [-0.1, -0.05, -0.02, 0.02, 0.05, 0.1]);
+        assert_eq!((causal.directions, causal.groups, causal.sets.len()), (32, None, 2));
+        // The same manifest hashes the same with and without a table that is off, and whatever the memory.
+        let text = |table: &str| serde_json::to_string(&loaded(table).causal).unwrap();
+        assert_eq!(text("[causal]\nmemory_mb = 7"), text("[causal]"));
+        assert_ne!(text("[causal]\nstrengths = [0.3]"), text("[causal]"));
+    }
+
+    #[test]
+    fn layers_are_those_that_are_kept() {
+        let all: Vec<usize> = (0..=12).collect();
+        let default = loaded("[causal]").causal.unwrap();
+        assert_eq!(default.layers(&all, 12).unwrap(), [4, 6, 8]);
+        assert_eq!(default.layers(&[0, 3, 9, 12], 12).unwrap(), [3, 9], "the nearest that are kept, not the ends");
+        assert_eq!(default.layers(&[0, 1], 1).unwrap(), [0, 1], "a model of one block has ends only");
+        let some = loaded("[causal]\nlayers = [8, 2]").causal.unwrap();
+        assert_eq!(some.layers(&all, 12).unwrap(), [2, 8]);
+        let refused = some.layers(&[0, 8], 12).unwrap_err().to_string();
+        assert!(refused.ends_with("[causal] layers: found 2, expected layers that [model] layers keeps: 0, 8"), "{refused}");
+    }
+}

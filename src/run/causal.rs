@@ -1,14 +1,15 @@
 //! Interventions of a run: a sheet beside the readouts of every checkpoint, where the manifest has `[causal]`.
 
-use super::Job;
+use super::{Job, Record};
 use crate::causal::{Cost, Request};
 use crate::console::{bar, check_interrupt};
-use crate::manifest::Readout;
-use crate::model::Checkpoint;
+use crate::manifest::{CheckpointSpec, Readout};
+use crate::model::device;
 use crate::model::stream::Compute;
 use crate::store::Readouts;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
+use std::time::Instant;
 use tch::Kind;
 
 impl Job {
@@ -39,28 +40,41 @@ impl Job {
         then(&request).map(Some)
     }
 
-    /// Intervenes on a checkpoint whose readouts have been written, unless its sheet is there.
-    pub(super) fn intervene(&self, id: &str, checkpoint: &Checkpoint, compute: Compute, label: &str) -> Result<()> {
-        let n_layers = checkpoint.config.n_layers;
+    /// Intervenes on a checkpoint whose readouts have been written, unless its sheet is there. The record of the walk is written first, so
+    /// that a sweep that is interrupted does not cost the readouts.
+    ///
+    /// # Errors
+    /// As [`Request::run`], or the manifest asks for layers that are not there.
+    pub(super) fn intervene(&self, spec: &CheckpointSpec, record: Record, label: &str) -> Result<Record> {
+        if self.causal.is_none() {
+            return Ok(record);
+        }
+        self.write_record(spec, &record)?;
+        let checkpoint = self.open(spec)?;
+        let compute = device::compute(self.device, self.manifest.model.dtype, checkpoint.weights.kind());
+        let fingerprint = record.fingerprint.as_deref().unwrap_or_default();
+        let (n_layers, available) = (checkpoint.config.n_layers, tch::get_num_threads());
         self.with_causal(n_layers, compute, |request| {
-            if self.has_sheet(id, &request.hash(), &checkpoint.fingerprint()) {
+            if self.has_sheet(&spec.id, &request.hash(), fingerprint) {
                 return Ok(());
             }
             let expected = request.cost(n_layers, self.manifest.personas.is_some());
-            tracing::info!("{label}: {} interventions, {} nodes through a block each", expected.conditions, expected.node_blocks);
-            let readouts = Readouts::open(&self.readout_path(id))?;
+            tracing::info!("{label}: {} interventions, {} nodes through a block", expected.conditions, expected.node_blocks);
+            let readouts = Readouts::open(&self.readout_path(&spec.id))?;
             let bar = bar(expected.ticks, label);
-            let start = std::time::Instant::now();
-            let cost = request.run(checkpoint, &readouts, &self.causal_path(id), &mut || {
+            let start = Instant::now();
+            tch::set_num_threads(device::threads(checkpoint.config.d_model, available));
+            let cost = request.run(&checkpoint, fingerprint, &readouts, &self.causal_path(&spec.id), &mut || {
                 bar.inc(1);
                 Ok(check_interrupt()?)
             });
+            tch::set_num_threads(available);
             bar.finish_and_clear();
             let cost = cost.context("interventions")?;
             tracing::info!("{label}: interventions took {:.1} s in {} passes", start.elapsed().as_secs_f64(), cost.passes);
             Ok(())
         })?;
-        Ok(())
+        Ok(record)
     }
 
     fn has_sheet(&self, id: &str, request: &str, fingerprint: &str) -> bool {

@@ -200,7 +200,7 @@ fn a_sheet_is_resumed_by_content_and_depends_on_no_budget() {
     for setting in 0..old.header.settings() {
         for along in [Along::Random(3), Along::Concept(0)] {
             let (old, new) = (old.margins(along, 1, setting), new.margins(along, 1, setting));
-            assert!(old.iter().zip(new).all(|(old, new)| (old - new).abs() < 1e-5));
+            assert!(old.iter().zip(new).all(|(old, new)| (old - new).abs() < 1e-4));
         }
     }
     // Without the table nothing of it is read: the sheets were made for other items.
@@ -210,7 +210,7 @@ fn a_sheet_is_resumed_by_content_and_depends_on_no_budget() {
     let series = Series::open(&folder.path().join("reports/test")).unwrap();
     analyze(&series).unwrap();
     let rows: Vec<Causal> = table::read(&series.folder.join("causal.parquet")).unwrap();
-    assert!(rows.iter().all(|row| row.status == "not_run" && row.z.is_none()), "{rows:?}");
+    assert!(rows.is_empty(), "{rows:?}");
 }
 
 #[test]
