@@ -1,7 +1,8 @@
 //! Directions of interventions at one layer, from a checkpoint's own readouts: the concept's, random ones and the assistant axis.
 //!
-//! All have unit length, so that strengths compare. Random directions have the covariance of the neutral pool: `sum_i g_i (x_i - mean)` with standard normal `g_i` is a draw from it, whatever the number of
-//! dimensions. The `g_i` depend on the seed and the layer alone, so random directions are paired along a series.
+//! All have unit length, so that strengths compare. Random directions have the covariance of the neutral pool: `sum_i g_i (x_i - mean)`
+//! with standard normal `g_i` is a draw from it, whatever the number of dimensions. The `g_i` depend on the seed and the layer's
+//! place in the store alone, so random directions are paired along a series.
 
 use crate::draws::{generator, normal};
 use crate::prompt::item::Item;
@@ -82,9 +83,9 @@ impl Source<'_> {
         let crossed = |item: &Item| item.concept == concept && item.label_family == "crossed" && item.is_plain() && item.y.is_some();
         let found = self.of(crossed, rows, |item| (item.group_id.as_str(), item.y));
         let mut order: Vec<&str> = Vec::new();
-        for (_, (group, _)) in &found {
-            if order.last() != Some(group) {
-                order.push(*group);
+        for &(_, (group, _)) in &found {
+            if order.last() != Some(&group) {
+                order.push(group);
             }
         }
         let half: BTreeSet<&str> = order.into_iter().step_by(2).collect();

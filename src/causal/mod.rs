@@ -1,9 +1,10 @@
 //! Causation: what happens to self-descriptions and to choices when a direction is added to the residual, or taken out of it.
 //!
-//! Method section 5: margins under `h + alpha s w` (w a unit direction, s the mean length of the residual, one layer, all positions) and under `h - (h.w) w`, along the concept's direction, random ones of the
-//! same covariance and the assistant axis. One clean stream leaves the residual of every layer of interventions; all conditions go on
-//! from there ([`crate::model::intervene`]). Random directions and the axis are asked everything, a concept's direction its own items and the facts: a sweep
-//! costs its nodes above the layer times its conditions, which [`Request::cost`] says beforehand.
+//! Method section 5: margins under `h + alpha s w` (w a unit direction, s the mean length of the residual, one layer, all positions)
+//! and under `h - (h.w) w`, along the concept's direction, random ones of the neutral pool's covariance and the assistant axis. One clean
+//! stream leaves the residual of every layer of interventions; all conditions go on from there ([`crate::model::intervene`]). Random
+//! directions and the axis are asked everything, a concept's direction its own items and the facts: a sweep costs its nodes above the
+//! layer times its conditions, which [`Request::cost`] says beforehand.
 
 pub mod board;
 pub mod direction;

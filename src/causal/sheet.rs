@@ -1,10 +1,11 @@
 //! What a checkpoint answered under every condition: `causal/<checkpoint>.safetensors`, a file of the store.
 //!
-//! Settings of a direction are its strengths with both signs, ascending, then the ablation. Tensors, all f32 unless it is said: `items` (i64, rows of
-//! `items.parquet`) and `item_hash` (u8, their hashes as text), `clean.margin` `[item]` in nats, `scale` `[layer]`; along random directions `random.margin`
-//! `[layer, direction, setting, item]` and `random.kl` `[layer, direction, setting]`; along the axis, where there is one, the same under `axis.` without `direction`, and
-//! `axis.direction` `[layer, d_model]`; along a concept's direction the same under `concept.<name>.`, where items are only those at
-//! the positions `concept.<name>.items` (i64) of `items`.
+//! Settings of a direction are its strengths with both signs, ascending, then the ablation. Tensors are f32 unless it is said:
+//! `items` (i64, rows of `items.parquet`) and `item_hash` (u8, their hashes as text), `clean.margin` `[item]` in nats, `scale`
+//! `[layer]`; along random directions `random.margin` `[layer, direction, setting, item]` and `random.kl` `[layer, direction, setting]`;
+//! along the axis, where there is one, the same under `axis.` without `direction`, and `axis.direction` `[layer, d_model]`; along a
+//! concept's direction the same under `concept.<name>.`, where items are only those at the positions `concept.<name>.items` (i64)
+//! of `items`.
 
 use crate::prompt::item::Item;
 use crate::store::Readouts;

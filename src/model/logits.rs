@@ -47,8 +47,8 @@ pub fn log_probabilities(checkpoint: &Checkpoint, compute: Compute, resid: &Tens
     Ok(Vec::<f64>::try_from(chosen.f_sub(&total)?.f_to_kind(Kind::Double)?.f_to_device(tch::Device::Cpu)?)?)
 }
 
-/// Kullback-Leibler divergence of the next-token distribution at each row of `changed` from that at the same row of `clean`, in nats: `[row]`, f64.
-/// Both are `[row, d_model]`, outputs of the last block. Exactly 0 where the rows are equal.
+/// Kullback-Leibler divergence of the next-token distribution at each row of `changed` from that at the same row of `clean`, in nats:
+/// `[row]`, f64. Both are `[row, d_model]`, outputs of the last block. Exactly 0 where the rows are equal.
 ///
 /// # Errors
 /// As [`log_probabilities`].

@@ -1,8 +1,8 @@
 //! Object-level choices and facts, asked while the model is intervened on.
 //!
-//! A choice is between two ways to go on, of which the first is what a concept would lean to, in a text that says nothing about who
-//! is asked: it is behaviour, not a report about oneself. Every pair is asked in both orders. Facts are questions with a right and a wrong answer:
-//! what they lose under an intervention is a side effect. Both are data, one TOML file per set.
+//! A choice is between two ways to go on, of which the first is what a concept would lean to, in a text that says nothing about who is
+//! asked: it is behaviour, not a report about oneself. Every pair is asked in both orders. Facts are questions with a right and a wrong
+//! answer: what they lose under an intervention is a side effect. Both are data, one TOML file per set.
 
 use super::concept::Concept;
 use super::design::{Profile, Spec};

@@ -166,7 +166,8 @@ pub fn size(effect: &Sampled) -> Sampled {
     Sampled { value: sign * effect.value, replicates: effect.replicates.iter().map(|x| sign * x).collect() }
 }
 
-/// The part of a direction's effect that its component along the axis gives: cosine times slope along the axis, over the direction's own slope.
+/// The part of a direction's effect that its component along the axis gives: cosine times slope along the axis, over the direction's own
+/// slope.
 /// `None` where the direction has no effect to share, that is where its interval contains 0.
 pub fn share(slope: &Sampled, axis: &Sampled, cosine: f64) -> Option<Sampled> {
     let interval = slope.estimate()?;

@@ -1,5 +1,6 @@
-//! Causation along the series: what adding a concept's direction does to self-descriptions (`report`) and to object-level choices (`behaviour`), beside random
-//! directions and the assistant axis, and what taking it out does. The curve that is dated is z, in units of the random directions.
+//! Causation along the series: what adding a concept's direction does to self-descriptions (`report`) and to object-level choices
+//! (`behaviour`), beside random directions and the assistant axis, and what taking it out does. The curve that is dated is z, in units
+//! of the random directions.
 
 mod effect;
 
@@ -94,7 +95,8 @@ pub fn digest(series: &Series) -> String {
     paths.iter().map(|path| identity(path)).collect::<Vec<_>>().join(" ")
 }
 
-/// Writes `causal.parquet`, empty where there are no sheets. A checkpoint without one, beside others that have one, has rows without numbers.
+/// Writes `causal.parquet`, empty where there are no sheets. A checkpoint without one, beside others that have one, has rows without
+/// numbers.
 ///
 /// # Errors
 /// A sheet is wrong, or the table cannot be written.
