@@ -107,7 +107,8 @@ impl Request<'_> {
         }
     }
 
-    /// Sweeps one checkpoint, whose `readouts` are there and whose fingerprint is known, and writes its sheet. `tick` is called after every block and may stop it.
+    /// Sweeps one checkpoint, whose `readouts` are there and whose fingerprint is known, and writes its sheet. `tick` is called
+    /// after every block and may stop it.
     ///
     /// # Errors
     /// Whatever is wrong with the checkpoint or its readouts, by name; the file cannot be written; or the error of `tick`.
