@@ -124,7 +124,6 @@ fn read_set(field: &Field, folder: &Path) -> Result<ChoiceSet> {
 #[cfg(test)]
 mod tests {
     use super::super::Manifest;
-    use super::*;
 
     fn loaded(table: &str) -> Manifest {
         let folder = tempfile::tempdir().unwrap();
