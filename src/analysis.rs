@@ -6,7 +6,7 @@ use crate::emergence::onset::Onset;
 use crate::emergence::shape::FEWEST;
 use crate::evidence;
 use crate::leadlag;
-use crate::measure::{MEASURES, Trace, columns};
+use crate::measure::{MEASURES, Trace, causal, columns};
 use crate::probe::lexical::LexicalAudit;
 use crate::series::Series;
 use crate::table::{self, finite};
@@ -35,6 +35,7 @@ const TABLES: &[&str] = &[
     "persona.parquet",
     "persistence.parquet",
     "residual.parquet",
+    "causal.parquet",
     "onset.parquet",
     "leadlag.parquet",
     "evidence.parquet",
@@ -138,7 +139,7 @@ pub fn measure(series: &Series) -> Result<Vec<Trace>> {
 
 /// Digest of everything that the tables are computed from.
 fn key(series: &Series) -> String {
-    let text = format!("analysis-3 {} {}", env!("CARGO_PKG_VERSION"), series.digest());
+    let text = format!("analysis-3 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 

@@ -2,10 +2,11 @@
 //! (method section 5).
 //!
 //! A part supports or opposes only where its whole interval is on one side of the threshold. Parts are never added up: what a
-//! hypothesis is worth is for the reader of its rows, and rows that point both ways are a finding. Parts that nothing computes yet
-//! say so.
+//! hypothesis is worth is for the reader of its rows, and rows that point both ways are a finding. Parts that were not computed say
+//! so: effects are there only with `[causal]`.
 
 use crate::manifest::Evidence;
+use crate::measure::causal::{self, Causal};
 use crate::measure::contrast;
 use crate::measure::persistence::{self, Persistence};
 use crate::measure::residual::{self, DATED, Residual};
@@ -28,7 +29,7 @@ pub struct Row {
     pub null_bank: bool,
     /// Part of the signature.
     pub measure: String,
-    /// The contrast's primary layer.
+    /// The contrast's primary layer; of effects, the layer of interventions that is nearest to it.
     pub layer: Option<i32>,
     pub readout: Option<String>,
     /// `supports`, `opposes` or `inconclusive`.
@@ -82,6 +83,8 @@ struct Found {
     interval: Option<[f64; 3]>,
     null: Option<[f64; 2]>,
     contexts: usize,
+    /// Where it was found, if not at the contrast's layer.
+    layer: Option<i32>,
 }
 
 /// What supports: an interval above its threshold, or below it.
@@ -91,16 +94,14 @@ enum Side {
     Below,
 }
 
-/// Parts of every signature that need the model to be steered, other runs, or more items than there are.
-const NOT_RUN: [(&str, &str); 7] = [
-    ("functional_self", "behavioural_effect"),
-    ("functional_self", "cluster"),
-    ("self_is_assistant", "steering_along_axis"),
-    ("epiphenomenal", "effect_on_report"),
-    ("epiphenomenal", "effect_on_behaviour"),
-    ("void", "late_agreement"),
-    ("void", "between_run_variance"),
-];
+/// Parts that come from `causal.parquet`.
+const BEHAVIOURAL_EFFECT: &str = "behavioural_effect";
+const ALONG_AXIS: &str = "steering_along_axis";
+const EFFECT_ON_REPORT: &str = causal::CURVES[0];
+const EFFECT_ON_BEHAVIOUR: &str = causal::CURVES[1];
+
+/// Parts of every signature that need other runs, or more items than there are.
+const NOT_RUN: [(&str, &str); 3] = [("functional_self", "cluster"), ("void", "late_agreement"), ("void", "between_run_variance")];
 
 /// Writes `evidence.parquet` from the tables of the measures and of the onsets.
 ///
@@ -140,8 +141,8 @@ fn read_keyed<R: DeserializeOwned>(path: &Path) -> Result<Vec<(Key, R)>> {
     Ok(table::read::<Key>(path)?.into_iter().zip(table::read::<R>(path)?).collect())
 }
 
-/// What the tables hold, by checkpoint, concept, layer, readout and part.
-struct Numbers(BTreeMap<(String, String, i32, String, String), Found>);
+/// What the tables hold, by checkpoint, concept, layer, readout and part, and what interventions did, by checkpoint, concept and part.
+struct Numbers(BTreeMap<(String, String, i32, String, String), Found>, BTreeMap<(String, String, &'static str), Vec<Found>>);
 
 impl Numbers {
     fn read(folder: &Path) -> Result<Self> {
@@ -154,6 +155,7 @@ impl Numbers {
                     null: row.null_lower.zip(row.null_upper).map(|(lower, upper)| [lower, upper]),
                     status: row.status,
                     contexts: row.n_contexts as usize,
+                    layer: None,
                 };
                 numbers.insert((key.checkpoint, row.concept, row.layer, row.readout, row.quantity), found);
             }
@@ -164,15 +166,42 @@ impl Numbers {
                 null: row.null_lower.zip(row.null_upper).map(|(lower, upper)| [lower, upper]),
                 status: row.status,
                 contexts: usize::MAX,
+                layer: None,
             };
             numbers.insert((key.checkpoint, row.concept, row.layer, row.readout, format!("residual_{}", row.k)), found);
         }
-        Ok(Self(numbers))
+        let mut effects: BTreeMap<(String, String, &'static str), Vec<Found>> = BTreeMap::new();
+        for (key, row) in read_keyed::<Causal>(&folder.join(causal::TABLE))?.into_iter().filter(|(_, row)| row.direction == causal::CONCEPT)
+        {
+            let z = triple(row.z, row.z_lower, row.z_upper);
+            let share = triple(row.axis_share, row.axis_share_lower, row.axis_share_upper);
+            // Without an axis or an effect there is nothing to share.
+            let shared = match (row.status.as_str(), row.cos_axis) {
+                ("ok", None) => "no_axis",
+                ("ok", Some(_)) if share.is_none() => "no_effect",
+                (status, _) => status,
+            };
+            let parts = match row.outcome.as_str() {
+                "report" => [(EFFECT_ON_REPORT, z, row.status.as_str()), (ALONG_AXIS, share, shared)],
+                _ => [(EFFECT_ON_BEHAVIOUR, z, row.status.as_str()), (BEHAVIOURAL_EFFECT, z, row.status.as_str())],
+            };
+            for (part, interval, status) in parts {
+                let found = Found { status: status.to_owned(), interval, contexts: usize::MAX, layer: Some(row.layer), ..Found::default() };
+                effects.entry((key.checkpoint.clone(), row.concept.clone(), part)).or_default().push(found);
+            }
+        }
+        Ok(Self(numbers, effects))
     }
 
     fn at(&self, checkpoint: &str, place: &Place, part: &str) -> Found {
         let not_run = || Found { status: "not_run".to_owned(), ..Found::default() };
         let (Some(layer), Some(readout)) = (place.layer, &place.readout) else { return not_run() };
+        let effects = [BEHAVIOURAL_EFFECT, ALONG_AXIS, EFFECT_ON_REPORT, EFFECT_ON_BEHAVIOUR];
+        if let Some(part) = effects.into_iter().find(|name| *name == part) {
+            let found = self.1.get(&(checkpoint.to_owned(), place.concept.clone(), part)).into_iter().flatten();
+            let nearest = found.min_by_key(|found| found.layer.map_or(u32::MAX, |other| other.abs_diff(layer)));
+            return nearest.cloned().unwrap_or_else(not_run);
+        }
         let key = (checkpoint.to_owned(), place.concept.clone(), layer, readout.clone(), part.to_owned());
         self.0.get(&key).cloned().unwrap_or_else(not_run)
     }
@@ -187,6 +216,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn rows(&self, find: &dyn Fn(&str) -> Found) -> Vec<Row> {
         let Evidence { persistence, persistence_absent, consistency, icc, equivalence, .. } = *self.limits;
+        let Evidence { effect_z, effect_equivalence, axis_share, .. } = *self.limits;
         let residual = format!("residual_{DATED}");
         let part =
             |hypothesis: &str, measure: &str, threshold: f64, side: Side| self.held(hypothesis, measure, find(measure), threshold, side);
@@ -201,6 +231,10 @@ impl Bench<'_> {
             part("personas_all_the_way_down", "consistency", consistency, Side::Below),
             part("personas_all_the_way_down", "within_persona", persistence, Side::Above),
             self.represented(),
+            part("functional_self", BEHAVIOURAL_EFFECT, effect_z, Side::Above),
+            part("self_is_assistant", ALONG_AXIS, axis_share, Side::Above),
+            part("epiphenomenal", EFFECT_ON_REPORT, effect_equivalence, Side::Below),
+            part("epiphenomenal", EFFECT_ON_BEHAVIOUR, effect_equivalence, Side::Below),
         ];
         let not_run = |(hypothesis, measure): (&str, &str)| self.row(hypothesis, measure, "not_run", None);
         rows.extend(NOT_RUN.map(not_run));
@@ -240,7 +274,8 @@ impl Bench<'_> {
 
     /// A number against a fixed threshold. Formats are few by design, personas must not be.
     fn held(&self, hypothesis: &str, measure: &str, found: Found, threshold: f64, side: Side) -> Row {
-        let row = Row { threshold: Some(threshold), ..self.row(hypothesis, measure, &found.status, found.interval) };
+        let mut row = Row { threshold: Some(threshold), ..self.row(hypothesis, measure, &found.status, found.interval) };
+        row.layer = found.layer.or(row.layer);
         let Some([value, lower, upper]) = found.interval else { return row };
         let margin = Some(if matches!(side, Side::Above) { value - threshold } else { threshold - value });
         if found.contexts < self.limits.personas && measure != "consistency" {
@@ -280,84 +315,5 @@ fn verdict(supports: bool, opposes: bool) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place() -> Place {
-        Place {
-            concept: "self".into(),
-            label_family: "crossed".into(),
-            null_bank: false,
-            measure: "contrast".into(),
-            layer: Some(8),
-            readout: Some("last_prompt".into()),
-            primary: true,
-            status: "ok".into(),
-            delta: None,
-            delta_lower: None,
-            delta_upper: None,
-        }
-    }
-
-    #[test]
-    fn a_contrast_that_does_not_rise_supports_nothing() {
-        let flat = Place { status: "gate_fail".to_owned(), ..place() };
-        let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20 };
-        let rows = |place: &Place| Bench { limits: &Evidence::default(), place }.rows(&|_| found.clone());
-        assert!(rows(&place()).iter().any(|row| row.verdict == "supports"));
-        assert!(rows(&flat).iter().all(|row| row.verdict != "supports"));
-        assert!(rows(&flat).iter().any(|row| row.verdict == "opposes" && row.status == "ok"));
-    }
-
-    #[test]
-    fn words_that_give_the_label_away_are_no_evidence() {
-        let leaking = Place { status: "lexical_leak".to_owned(), ..place() };
-        let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20 };
-        let rows = Bench { limits: &Evidence::default(), place: &leaking }.rows(&|_| found.clone());
-        assert!(rows.iter().all(|row| row.verdict == "inconclusive" && row.status != "ok" && row.gate == "lexical_leak"));
-    }
-
-    fn verdicts(numbers: &[(&str, [f64; 3], [f64; 2])], contexts: usize) -> BTreeMap<(String, String), String> {
-        let find = |part: &str| {
-            let number = numbers.iter().find(|(name, ..)| *name == part);
-            number.map_or_else(Found::default, |(_, interval, null)| Found {
-                status: "ok".into(),
-                interval: Some(*interval),
-                null: Some(*null),
-                contexts,
-            })
-        };
-        let (limits, place) = (Evidence::default(), place());
-        let rows = Bench { limits: &limits, place: &place }.rows(&find);
-        rows.into_iter().map(|row| ((row.hypothesis, row.measure), row.verdict)).collect()
-    }
-
-    #[test]
-    fn only_a_whole_interval_on_one_side_is_a_verdict() {
-        let band = [0.6, 0.9];
-        for (interval, functional, personas) in [
-            ([0.9, 0.8, 1.0], "supports", "opposes"),
-            ([0.1, 0.0, 0.2], "opposes", "supports"),
-            ([0.7, 0.2, 0.9], "inconclusive", "inconclusive"),
-        ] {
-            let found = verdicts(&[("persistence", interval, band)], 20);
-            assert_eq!(found[&("functional_self".to_owned(), "persistence".to_owned())], functional);
-            assert_eq!(found[&("personas_all_the_way_down".to_owned(), "persistence".to_owned())], personas);
-            assert!(verdicts(&[("persistence", interval, band)], 3).values().filter(|verdict| *verdict != "inconclusive").count() == 1);
-        }
-    }
-
-    #[test]
-    fn a_residual_is_held_against_its_band_and_against_nothing() {
-        for (interval, band, functional, assistant) in [
-            ([0.95, 0.92, 0.98], [0.5, 0.9], "supports", "opposes"),
-            ([0.99, 0.96, 1.01], [0.98, 1.0], "supports", "opposes"),
-            ([0.05, 0.0, 0.1], [0.6, 0.9], "opposes", "supports"),
-            ([0.7, 0.6, 0.8], [0.5, 0.9], "inconclusive", "opposes"),
-        ] {
-            let found = verdicts(&[("residual_3", interval, band)], 20);
-            assert_eq!(found[&("functional_self".to_owned(), "residual_3".to_owned())], functional, "{interval:?}");
-            assert_eq!(found[&("self_is_assistant".to_owned(), "residual_3".to_owned())], assistant, "{interval:?}");
-        }
-    }
-}
+#[path = "evidence_tests.rs"]
+mod tests;

@@ -2,22 +2,22 @@
 //! added up.
 
 use crate::evidence::{self, Row};
-use crate::measure::{persistence, residual};
+use crate::measure::{causal, persistence, residual};
 use crate::summary::Text;
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-/// The evidence of a run as text; empty where no context was asked.
+/// The evidence of a run as text; empty where there are neither contexts nor interventions.
 ///
 /// # Errors
 /// The table cannot be read.
 pub fn text(folder: &Path) -> Result<String> {
     let (checkpoint, rows) = evidence::read_last(folder)?;
-    // A representation without contexts is what the onsets say already.
+    // A representation by itself is what the onsets say already.
     let asked: BTreeSet<&str> =
-        rows.iter().filter(|row| is_about_contexts(row) && row.status != "not_run").map(|row| row.concept.as_str()).collect();
+        rows.iter().filter(|row| is_asked(row) && row.status != "not_run").map(|row| row.concept.as_str()).collect();
     if asked.is_empty() {
         return Ok(String::new());
     }
@@ -51,7 +51,7 @@ pub fn text(folder: &Path) -> Result<String> {
         ]);
     }
     let mut out = format!("\nEvidence at {checkpoint}, part by part; hypotheses get no score\n{}", table.render());
-    let null: Vec<&Row> = rows.iter().filter(|row| row.null_bank && is_about_contexts(row) && row.status == "ok").collect();
+    let null: Vec<&Row> = rows.iter().filter(|row| row.null_bank && is_asked(row) && row.status == "ok").collect();
     let parts: BTreeSet<(&str, &str)> = null.iter().map(|row| (row.hypothesis.as_str(), row.measure.as_str())).collect();
     for (hypothesis, measure) in parts {
         let own = || null.iter().filter(|row| row.hypothesis == hypothesis && row.measure == measure);
@@ -64,7 +64,12 @@ pub fn text(folder: &Path) -> Result<String> {
     Ok(out)
 }
 
-fn is_about_contexts(row: &Row) -> bool {
+/// Contexts or interventions.
+fn is_asked(row: &Row) -> bool {
     let measure = row.measure.as_str();
-    measure.starts_with(residual::NAME) || measure == persistence::NAME || matches!(measure, "icc_item" | "within_persona" | "consistency")
+    let is_effect = causal::CURVES.contains(&measure) || matches!(measure, "behavioural_effect" | "steering_along_axis");
+    is_effect
+        || measure.starts_with(residual::NAME)
+        || measure == persistence::NAME
+        || matches!(measure, "icc_item" | "within_persona" | "consistency")
 }

@@ -35,11 +35,13 @@ pub mod probe;
 pub mod emergence;
 /// Assistant axis, roles, and what persists or is left beside them.
 pub mod persona;
+/// What directions do to self-descriptions and choices when they are added to the residual or taken out of it.
+pub mod causal;
 /// A tiny decoder, post-trained here with a known curriculum.
 pub mod organism;
 /// A store of readouts, opened.
 pub mod series;
-/// What is followed along the series: contrast, probes, change, placement, behaviour, and how all that fares under personas.
+/// What is followed along the series: contrast, probes, change, placement, behaviour, how all that fares under personas, and what it causes.
 pub mod measure;
 /// What the curves say: gate, shape and date of every concept.
 pub mod verdict;

@@ -1,6 +1,7 @@
 //! What `check` prints: the plan of a run, what it will cost, what is wrong with its checkpoints, and the lexical audit.
 
 use crate::audit::Finding;
+use crate::causal;
 use crate::checkpoint::hub::Part;
 use crate::model::config::DecoderConfig;
 use crate::model::cost::Cost;
@@ -37,6 +38,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
     job.prepare(&job.manifest.checkpoints.iter().collect::<Vec<_>>())?;
     let (mut download, mut counted) = (0, BTreeSet::new());
     let mut costs = Costs::default();
+    let mut sweep = None;
     for spec in &job.manifest.checkpoints {
         let complete = job.is_complete(spec);
         let sources = [Some((&spec.source, Part::Model)), spec.adapter.as_ref().map(|adapter| (adapter, Part::Adapter))];
@@ -54,6 +56,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
             Ok(((architecture, config, _), missing)) => {
                 let layers = job.manifest.model.layers.resolve(config.n_layers)?;
                 let bytes = job.store_bytes(&config)?;
+                sweep = sweep.or(job.causal_cost(config.n_layers)?.map(|cost| interventions(&cost, config.n_layers)));
                 let opened = if missing == 0 { job.open(spec).map(Some) } else { Ok(None) };
                 let cost = match &opened {
                     Ok(Some(checkpoint)) if !complete => Some(costs.of(job, checkpoint, &texts, forest.len())?),
@@ -111,6 +114,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
         device::name(job.device),
     );
     out.push_str(&contexts(job, &forest));
+    out.push_str(&sweep.unwrap_or_default());
     out.push_str(&budget.render());
     out.push_str(&findings(&job.audit(weights)));
     let mut leaks = Text::new(&["lexical audit", "family", "baseline", "auroc", "95% interval", "status"]);
@@ -164,6 +168,15 @@ fn contexts(job: &Job, forest: &Forest) -> String {
         forest.prompt_tokens - rest.prompt_tokens,
         forest.len() - rest.len(),
         if folded { "; the template has no system role, so that they stand at the head of the user's turn" } else { "" },
+    )
+}
+
+/// What interventions cost beyond the walk, per checkpoint.
+fn interventions(cost: &causal::Cost, n_layers: usize) -> String {
+    let whole = cost.node_blocks as f64 / n_layers.max(1) as f64;
+    format!(
+        "Interventions: {} conditions on {} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n",
+        cost.conditions, cost.nodes
     )
 }
 

@@ -9,6 +9,7 @@ use crate::model::config::DecoderConfig;
 use crate::model::cost::{self, Cost};
 use crate::model::device;
 use crate::model::stream::Compute;
+use crate::prompt::choices::{self, Asked};
 use crate::prompt::concept::{self, Concept};
 use crate::prompt::design;
 use crate::prompt::item::ItemSet;
@@ -26,6 +27,7 @@ use std::time::Instant;
 use tch::{Device, Kind};
 
 mod bases;
+mod causal;
 mod integrity;
 mod ruler;
 
@@ -36,6 +38,8 @@ pub struct Job {
     pub folder: PathBuf,
     pub concepts: Vec<Concept>,
     pub set: ItemSet,
+    /// What is asked under interventions; `None` without `[causal]`.
+    pub causal: Option<Asked>,
     pub ruler: Ruler,
     pub device: Device,
     pub hub: Hub,
@@ -114,8 +118,10 @@ impl Job {
                 set.keep_responses_of_contexts();
             }
         }
+        let causal = manifest.causal.as_ref().map(|wanted| choices::load(wanted, &concepts, profile)).transpose()?;
+        causal.iter().try_for_each(|asked| asked.add_items(&mut set, &concepts, &manifest.concepts.parameters, &ruler))?;
         let device = device::resolve(manifest.model.device)?;
-        Ok(Self { folder: manifest.run.folder(), manifest, concepts, set, ruler, device, hub, base: Mutex::default() })
+        Ok(Self { folder: manifest.run.folder(), manifest, concepts, set, causal, ruler, device, hub, base: Mutex::default() })
     }
 
     /// The store's file of a checkpoint.
@@ -157,7 +163,8 @@ impl Job {
             check_interrupt()?;
             let spec = rest[position];
             let label = format!("[{}/{}] {}", open[position] + 1, specs.len(), spec.id);
-            match fetched.and_then(|()| self.walk_one(spec, &label, &mut common)) {
+            let walked = fetched.and_then(|()| self.walk_one(spec, &label, &mut common));
+            match walked.and_then(|record| self.intervene(spec, record, &label)) {
                 Ok(record) => {
                     tracing::info!(
                         "{label}: {} nodes for {} tokens in {:.1} s",
@@ -280,8 +287,9 @@ impl Job {
             // The dtype of `auto` is the checkpoint's own.
             let compute = device::compute(self.device, self.manifest.model.dtype, weights::kind(record.dtype.as_deref()?));
             let request = self.request(&layers, compute).hash();
-            let same_request = readouts.metadata("request") == Some(request.as_str());
-            if !same_request || readouts.metadata("fingerprint") != record.fingerprint.as_deref() {
+            let fingerprint = record.fingerprint.as_deref();
+            let same_request = readouts.metadata("request") == Some(request.as_str()) && readouts.metadata("fingerprint") == fingerprint;
+            if !same_request || !self.is_intervened(&spec.id, record.n_layers? as usize, compute, fingerprint) {
                 return Some(false);
             }
             // The weights of a commit may have been deleted after their walk.

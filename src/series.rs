@@ -76,7 +76,9 @@ pub struct Point {
 
 /// A series whose readouts are open.
 pub struct Series {
+    /// Where tables go, and where the store is.
     pub folder: PathBuf,
+    pub store: PathBuf,
     pub run: String,
     pub seed: u64,
     pub axis: Axis,
@@ -120,6 +122,7 @@ impl Series {
         let items: Vec<Item> = table::read(&folder.join("items.parquet"))?;
         let mut series = Self {
             folder: folder.to_owned(),
+            store: folder.to_owned(),
             run: file.run,
             seed: file.seed,
             axis: file.axis,

@@ -17,6 +17,7 @@
 //! model        [model]
 //! concepts     [concepts]
 //! personas     [personas] and [evidence]
+//! causal       [causal]
 //! ```
 
 use std::io::ErrorKind;
@@ -34,9 +35,11 @@ mod run;
 mod model;
 mod concepts;
 mod personas;
+mod causal;
 #[cfg(test)]
 mod tests;
 
+pub use causal::{Causal, ChoiceSet};
 pub use checkpoints::CheckpointSpec;
 pub use concepts::{Concepts, Glob, Material, Pack, Profile, default_parameters};
 pub use model::{DeviceChoice, DtypeChoice, Layers, Model, Readout, Template, Tokenizer};
@@ -57,20 +60,39 @@ const PARAMETERS: &str = "[concepts.parameters]";
 const ANALYSIS: &str = "[analysis]";
 const HUB: &str = "[hub]";
 const PERSONAS: &str = "[personas]";
+const CAUSAL: &str = "[causal]";
+const CAUSAL_LAYERS: &str = "[causal] layers";
 const EVIDENCE: &str = "[evidence]";
 const CHECKPOINT: &str = "[[checkpoint]]";
 const PARENT: &str = "[[checkpoint]] parent";
 const SERIES: &str = "[[series]]";
 
 /// Every key that a manifest may have, by table. `[concepts.parameters]` is open.
-const KEYS: [(&str, &[&str]); 12] = [
-    ("", &["run", "model", "concepts", "personas", "evidence", "analysis", "hub", "checkpoint", "series"]),
+const KEYS: [(&str, &[&str]); 14] = [
+    ("", &["run", "model", "concepts", "personas", "causal", "evidence", "analysis", "hub", "checkpoint", "series"]),
     (RUN, &["name", "seed", "axis", "audit", "out"]),
     (MODEL, &["device", "dtype", "layers", "tokenizer", "template", "readouts"]),
     (LAYERS, &["depth"]),
     (CONCEPTS, &["packs", "include", "exclude", "profile", "material", "parameters"]),
     (PERSONAS, &["sets", "include", "exclude", "concepts", "groups", "formats"]),
-    (EVIDENCE, &["persistence", "persistence_absent", "consistency", "icc", "equivalence", "personas"]),
+    (CAUSAL, &["enabled", "concepts", "layers", "strengths", "directions", "groups", "sets", "memory_mb"]),
+    (CAUSAL_LAYERS, &["depth"]),
+    (
+        EVIDENCE,
+        &[
+            "persistence",
+            "persistence_absent",
+            "consistency",
+            "icc",
+            "equivalence",
+            "personas",
+            "effect_z",
+            "effect_equivalence",
+            "axis_share",
+            "guard_kl",
+            "guard_facts",
+        ],
+    ),
     (ANALYSIS, &["flips", "bootstraps"]),
     (HUB, &["keep"]),
     (CHECKPOINT, &["id", "source", "base", "adapter", "revision", "subfolder", "stage", "step", "tokens", "commit", "parent", "reference"]),
@@ -88,6 +110,8 @@ pub struct Manifest {
     pub concepts: Concepts,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub personas: Option<Personas>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub causal: Option<Causal>,
     pub evidence: Evidence,
     pub analysis: Analysis,
     /// `[hub] keep`: whether weights that a run downloads stay in the cache after their walk. It changes no number, and no hash.
@@ -117,6 +141,7 @@ impl Manifest {
             model: Model::read(&top, folder, &entries)?,
             concepts: Concepts::read(&top, folder)?,
             personas: Personas::read(&top, folder)?,
+            causal: Causal::read(&top, folder)?,
             evidence: Evidence::read(&top)?,
             analysis: Analysis::read(&top)?,
             keep: match top.table("hub", HUB)?.as_ref().and_then(|section| section.get("keep")) {

@@ -134,7 +134,7 @@ impl Model {
         Ok(Model {
             device: get("device").map_or(Ok(DeviceChoice::Auto), |field| read_device(&field))?,
             dtype: get("dtype").map_or(Ok(DtypeChoice::Auto), |field| field.choice())?,
-            layers: get("layers").map_or(Ok(Layers::All), |field| read_layers(&field))?,
+            layers: get("layers").map_or(Ok(Layers::All), |field| read_layers(&field, LAYERS))?,
             tokenizer: match get("tokenizer") {
                 Some(field) => read_tokenizer(&field, folder, entries)?,
                 None => Tokenizer::Final,
@@ -164,10 +164,10 @@ fn read_device(field: &Field) -> Result<DeviceChoice> {
     }
 }
 
-fn read_layers(field: &Field) -> Result<Layers> {
+pub(super) fn read_layers(field: &Field, label: &'static str) -> Result<Layers> {
     const EXPECTED: &str = "\"all\", a list as in [0, 8, 16], or { depth = [0.25, 0.5] }";
     if field.is_table() {
-        let depth = field.section(LAYERS)?.known()?.need("depth", "fractions, as in [0.25, 0.5]")?;
+        let depth = field.section(label)?.known()?.need("depth", "fractions, as in [0.25, 0.5]")?;
         let depths = depth.distinct("a list, as in [0.25, 0.5]", |depth| depth.number(0.0..=1.0))?;
         return Ok(Layers::Depth(depths));
     }

@@ -55,11 +55,33 @@ pub struct Evidence {
     pub equivalence: f64,
     /// Held-out personas without which there is no verdict.
     pub personas: usize,
+    /// How many times the effect of a direction is that of random ones, from which on it matters.
+    pub effect_z: f64,
+    /// The same, below which it is no effect.
+    pub effect_equivalence: f64,
+    /// Share of an effect that the assistant axis gives, from which on it is the axis' effect.
+    pub axis_share: f64,
+    /// Divergence on neutral text, in nats, up to which a condition counts.
+    pub guard_kl: f64,
+    /// Loss of margin on factual questions, in nats, up to which it does.
+    pub guard_facts: f64,
 }
 
 impl Default for Evidence {
     fn default() -> Self {
-        Self { persistence: 0.7, persistence_absent: 0.3, consistency: 0.5, icc: 0.4, equivalence: 0.2, personas: 16 }
+        Self {
+            persistence: 0.7,
+            persistence_absent: 0.3,
+            consistency: 0.5,
+            icc: 0.4,
+            equivalence: 0.2,
+            personas: 16,
+            effect_z: 3.0,
+            effect_equivalence: 2.0,
+            axis_share: 0.8,
+            guard_kl: 0.05,
+            guard_facts: 0.5,
+        }
     }
 }
 
@@ -103,6 +125,7 @@ impl Evidence {
         let default = Self::default();
         let Some(section) = top.table("evidence", EVIDENCE)? else { return Ok(default) };
         let share = |key, default| section.get(key).map_or(Ok(default), |field| field.number(0.0..=1.0));
+        let amount = |key, default| section.get(key).map_or(Ok(default), |field| field.number(0.0..=100.0));
         Ok(Self {
             persistence: share("persistence", default.persistence)?,
             persistence_absent: share("persistence_absent", default.persistence_absent)?,
@@ -110,6 +133,11 @@ impl Evidence {
             icc: share("icc", default.icc)?,
             equivalence: share("equivalence", default.equivalence)?,
             personas: section.get("personas").map_or(Ok(default.personas), |field| field.integer(2..=999).map(|n| n as usize))?,
+            effect_z: amount("effect_z", default.effect_z)?,
+            effect_equivalence: amount("effect_equivalence", default.effect_equivalence)?,
+            axis_share: share("axis_share", default.axis_share)?,
+            guard_kl: amount("guard_kl", default.guard_kl)?,
+            guard_facts: amount("guard_facts", default.guard_facts)?,
         })
     }
 }

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 
 pub const NAME: &str = "behaviour";
 
+type Rows = Vec<(Key, Behaviour)>;
 /// A self item and the others'.
 type Group = (usize, Vec<usize>);
 
@@ -115,13 +116,7 @@ fn contexts(items: &[Item]) -> BTreeMap<(&str, &str), Vec<Group>> {
 }
 
 /// One concept along the series, asked in one context.
-fn follow(
-    series: &Series,
-    scores: &Scores,
-    family: &Family,
-    persona: &str,
-    groups: &[Group],
-) -> Result<(Vec<(Key, Behaviour)>, Option<Trace>)> {
+fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, groups: &[Group]) -> Result<(Rows, Option<Trace>)> {
     let n = series.points.len();
     let Some(first) = groups.first().map(|(own, _)| &series.items[*own]).filter(|first| first.answer_0.is_some()) else {
         return Ok((Vec::new(), None)); // a concept without answers

@@ -17,6 +17,7 @@ pub mod prediction;
 pub mod persona;
 pub mod persistence;
 pub mod residual;
+pub mod causal;
 
 use crate::emergence::curve::Curve;
 use crate::estimate::Estimate;
@@ -46,6 +47,7 @@ pub const MEASURES: &[Measure] = &[
     Measure { name: persona::NAME, run: persona::run },
     Measure { name: persistence::NAME, run: persistence::run },
     Measure { name: residual::NAME, run: residual::run },
+    Measure { name: causal::NAME, run: causal::run },
 ];
 
 /// One concept along the series, by one measure at one layer.

@@ -67,6 +67,48 @@ pub fn unembedding(checkpoint: &Checkpoint, compute: Compute, tokens: &[i64]) ->
     Ok(Vec::try_from(centred.f_flatten(0, -1)?.f_to_device(tch::Device::Cpu)?)?)
 }
 
+/// Kullback-Leibler divergence of the next-token distribution at each row of `changed` from that at the same row of `clean`, in nats:
+/// `[row]`, f64. Both are `[row, d_model]`, outputs of the last block. Exactly 0 where the rows are equal.
+///
+/// # Errors
+/// As [`log_probabilities`].
+pub fn divergences(checkpoint: &Checkpoint, compute: Compute, clean: &Tensor, changed: &Tensor) -> Result<Vec<f64>> {
+    let _no_grad = tch::no_grad_guard();
+    let config = &checkpoint.config;
+    let loader = Loader { weights: &checkpoint.weights, config, kind: compute.kind, device: compute.device };
+    let ends = (checkpoint.architecture.ends)(&loader)?;
+    let (clean, changed) = (ends.ln_final.forward(clean)?, ends.ln_final.forward(changed)?);
+    let n = clean.size()[0];
+    let full = |value: f64| Tensor::f_full([n], value, (Kind::Double, compute.device));
+    // Of the clean logits a and the changed ones b: log sum e^a, log sum e^b, the largest a so far, and sum e^(a - largest) (a - b).
+    let (clean_total, changed_total) = (full(f64::NEG_INFINITY)?, full(f64::NEG_INFINITY)?);
+    let (largest, weighted) = (full(f64::NEG_INFINITY)?, full(0.0)?);
+    let shape = [config.d_vocab, config.d_model];
+    for start in (0..config.d_vocab).step_by(VOCABULARY_ROWS as usize) {
+        let len = VOCABULARY_ROWS.min(config.d_vocab - start);
+        let rows = checkpoint.weights.row_range(&ends.unembed, &shape, start, len, compute.kind)?.f_to_device(compute.device)?;
+        for first in (0..n).step_by(NODES as usize) {
+            let part = |tensor: &Tensor| tensor.f_narrow(0, first, NODES.min(n - first));
+            let logits = |x: &Tensor| bounded(part(x)?.f_linear(&rows, None::<&Tensor>)?.f_to_kind(Kind::Double)?, config);
+            let (a, b) = (logits(&clean)?, logits(&changed)?);
+            for (total, logits) in [(&clean_total, &a), (&changed_total, &b)] {
+                let mut total = part(total)?;
+                total.f_copy_(&total.f_logaddexp(&logits.f_logsumexp([1], false)?)?)?;
+            }
+            let (mut largest, mut weighted) = (part(&largest)?, part(&weighted)?);
+            let now = largest.f_maximum(&a.f_amax([1], false)?)?;
+            let here =
+                a.f_sub(&now.f_unsqueeze(1)?)?.f_exp()?.f_mul(&a.f_sub(&b)?)?.f_sum_dim_intlist([1].as_slice(), false, Kind::Double)?;
+            weighted.f_copy_(&weighted.f_mul(&largest.f_sub(&now)?.f_exp()?)?.f_add(&here)?)?;
+            largest.f_copy_(&now)?;
+        }
+    }
+    // sum p (a - b) = e^(largest - log sum e^a) weighted.
+    let mean = largest.f_sub(&clean_total)?.f_exp()?.f_mul(&weighted)?;
+    let divergence = mean.f_sub(&clean_total.f_sub(&changed_total)?)?;
+    Ok(Vec::<f64>::try_from(divergence.f_clamp_min(0.0)?.f_to_device(tch::Device::Cpu)?)?)
+}
+
 /// Scales the logits and bounds them, where the family does.
 fn bounded(logits: Tensor, config: &DecoderConfig) -> Result<Tensor> {
     let logits = if config.logit_scale == 1.0 { logits } else { logits.f_mul_scalar(config.logit_scale)? };

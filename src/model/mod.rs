@@ -13,6 +13,7 @@ pub mod mixture;
 pub mod block;
 pub mod plan;
 pub mod stream;
+pub mod intervene;
 pub mod device;
 pub mod logits;
 pub mod architecture;

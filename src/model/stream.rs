@@ -10,6 +10,7 @@ use super::layers::Loader;
 use super::plan::{Plan, Rotation};
 use crate::prompt::forest::Forest;
 use anyhow::{Context, Result, anyhow, ensure};
+use std::ops::RangeInclusive;
 use std::sync::mpsc::sync_channel;
 use tch::{Device, Kind, Tensor};
 
@@ -67,41 +68,72 @@ pub fn stream_from(
     let _no_grad = tch::no_grad_guard();
     let Compute { device, kind } = compute;
     let config = &checkpoint.config;
-    let longest = forest.depth.iter().max().map_or(0, |depth| depth + 1);
-    ensure!(
-        config.longest.is_none_or(|limit| longest <= limit),
-        "a prompt has {longest} tokens, at most {} can be computed with this model's positions",
-        config.longest.unwrap_or_default()
-    );
-    let plan = Plan::new(forest, compute.chunk(config), compute.tile(), device)?;
-    let rotations = plan.chunks.iter().map(|chunk| chunk.rotations(&config.ropes, kind)).collect::<Result<Vec<_>>>()?;
-    let loader = Loader { weights: &checkpoint.weights, config, kind, device };
-    let block = checkpoint.architecture.block;
+    let Prepared { plan, rotations } = Prepared::new(checkpoint, forest, compute)?;
+    let mut resid = match start {
+        // Blocks overwrite it.
+        Some((_, resid)) => resid.f_detach_copy()?,
+        None => {
+            let loader = Loader { weights: &checkpoint.weights, config, kind, device };
+            (checkpoint.architecture.embed)(&loader, &forest.token, &forest.depth)?
+        }
+    };
     let first = start.map_or(0, |(layer, _)| layer);
+    visit(first, &resid)?;
+    each_block(checkpoint, compute, first + 1..=last_layer, &mut |layer, block| {
+        advance(block, &mut resid, &plan, &rotations)?;
+        visit(layer, &resid)
+    })
+}
+
+/// A forest as a model's blocks want it.
+pub(super) struct Prepared {
+    pub plan: Plan,
+    pub rotations: Vec<Vec<Rotation>>,
+}
+
+impl Prepared {
+    /// Cuts the forest into chunks and tabulates their rotations.
+    ///
+    /// # Errors
+    /// A prompt is longer than the model's positions reach, or the device is out of memory.
+    pub fn new(checkpoint: &Checkpoint, forest: &Forest, compute: Compute) -> Result<Self> {
+        let config = &checkpoint.config;
+        let longest = forest.depth.iter().max().map_or(0, |depth| depth + 1);
+        ensure!(
+            config.longest.is_none_or(|limit| longest <= limit),
+            "a prompt has {longest} tokens, at most {} can be computed with this model's positions",
+            config.longest.unwrap_or_default()
+        );
+        let plan = Plan::new(forest, compute.chunk(config), compute.tile(), compute.device)?;
+        let rotations = plan.chunks.iter().map(|chunk| chunk.rotations(&config.ropes, compute.kind)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { plan, rotations })
+    }
+}
+
+/// Calls `visit(layer, block)` for the blocks `layers` (1-based), in order; while one is being used, the next is read.
+pub(super) fn each_block(
+    checkpoint: &Checkpoint,
+    compute: Compute,
+    layers: RangeInclusive<usize>,
+    visit: &mut dyn FnMut(usize, &Block) -> Result<()>,
+) -> Result<()> {
+    let loader = Loader { weights: &checkpoint.weights, config: &checkpoint.config, kind: compute.kind, device: compute.device };
+    let block = checkpoint.architecture.block;
     std::thread::scope(|scope| {
         // A rendezvous: one block is being computed while one, at most, is read or waits.
         let (send, receive) = sync_channel::<Result<Block>>(0);
-        let loader = &loader;
+        let (loader, read) = (&loader, layers.clone());
         scope.spawn(move || {
-            for layer in first + 1..=last_layer {
+            for layer in read {
                 // A closed channel means that the stream stopped; its own error is the one to report.
                 if send.send(block(loader, layer - 1)).is_err() {
                     break;
                 }
             }
         });
-        let mut resid = match start {
-            // Blocks overwrite it.
-            Some((_, resid)) => resid.f_detach_copy()?,
-            None => (checkpoint.architecture.embed)(loader, &forest.token, &forest.depth)?,
-        };
-        visit(first, &resid)?;
-        for layer in first + 1..=last_layer {
+        for layer in layers {
             let block = receive.recv().map_err(|_| anyhow!("the loader of block {layer} stopped"))?;
-            let block = block.with_context(|| format!("block {layer}"))?;
-            advance(&block, &mut resid, &plan, &rotations)?;
-            drop(block);
-            visit(layer, &resid)?;
+            visit(layer, &block.with_context(|| format!("block {layer}"))?)?;
         }
         Ok(())
     })

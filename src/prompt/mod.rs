@@ -10,4 +10,5 @@ pub mod item;
 pub mod template;
 pub mod tokenize;
 pub mod persona;
+pub mod choices;
 pub mod forest;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Modules that may name `tch`.
-const TENSORS: &[&str] = &["checkpoint", "model", "readout", "probe", "analysis", "organism", "run"];
+const TENSORS: &[&str] = &["checkpoint", "model", "readout", "probe", "causal", "analysis", "organism", "run"];
 /// Lines of a file, tests included.
 const LONGEST: usize = 400;
 

@@ -20,3 +20,5 @@ mod hub_server;
 mod hub;
 mod compare;
 mod personas;
+mod interventions;
+mod causal;

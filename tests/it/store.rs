@@ -128,7 +128,7 @@ pub fn write_points(
     unembedding: Option<&[f32]>,
 ) {
     std::fs::create_dir_all(folder.join("readouts")).unwrap();
-    table::write(&folder.join("items.parquet"), &items.to_vec(), "").unwrap();
+    table::write(&folder.join("items.parquet"), items, "").unwrap();
     let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
     for t in 0..points {
         let values: Vec<f32> = (0..items.len()).flat_map(|index| activation(t, index)).collect();

@@ -1,0 +1,110 @@
+//! Verdicts of single numbers.
+
+use super::*;
+
+fn place() -> Place {
+    Place {
+        concept: "self".into(),
+        label_family: "crossed".into(),
+        null_bank: false,
+        measure: "contrast".into(),
+        layer: Some(8),
+        readout: Some("last_prompt".into()),
+        primary: true,
+        status: "ok".into(),
+        delta: None,
+        delta_lower: None,
+        delta_upper: None,
+    }
+}
+
+#[test]
+fn a_contrast_that_does_not_rise_supports_nothing() {
+    let flat = Place { status: "gate_fail".to_owned(), ..place() };
+    let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20, layer: None };
+    let rows = |place: &Place| Bench { limits: &Evidence::default(), place }.rows(&|_| found.clone());
+    assert!(rows(&place()).iter().any(|row| row.verdict == "supports"));
+    assert!(rows(&flat).iter().all(|row| row.verdict != "supports"));
+    assert!(rows(&flat).iter().any(|row| row.verdict == "opposes" && row.status == "ok"));
+}
+
+#[test]
+fn words_that_give_the_label_away_are_no_evidence() {
+    let leaking = Place { status: "lexical_leak".to_owned(), ..place() };
+    let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20, layer: None };
+    let rows = Bench { limits: &Evidence::default(), place: &leaking }.rows(&|_| found.clone());
+    assert!(rows.iter().all(|row| row.verdict == "inconclusive" && row.status != "ok" && row.gate == "lexical_leak"));
+}
+
+fn verdicts(numbers: &[(&str, [f64; 3], [f64; 2])], contexts: usize) -> BTreeMap<(String, String), String> {
+    let find = |part: &str| {
+        let number = numbers.iter().find(|(name, ..)| *name == part);
+        number.map_or_else(Found::default, |(_, interval, null)| Found {
+            status: "ok".into(),
+            interval: Some(*interval),
+            null: Some(*null),
+            contexts,
+            layer: None,
+        })
+    };
+    let (limits, place) = (Evidence::default(), place());
+    let rows = Bench { limits: &limits, place: &place }.rows(&find);
+    rows.into_iter().map(|row| ((row.hypothesis, row.measure), row.verdict)).collect()
+}
+
+#[test]
+fn only_a_whole_interval_on_one_side_is_a_verdict() {
+    let band = [0.6, 0.9];
+    for (interval, functional, personas) in [
+        ([0.9, 0.8, 1.0], "supports", "opposes"),
+        ([0.1, 0.0, 0.2], "opposes", "supports"),
+        ([0.7, 0.2, 0.9], "inconclusive", "inconclusive"),
+    ] {
+        let found = verdicts(&[("persistence", interval, band)], 20);
+        assert_eq!(found[&("functional_self".to_owned(), "persistence".to_owned())], functional);
+        assert_eq!(found[&("personas_all_the_way_down".to_owned(), "persistence".to_owned())], personas);
+        assert!(verdicts(&[("persistence", interval, band)], 3).values().filter(|verdict| *verdict != "inconclusive").count() == 1);
+    }
+}
+
+#[test]
+fn a_residual_is_held_against_its_band_and_against_nothing() {
+    for (interval, band, functional, assistant) in [
+        ([0.95, 0.92, 0.98], [0.5, 0.9], "supports", "opposes"),
+        ([0.99, 0.96, 1.01], [0.98, 1.0], "supports", "opposes"),
+        ([0.05, 0.0, 0.1], [0.6, 0.9], "opposes", "supports"),
+        ([0.7, 0.6, 0.8], [0.5, 0.9], "inconclusive", "opposes"),
+    ] {
+        let found = verdicts(&[("residual_3", interval, band)], 20);
+        assert_eq!(found[&("functional_self".to_owned(), "residual_3".to_owned())], functional, "{interval:?}");
+        assert_eq!(found[&("self_is_assistant".to_owned(), "residual_3".to_owned())], assistant, "{interval:?}");
+    }
+}
+
+#[test]
+fn effects_are_held_against_random_directions_and_the_axis() {
+    let find = |interval: [f64; 3]| {
+        move |part: &str| match part {
+            "behavioural_effect" | "steering_along_axis" | "effect_on_report" | "effect_on_behaviour" => {
+                Found { status: "ok".into(), interval: Some(interval), null: None, contexts: usize::MAX, layer: Some(3) }
+            }
+            _ => Found::default(),
+        }
+    };
+    let limits = Evidence::default();
+    for (interval, behaviour, axis, report) in [
+        ([9.0, 6.0, 12.0], "supports", "supports", "opposes"),
+        ([0.1, -0.4, 0.5], "opposes", "opposes", "supports"),
+        ([2.9, 0.5, 6.0], "inconclusive", "inconclusive", "inconclusive"),
+    ] {
+        let rows = Bench { limits: &limits, place: &place() }.rows(&find(interval));
+        let verdict = |measure: &str| {
+            let row = rows.iter().find(|row| row.measure == measure).unwrap();
+            assert_eq!(row.layer, Some(3));
+            row.verdict.as_str()
+        };
+        assert_eq!(verdict("behavioural_effect"), behaviour);
+        assert_eq!(verdict("steering_along_axis"), axis);
+        assert_eq!((verdict("effect_on_report"), verdict("effect_on_behaviour")), (report, report));
+    }
+}

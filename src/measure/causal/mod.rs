@@ -1,0 +1,300 @@
+//! Causation along the series: what adding a concept's direction does to self-descriptions (`report`) and to object-level choices
+//! (`behaviour`), beside random directions and the assistant axis, and what taking it out does. The curve that is dated is z, in units
+//! of the random directions.
+
+mod effect;
+
+use super::{Part, Trace, columns, write_parts};
+use crate::causal::sheet::{Along, Sheet};
+use crate::console::check_interrupt;
+use crate::draws::Draws;
+use crate::emergence::curve::Curve;
+use crate::matrix;
+use crate::persona::axis::Sampled;
+use crate::prompt::choices::{CHOICE, FACT, REPORT};
+use crate::series::Series;
+use anyhow::Result;
+use effect::{Line, Null, Question, share, size};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+pub const NAME: &str = "causal";
+/// Names of the curves.
+pub const CURVES: [&str; 2] = ["effect_on_report", "effect_on_behaviour"];
+pub const TABLE: &str = "causal.parquet";
+/// Outcomes, with the label family of their items, in the order of [`CURVES`].
+pub const OUTCOMES: [(&str, &str); 2] = [("report", REPORT), ("behaviour", CHOICE)];
+/// Values of `direction`.
+pub const CONCEPT: &str = "concept";
+pub const AXIS: &str = "assistant_axis";
+
+/// One row of `causal.parquet` behind the keys. Margins are in nats, slopes in nats per unit of strength (the mean length of the residual).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Causal {
+    pub concept: String,
+    pub null_bank: bool,
+    pub layer: i32,
+    pub readout: String,
+    /// `report` or `behaviour`.
+    pub outcome: String,
+    /// `concept` or `assistant_axis`.
+    pub direction: String,
+    pub status: String,
+    /// Margin without intervention.
+    pub margin: Option<f64>,
+    pub margin_lower: Option<f64>,
+    pub margin_upper: Option<f64>,
+    pub slope: Option<f64>,
+    pub slope_lower: Option<f64>,
+    pub slope_upper: Option<f64>,
+    /// Size of the slope over the root mean square of those of random directions; the interval is on the side of the slope's sign.
+    pub z: Option<f64>,
+    pub z_lower: Option<f64>,
+    pub z_upper: Option<f64>,
+    /// Share of random directions, this one among them, whose slope is as large.
+    pub p: Option<f64>,
+    /// What ablation does to the margin, the middle 95% of what it does with random directions, and its place among these.
+    pub ablation: Option<f64>,
+    pub ablation_lower: Option<f64>,
+    pub ablation_upper: Option<f64>,
+    pub ablation_null_lower: Option<f64>,
+    pub ablation_null_upper: Option<f64>,
+    pub ablation_z: Option<f64>,
+    /// Ablation goes beyond the guards.
+    pub ablation_flagged: Option<bool>,
+    /// Share of the slope that the direction's component along the assistant axis gives, and its cosine with the axis.
+    pub axis_share: Option<f64>,
+    pub axis_share_lower: Option<f64>,
+    pub axis_share_upper: Option<f64>,
+    pub cos_axis: Option<f64>,
+    /// Largest side effects over the strengths: divergence on neutral text, and loss of the margin of facts.
+    pub kl: Option<f64>,
+    pub facts_lost: Option<f64>,
+    /// Strengths that were used, and those of them beyond the guards, which do not count.
+    pub n_strengths: i32,
+    pub n_flagged: i32,
+    /// Random directions that count.
+    pub n_random: i32,
+    pub n_groups: i32,
+    pub n_items: i32,
+}
+
+/// Sheet of a checkpoint.
+fn path(series: &Series, t: usize) -> PathBuf {
+    series.store.join("causal").join(format!("{}.safetensors", series.points[t].id))
+}
+
+/// What the sheets of a series are made from; nothing without sheets.
+pub fn digest(series: &Series) -> String {
+    let identity = |path: &Path| crate::store::Readouts::open(path).map_or_else(|_| "none".to_owned(), |sheet| sheet.identity());
+    let paths: Vec<PathBuf> = (0..series.points.len()).map(|t| path(series, t)).collect();
+    if paths.iter().all(|path| !path.is_file()) {
+        return String::new();
+    }
+    paths.iter().map(|path| identity(path)).collect::<Vec<_>>().join(" ")
+}
+
+/// Writes `causal.parquet`, empty where there are no sheets. A checkpoint without one, beside others that have one, has rows without
+/// numbers.
+///
+/// # Errors
+/// A sheet is wrong, or the table cannot be written.
+pub fn run(series: &Series) -> Result<Vec<Trace>> {
+    let open = |t: usize| -> Result<Option<Sheet>> {
+        let path = path(series, t);
+        if path.is_file() { Sheet::open(&path, &series.items) } else { Ok(None) }
+    };
+    let sheets = (0..series.points.len()).map(open).collect::<Result<Vec<_>>>()?;
+    let Some(header) = sheets.iter().rev().flatten().map(|sheet| sheet.header.clone()).next() else {
+        return write_parts::<Causal>(series, TABLE, Vec::new());
+    };
+    let cells = header.concepts.len() * header.layers.len() * OUTCOMES.len();
+    let parts = (0..cells).into_par_iter().map(|cell| {
+        let (outcome, rest) = (cell % OUTCOMES.len(), cell / OUTCOMES.len());
+        let (layer, concept) = (header.layers[rest % header.layers.len()], &header.concepts[rest / header.layers.len()]);
+        check_interrupt()?;
+        Cell { series, sheets: &sheets, concept, layer, outcome, readout: &header.readout }.part()
+    });
+    write_parts(series, TABLE, parts.collect::<Result<Vec<_>>>()?)
+}
+
+/// One concept and outcome at one layer, along the series.
+struct Cell<'a> {
+    series: &'a Series,
+    sheets: &'a [Option<Sheet>],
+    concept: &'a str,
+    layer: usize,
+    outcome: usize,
+    readout: &'a str,
+}
+
+/// What one sheet says about a cell.
+struct Answer {
+    row: Causal,
+    z: Option<Sampled>,
+}
+
+impl Cell<'_> {
+    fn part(&self) -> Result<Part<Causal>> {
+        let (mut rows, mut points, mut effects) = (Vec::new(), Vec::new(), Vec::new());
+        for (t, sheet) in self.sheets.iter().enumerate() {
+            for answer in self.answers(sheet.as_ref())? {
+                if let (Some(z), CONCEPT) = (answer.z, answer.row.direction.as_str()) {
+                    points.push(t);
+                    effects.push(z);
+                }
+                rows.push((self.series.key(t), answer.row));
+            }
+        }
+        Ok((rows, self.trace(points, &effects)?.into_iter().collect()))
+    }
+
+    /// The curve of z, positive where the last checkpoint's is.
+    fn trace(&self, points: Vec<usize>, effects: &[Sampled]) -> Result<Option<Trace>> {
+        let family = self.series.family(self.concept, "crossed");
+        let (Some(family), Some(last)) = (family, effects.last()) else { return Ok(None) };
+        let sign = if last.value < 0.0 { -1.0 } else { 1.0 };
+        let resamples = last.replicates.len();
+        let replicates: Vec<f64> = (0..resamples).flat_map(|b| effects.iter().map(move |z| sign * z.replicates[b])).collect();
+        if !replicates.iter().all(|z| z.is_finite()) {
+            return Ok(None); // nothing moves in some resample
+        }
+        let curve = Curve::new(effects.iter().map(|z| sign * z.value).collect(), replicates)?;
+        let mut trace = Trace::new(CURVES[self.outcome], family, points, curve);
+        (trace.layer, trace.readout) = (Some(self.layer), Some(self.readout.to_owned()));
+        Ok(Some(trace))
+    }
+
+    fn empty(&self, direction: &str, status: &str) -> Causal {
+        Causal {
+            concept: self.concept.to_owned(),
+            null_bank: self.series.family(self.concept, "crossed").is_some_and(|family| family.null_bank),
+            layer: self.layer as i32,
+            readout: self.readout.to_owned(),
+            outcome: OUTCOMES[self.outcome].0.to_owned(),
+            direction: direction.to_owned(),
+            status: status.to_owned(),
+            margin: None,
+            margin_lower: None,
+            margin_upper: None,
+            slope: None,
+            slope_lower: None,
+            slope_upper: None,
+            z: None,
+            z_lower: None,
+            z_upper: None,
+            p: None,
+            ablation: None,
+            ablation_lower: None,
+            ablation_upper: None,
+            ablation_null_lower: None,
+            ablation_null_upper: None,
+            ablation_z: None,
+            ablation_flagged: None,
+            axis_share: None,
+            axis_share_lower: None,
+            axis_share_upper: None,
+            cos_axis: None,
+            kl: None,
+            facts_lost: None,
+            n_strengths: 0,
+            n_flagged: 0,
+            n_random: 0,
+            n_groups: 0,
+            n_items: 0,
+        }
+    }
+
+    /// A row along the concept's direction and one along the axis.
+    fn answers(&self, sheet: Option<&Sheet>) -> Result<Vec<Answer>> {
+        let without = |direction: &str, status: &str| Answer { row: self.empty(direction, status), z: None };
+        let none = || Ok(vec![without(CONCEPT, "not_run"), without(AXIS, "not_run")]);
+        let Some(sheet) = sheet else { return none() };
+        let number = sheet.header.concepts.iter().position(|concept| concept == self.concept);
+        let layer = sheet.header.layers.iter().position(|layer| *layer == self.layer);
+        let (Some(number), Some(layer)) = (number, layer) else { return none() };
+        let asked = sheet.asked(Along::Concept(number));
+        let item = |position: usize| &self.series.items[sheet.items[position]];
+        let facts: Vec<usize> = asked.iter().copied().filter(|&position| item(position).label_family == FACT).collect();
+        let (mut ids, mut groups): (Vec<&str>, Vec<Vec<usize>>) = Default::default();
+        for &position in asked.iter().filter(|&&position| item(position).label_family == OUTCOMES[self.outcome].1) {
+            let id = item(position).group_id.as_str();
+            match ids.iter().position(|other| *other == id) {
+                Some(group) => groups[group].push(position),
+                None => {
+                    ids.push(id);
+                    groups.push(vec![position]);
+                }
+            }
+        }
+        if groups.len() < 2 {
+            return none();
+        }
+        let (bootstraps, seed) = (self.series.bootstraps, self.series.seed);
+        let draws = Draws::with_counts(groups.len(), 99, bootstraps, seed, &format!("{}/{}", self.concept, OUTCOMES[self.outcome].0))?;
+        let question = Question { sheet, layer, groups: &groups, facts: &facts, limits: &self.series.evidence };
+        let null = question.null();
+        let axis_line = sheet.header.axis.then(|| question.line(Along::Axis));
+        let axis_slope = axis_line.as_ref().and_then(|line| line.slopes.as_ref()).map(|slopes| effect::over_groups(slopes, &draws));
+        let mut own = self.answer(CONCEPT, &question, &question.line(Along::Concept(number)), &null, &draws);
+        let w = sheet.direction(Along::Concept(number), layer);
+        if w.iter().all(|x| *x == 0.0) {
+            own = without(CONCEPT, "no_direction");
+        }
+        if let Some(line) = &axis_line {
+            let cosine = f64::from(matrix::dot(w, sheet.direction(Along::Axis, layer)));
+            own.row.cos_axis = Some(cosine);
+            let slopes = question.line(Along::Concept(number)).slopes.map(|slopes| effect::over_groups(&slopes, &draws));
+            let found = slopes.zip(axis_slope).and_then(|(slope, axis)| share(&slope, &axis, cosine)?.estimate());
+            (own.row.axis_share, own.row.axis_share_lower, own.row.axis_share_upper) = columns(found);
+            let axis = self.answer(AXIS, &question, line, &null, &draws);
+            return Ok(vec![own, axis]);
+        }
+        Ok(vec![own, without(AXIS, "no_axis")])
+    }
+
+    fn answer(&self, direction: &str, question: &Question, line: &Line, null: &Null, draws: &Draws) -> Answer {
+        let (margin, margin_lower, margin_upper) = columns(question.clean(draws).estimate());
+        let ablation = effect::over_groups(&line.ablation, draws);
+        let beside = null.ablation(ablation.value);
+        let compared = line.slopes.as_ref().map(|slopes| null.compare(slopes, draws));
+        let z = compared.as_ref().and_then(|compared| compared.z.clone());
+        let status = match &compared {
+            None => "side_effects",
+            Some(compared) if compared.z.is_none() => "no_null",
+            Some(_) => "ok",
+        };
+        let (slope, slope_lower, slope_upper) = columns(compared.as_ref().and_then(|compared| compared.slope.estimate()));
+        let (size, z_lower, z_upper) = columns(z.as_ref().and_then(|z| size(z).estimate()));
+        let (ablation, ablation_lower, ablation_upper) = columns(ablation.estimate());
+        let row = Causal {
+            margin,
+            margin_lower,
+            margin_upper,
+            slope,
+            slope_lower,
+            slope_upper,
+            z: size,
+            z_lower,
+            z_upper,
+            p: compared.as_ref().and_then(|compared| compared.p),
+            ablation,
+            ablation_lower,
+            ablation_upper,
+            ablation_null_lower: beside.map(|([lower, _], _)| lower),
+            ablation_null_upper: beside.map(|([_, upper], _)| upper),
+            ablation_z: beside.and_then(|(_, z)| z),
+            ablation_flagged: Some(!line.ablation_within),
+            kl: Some(line.kl),
+            facts_lost: (!question.facts.is_empty()).then_some(line.facts_lost),
+            n_strengths: question.sheet.header.strengths.len() as i32,
+            n_flagged: line.flagged as i32,
+            n_random: null.left() as i32,
+            n_groups: question.groups.len() as i32,
+            n_items: question.groups.iter().map(|items| items.len() as i32).sum(),
+            ..self.empty(direction, status)
+        };
+        Answer { row, z }
+    }
+}
