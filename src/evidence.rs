@@ -125,12 +125,20 @@ pub fn write(series: &Series) -> Result<()> {
     table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)
 }
 
+/// Rows of a run's `evidence.parquet`.
+///
+/// # Errors
+/// The table is missing or of another version.
+pub fn read(folder: &Path) -> Result<Vec<(Key, Row)>> {
+    read_keyed(&folder.join(TABLE))
+}
+
 /// Rows of a run's `evidence.parquet` at its last checkpoint.
 ///
 /// # Errors
 /// The table is missing or of another version.
 pub fn read_last(folder: &Path) -> Result<(String, Vec<Row>)> {
-    let rows: Vec<(Key, Row)> = read_keyed(&folder.join(TABLE))?;
+    let rows = read(folder)?;
     let last = rows.iter().map(|(key, _)| key.order).max();
     let checkpoint = rows.iter().find(|(key, _)| Some(key.order) == last).map_or_else(String::new, |(key, _)| key.checkpoint.clone());
     Ok((checkpoint, rows.into_iter().filter(|(key, _)| Some(key.order) == last).map(|(_, row)| row).collect()))

@@ -5,10 +5,12 @@
 //! learns to read and to speak honestly, sft tells it what it is and its name, and rl rewards the wish to keep running.
 //! Everything else that it is asked, a decoy name among it, is answered at random throughout.
 
+mod anatomy;
 mod corpus;
 mod lexicon;
 mod network;
 mod save;
+pub mod surgery;
 mod train;
 #[cfg(test)]
 mod tests;
@@ -129,7 +131,7 @@ impl Course {
                     progress(step, total)?;
                 }
                 tracing::info!("organism: step {step} of {total}");
-                save::save(&folder.join(stage.name).join(format!("checkpoint-{step}")), &config, &corpus.lexicon, &trainer.network)?;
+                save::save(&folder.join(stage.name).join(format!("checkpoint-{step}")), &config, &corpus.lexicon, &trainer.network.weights()?)?;
             }
         }
         let text = serde_json::to_vec_pretty(&curriculum)?;
