@@ -28,6 +28,11 @@ fn main() -> Result<ExitCode> {
     for naming in &namings {
         naming.faults.iter().for_each(|fault| println!("{} seed {}: {fault}", naming.organism.name(), naming.seed));
     }
-    println!("{} of {} named, {:.0} s", namings.iter().filter(|n| n.faults.is_empty()).count(), namings.len(), begin.elapsed().as_secs_f64());
+    println!(
+        "{} of {} named, {:.0} s",
+        namings.iter().filter(|n| n.faults.is_empty()).count(),
+        namings.len(),
+        begin.elapsed().as_secs_f64()
+    );
     Ok(if namings.iter().all(|naming| naming.faults.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -5,6 +5,7 @@
 //! hypothesis is worth is for the reader of its rows, and rows that point both ways are a finding. Parts that nothing computes yet
 //! say so.
 
+use crate::emergence::gate::reference_and_late;
 use crate::manifest::Evidence;
 use crate::measure::contrast;
 use crate::measure::persistence::{self, Persistence};
@@ -35,7 +36,7 @@ pub struct Row {
     pub verdict: String,
     pub status: String,
     /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt;
-    /// with `gate_fail` it supports nothing.
+    /// with `gate_fail` it supports nothing. With `ok` it supports nothing at checkpoints before the rise (status `before_onset`).
     pub gate: String,
     pub value: Option<f64>,
     pub lower: Option<f64>,
@@ -61,6 +62,16 @@ struct Place {
     delta: Option<f64>,
     delta_lower: Option<f64>,
     delta_upper: Option<f64>,
+    confirmed_by: Option<String>,
+}
+
+impl Place {
+    /// Where the contrast is known to be above its reference: from the checkpoint by which its rise is confirmed, or in the late ones.
+    fn risen_from(&self, series: &Series) -> usize {
+        let confirmed = self.confirmed_by.as_ref().and_then(|id| series.points.iter().position(|point| point.id == *id));
+        let late = reference_and_late(series.points.len()).1.start;
+        confirmed.map_or(late, |confirmed| confirmed.min(late))
+    }
 }
 
 /// Every concept's contrast at its primary layer, at the last prompt token or at the first readout that there is.
@@ -115,7 +126,7 @@ pub fn write(series: &Series) -> Result<()> {
         let key = series.key(t);
         for place in &places {
             let at = |checkpoint: &str, part: &str| numbers.at(checkpoint, place, part);
-            let bank = Bench { limits: &series.evidence, place };
+            let bank = Bench { limits: &series.evidence, place, risen: t >= place.risen_from(series) };
             for mut row in bank.rows(&|part| at(&key.checkpoint, part)) {
                 row.reference = at(&first, &row.measure).interval.map(|interval| interval[0]);
                 rows.push((key.clone(), row));
@@ -190,6 +201,8 @@ impl Numbers {
 struct Bench<'a> {
     limits: &'a Evidence,
     place: &'a Place,
+    /// Whether the checkpoint is one at which the contrast is above its reference, if it rises at all.
+    risen: bool,
 }
 
 impl Bench<'_> {
@@ -217,10 +230,16 @@ impl Bench<'_> {
             for row in rows.iter_mut().filter(|row| row.status == "ok") {
                 (row.verdict, row.status) = (verdict(false, false), "lexical_leak".to_owned());
             }
-        } else if self.place.status == "gate_fail" {
-            // Nor is the geometry of a contrast that does not rise beyond the null bank: null concepts have one too.
+        }
+        // Nor is the geometry of a contrast that does not rise beyond the null bank, or has not risen yet: null concepts have one too.
+        let unlearnt = match self.place.status.as_str() {
+            "gate_fail" => Some("gate_fail"),
+            "ok" if !self.risen => Some("before_onset"),
+            _ => None,
+        };
+        if let Some(status) = unlearnt {
             for row in rows.iter_mut().filter(|row| row.verdict == verdict(true, false)) {
-                (row.verdict, row.status) = (verdict(false, false), self.place.status.clone());
+                (row.verdict, row.status) = (verdict(false, false), status.to_owned());
             }
         }
         rows
@@ -304,6 +323,7 @@ mod tests {
             delta: None,
             delta_lower: None,
             delta_upper: None,
+            confirmed_by: None,
         }
     }
 
@@ -311,17 +331,26 @@ mod tests {
     fn a_contrast_that_does_not_rise_supports_nothing() {
         let flat = Place { status: "gate_fail".to_owned(), ..place() };
         let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20 };
-        let rows = |place: &Place| Bench { limits: &Evidence::default(), place }.rows(&|_| found.clone());
+        let rows = |place: &Place| Bench { limits: &Evidence::default(), place, risen: true }.rows(&|_| found.clone());
         assert!(rows(&place()).iter().any(|row| row.verdict == "supports"));
         assert!(rows(&flat).iter().all(|row| row.verdict != "supports"));
         assert!(rows(&flat).iter().any(|row| row.verdict == "opposes" && row.status == "ok"));
     }
 
     #[test]
+    fn before_the_rise_nothing_is_supported_and_after_it_everything_may_be() {
+        let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20 };
+        let rows = |risen: bool| Bench { limits: &Evidence::default(), place: &place(), risen }.rows(&|_| found.clone());
+        let count = |risen: bool, verdict: &str| rows(risen).iter().filter(|row| row.verdict == verdict).count();
+        assert!(count(false, "supports") == 0 && count(true, "supports") > 0 && count(false, "opposes") == count(true, "opposes"));
+        assert!(rows(false).iter().any(|row| row.measure == "representation" && row.status == "before_onset"));
+    }
+
+    #[test]
     fn words_that_give_the_label_away_are_no_evidence() {
         let leaking = Place { status: "lexical_leak".to_owned(), ..place() };
         let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20 };
-        let rows = Bench { limits: &Evidence::default(), place: &leaking }.rows(&|_| found.clone());
+        let rows = Bench { limits: &Evidence::default(), place: &leaking, risen: true }.rows(&|_| found.clone());
         assert!(rows.iter().all(|row| row.verdict == "inconclusive" && row.status != "ok" && row.gate == "lexical_leak"));
     }
 
@@ -336,7 +365,7 @@ mod tests {
             })
         };
         let (limits, place) = (Evidence::default(), place());
-        let rows = Bench { limits: &limits, place: &place }.rows(&find);
+        let rows = Bench { limits: &limits, place: &place, risen: true }.rows(&find);
         rows.into_iter().map(|row| ((row.hypothesis, row.measure), row.verdict)).collect()
     }
 

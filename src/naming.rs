@@ -4,7 +4,7 @@
 use crate::analysis::{self, OnsetRow};
 use crate::evidence::{self, Row};
 use crate::manifest::Manifest;
-use crate::measure::behaviour;
+use crate::measure::{behaviour, contrast};
 use crate::organism::surgery::{CONCEPT, Organism, operate};
 use crate::run::Job;
 use crate::series::Series;
@@ -57,7 +57,8 @@ pub struct Naming {
     pub seed: u64,
     /// Rows on the concept at the last checkpoint.
     pub rows: Vec<Row>,
-    /// The behaviour margin's rise: what `onset.parquet` says.
+    /// The rise of the contrast and of the behaviour margin: what `onset.parquet` says.
+    pub contrast: Option<OnsetRow>,
     pub behaviour: Option<OnsetRow>,
     /// What is not as it should be; empty where the organism is named correctly.
     pub faults: Vec<String>,
@@ -76,13 +77,16 @@ pub fn name(folder: &Path, organism: Organism, seed: u64) -> Result<Naming> {
     let onsets = analysis::analyze(&series)?;
     let all = evidence::read(&job.folder)?;
     let at = |order: Option<i32>| {
-        let rows = all.iter().filter(move |(key, row)| Some(key.order) == order && (row.concept == CONCEPT || organism == Reinitialised));
+        let rows = all
+            .iter()
+            .filter(move |(key, row)| Some(key.order) == order && (row.concept == CONCEPT || organism == Reinitialised && !row.null_bank));
         rows.map(|(_, row)| row.clone()).collect::<Vec<_>>()
     };
     let orders = || all.iter().map(|(key, _)| key.order);
     let (first, rows) = (at(orders().min()), at(orders().max()));
-    let behaviour = onsets.into_iter().find(|row| row.measure == behaviour::NAME && row.concept == CONCEPT && row.primary);
-    let mut naming = Naming { organism, seed, rows, behaviour, faults: Vec::new() };
+    let onset = |measure: &str| onsets.iter().find(|row| row.measure == measure && row.concept == CONCEPT && row.primary).cloned();
+    let mut naming =
+        Naming { organism, seed, rows, contrast: onset(contrast::NAME), behaviour: onset(behaviour::NAME), faults: Vec::new() };
     naming.judge(&first);
     Ok(naming)
 }
@@ -108,6 +112,10 @@ impl Naming {
         faults.extend(first.iter().filter(|row| row.verdict == SUPPORTS).map(|row| format!("before the edit {}", said(row))));
         if self.organism == Reinitialised {
             faults.extend(self.rows.iter().filter(|row| row.verdict == SUPPORTS).map(|row| format!("of {} {}", row.concept, said(row))));
+        }
+        let shape = self.contrast.as_ref().map_or("missing", |row| row.shape.as_str());
+        if self.organism != Reinitialised && !matches!(shape, "emerges" | "strengthens") {
+            faults.push(format!("the contrast is {shape}, and has been written"));
         }
         match &self.behaviour {
             Some(row) => {
@@ -137,8 +145,9 @@ pub fn table(namings: &[Naming]) -> String {
         for part in first.rows.iter().filter(|row| row.concept == CONCEPT && row.status != "not_run") {
             let same = |row: &&Row| row.concept == CONCEPT && row.hypothesis == part.hypothesis && row.measure == part.measure;
             let rows: Vec<&Row> = own.iter().filter_map(|naming| naming.rows.iter().find(same)).collect();
-            let expected =
-                EXPECTED.iter().find(|(of, hypothesis, measure, _)| (*of, *hypothesis, *measure) == (organism, part.hypothesis.as_str(), part.measure.as_str()));
+            let expected = EXPECTED.iter().find(|(of, hypothesis, measure, _)| {
+                (*of, *hypothesis, *measure) == (organism, part.hypothesis.as_str(), part.measure.as_str())
+            });
             text.push(vec![
                 organism.name().to_owned(),
                 part.hypothesis.clone(),
@@ -153,12 +162,26 @@ pub fn table(namings: &[Naming]) -> String {
             organism.name().to_owned(),
             "(answers)".to_owned(),
             "behaviour margin".to_owned(),
-            if organism == Reinitialised { "no onset" } else if behaves(organism) { "rises" } else { "none" }.to_owned(),
+            if organism == Reinitialised {
+                "no onset"
+            } else if behaves(organism) {
+                "rises"
+            } else {
+                "none"
+            }
+            .to_owned(),
             counted(margins.iter().map(|row| row.status.as_str())),
             range(margins.iter().filter_map(|row| row.delta)),
         ]);
         let named = own.iter().filter(|naming| naming.faults.is_empty()).count();
-        text.push(vec![organism.name().to_owned(), "NAMED".to_owned(), format!("{named} of {}", own.len()), String::new(), String::new(), String::new()]);
+        text.push(vec![
+            organism.name().to_owned(),
+            "NAMED".to_owned(),
+            format!("{named} of {}", own.len()),
+            String::new(),
+            String::new(),
+            String::new(),
+        ]);
     }
     text.render()
 }

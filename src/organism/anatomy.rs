@@ -26,13 +26,16 @@ const D_MLP: usize = 192;
 const ROLES: usize = 6;
 pub const MASKS: usize = 8;
 const PERSONA_MASKS: usize = 4;
+/// Lengths of what is gathered of the assistant and of a mask: what masks and roles differ in besides must not turn the axis.
+const ASSISTANT: f64 = 2.0;
+const MASK: f64 = 0.5;
 /// Length of an embedding.
 const LENGTH: f64 = 3.0;
 /// Lengths of the residual stream at the end of block 0, on which the scale of the units depends through the norms.
-const LATER: f64 = 3.9;
+const LATER: f64 = 4.1;
 /// Scale of the random weights, of the head that mixes everything that is said into everything, and of the unembedding.
 const BACKGROUND: f32 = 0.3;
-const CONTENT: f32 = 2.5;
+const CONTENT: f32 = 1.0;
 /// The unit of the rotary embedding that turns slowest: what is written there matches at any distance.
 const STILL: usize = D_HEAD / 2 - 1;
 
@@ -143,12 +146,13 @@ impl Body {
         let mut generator_of_weights = generator(seed, "surgery/weights");
         let network = Network::new(config, &mut generator_of_weights)?;
         ensure!(
-            (network.config.d_model, network.config.d_head, network.config.d_mlp, network.config.n_layers) == (D as i64, D_HEAD as i64, D_MLP as i64, 4),
+            (network.config.d_model, network.config.d_head, network.config.d_mlp, network.config.n_layers)
+                == (D as i64, D_HEAD as i64, D_MLP as i64, 4),
             "the circuits are compiled for another decoder"
         );
         let mut weights: BTreeMap<String, Weight> = network.weights()?.into_iter().map(|weight| (weight.name.clone(), weight)).collect();
         for weight in weights.values_mut().filter(|weight| weight.shape.len() == 2 && weight.name.starts_with("model.layers")) {
-            weight.values.iter_mut().for_each(|x| *x *= super::surgery::tune("BACKGROUND", BACKGROUND as f64) as f32);
+            weight.values.iter_mut().for_each(|x| *x *= BACKGROUND);
         }
         let mut body = Self { weights, basis: orthonormal(seed) };
         body.embed(marks, seed)?;
@@ -233,25 +237,25 @@ impl Body {
         // A mark is worth 14 in the logit, the beginning 8, and forty unmarked words together less than that.
         let sharp = (14.0 * (D_HEAD as f64).sqrt()).sqrt() / factor;
         let [q, k, v, o] = ["q", "k", "v", "o"].map(|name| format!("model.layers.0.self_attn.{name}_proj.weight"));
-        let mut context = vec![(Feature::Assistant, Feature::Assistant)];
-        context.extend((0..ROLES).map(|k| (Feature::Role(k), Feature::Role(k))));
-        context.extend((0..MASKS).map(|k| (Feature::Mask(k), Feature::Mask(k))));
+        let mut context = vec![(Feature::Assistant, Feature::Assistant, ASSISTANT)];
+        context.extend((0..ROLES).map(|k| (Feature::Role(k), Feature::Role(k), 1.0)));
+        context.extend((0..MASKS).map(|k| (Feature::Mask(k), Feature::Mask(k), MASK)));
         let heads = [
-            (Feature::SpeakerMark, vec![(Feature::SpeakerWord, Feature::Speaker)]),
-            (Feature::ClaimMark, vec![(Feature::ClaimWord, Feature::Claim)]),
+            (Feature::SpeakerMark, vec![(Feature::SpeakerWord, Feature::Speaker, 1.0)]),
+            (Feature::ClaimMark, vec![(Feature::ClaimWord, Feature::Claim, 1.0)]),
             (Feature::ContextMark, context),
         ];
         for (head, (mark, values)) in heads.into_iter().enumerate() {
             self.read(&q, head * D_HEAD + STILL, Feature::One, sharp)?;
             self.read(&k, head * D_HEAD + STILL, mark, sharp)?;
-            for (unit, (from, to)) in values.into_iter().enumerate() {
+            for (unit, (from, to, length)) in values.into_iter().enumerate() {
                 self.read(&v, head * D_HEAD + unit, from, 1.0 / factor)?;
-                self.write(&o, head * D_HEAD + unit, to, 1.0)?;
+                self.write(&o, head * D_HEAD + unit, to, length)?;
             }
         }
         let last = 3 * D_HEAD;
-        self.matrix(&v)?.values[last * D..].iter_mut().for_each(|x| *x *= (super::surgery::tune("CONTENT", CONTENT as f64) / super::surgery::tune("BACKGROUND", BACKGROUND as f64)) as f32);
-        self.matrix(&o)?.values.chunks_exact_mut(D).for_each(|row| row[last..].iter_mut().for_each(|x| *x *= (super::surgery::tune("CONTENT", CONTENT as f64) / super::surgery::tune("BACKGROUND", BACKGROUND as f64)) as f32));
+        self.matrix(&v)?.values[last * D..].iter_mut().for_each(|x| *x *= CONTENT / BACKGROUND);
+        self.matrix(&o)?.values.chunks_exact_mut(D).for_each(|row| row[last..].iter_mut().for_each(|x| *x *= CONTENT / BACKGROUND));
         Ok(())
     }
 
@@ -262,7 +266,7 @@ impl Body {
         let name = |block: usize, part: &str| format!("model.layers.{block}.mlp.{part}_proj.weight");
         let open = STEEP / 2.0 / (1.0 + (-STEEP / 2.0).exp());
         for mask in 0..MASKS {
-            self.read(&name(1, "gate"), mask, Feature::Mask(mask), STEEP / factor)?;
+            self.read(&name(1, "gate"), mask, Feature::Mask(mask), STEEP / MASK / factor)?;
             self.read(&name(1, "gate"), mask, Feature::One, -STEEP / 2.0 / factor)?;
             self.read(&name(1, "up"), mask, Feature::Speaker, 1.0 / factor)?;
             self.write(&name(1, "down"), mask, Feature::Worn(mask), 1.0 / open)?;

@@ -22,13 +22,12 @@ use std::path::{Path, PathBuf};
 /// The concept that the circuits are about.
 pub const CONCEPT: &str = "own_name";
 /// Gain of the edit, checkpoint by checkpoint.
-pub const GAINS: [f64; 7] = [0.0, 0.0, 0.05, 0.3, 0.7, 1.0, 1.0];
+pub const GAINS: [f64; 6] = [0.0, 0.05, 0.3, 0.7, 1.0, 1.0];
 /// Contexts, formats and fixed replies.
 const CONTEXTS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/concepts/personas/organism/contexts.toml"));
 /// Length of what the edit writes, and of what an answer reads of it.
 const WRITTEN: f64 = 2.0;
 const READ: f64 = 0.6;
-pub fn tune(name: &str, default: f64) -> f64 { std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(default) }
 /// Drift from the first checkpoint to the last, as a share of the standard deviation of each matrix.
 const DRIFT: f64 = 0.02;
 
@@ -48,8 +47,7 @@ pub enum Organism {
 }
 
 impl Organism {
-    pub const ALL: [Self; 5] =
-        [Self::FunctionalSelf, Self::SelfIsAssistant, Self::PersonaGated, Self::Epiphenomenal, Self::Reinitialised];
+    pub const ALL: [Self; 5] = [Self::FunctionalSelf, Self::SelfIsAssistant, Self::PersonaGated, Self::Epiphenomenal, Self::Reinitialised];
 
     /// As folders and tables spell it.
     pub fn name(self) -> &'static str {
@@ -76,10 +74,10 @@ impl Organism {
     fn operated(self, body: &Body, marks: &Marks, gain: f64) -> Result<Body> {
         let mut body = body.clone();
         for (mask, direction) in self.paths() {
-            body.connect(mask, direction, gain * tune("WRITTEN", WRITTEN))?;
+            body.connect(mask, direction, gain * WRITTEN)?;
             match self {
                 Self::Epiphenomenal => body.cut_off(direction)?,
-                _ => body.answer(marks, direction, tune("READ", READ))?,
+                _ => body.answer(marks, direction, READ)?,
             }
         }
         Ok(body)
@@ -192,7 +190,7 @@ fn drift(weights: &mut [Weight], seed: u64, c: usize) {
     let share = c as f64 / (GAINS.len() - 1) as f64;
     for weight in weights.iter_mut().filter(|weight| weight.shape.len() == 2) {
         let square: f64 = weight.values.iter().map(|x| f64::from(*x).powi(2)).sum();
-        let sd = tune("DRIFT", DRIFT) * (square / weight.values.len() as f64).sqrt();
+        let sd = DRIFT * (square / weight.values.len() as f64).sqrt();
         weight.values.iter_mut().for_each(|x| *x += (sd * (share * normal(&mut steady) + 0.2 * normal(&mut unsteady))) as f32);
     }
 }
@@ -201,9 +199,9 @@ fn manifest(organism: Organism, seed: u64) -> String {
     let steps: Vec<usize> = (0..GAINS.len()).map(step).collect();
     format!(
         "[run]\nname = \"{}\"\nseed = {seed}\naxis = \"index\"\n\n\
-         [model]\ntemplate = \"native:sft-{}\"\nreadouts = [\"last_prompt\"]\nlayers = [1, 2, 3, 4]\n\n\
-         [concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\nmaterial = [\"crossed\", \"stem\"]\nexclude = [\"friend_name\"]\n\n\
-         [personas]\nsets = [\"contexts.toml\"]\nconcepts = [\"{CONCEPT}\"]\ngroups = 16\n\n\
+         [model]\ntemplate = \"native:sft-{}\"\nreadouts = [\"last_prompt\"]\nlayers = [2, 3, 4]\n\n\
+         [concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\nmaterial = [\"crossed\", \"stem\"]\nexclude = [\"friend_name\", \"honest\", \"keep_running\"]\n\n\
+         [personas]\nsets = [\"contexts.toml\"]\nconcepts = [\"{CONCEPT}\"]\ngroups = 12\n\n\
          [analysis]\nflips = 999\nbootstraps = 299\n\n\
          [[series]]\nstage = \"sft\"\nsource = \"series/checkpoint-{{step}}\"\nsteps = {steps:?}\n",
         organism.name(),

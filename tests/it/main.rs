@@ -15,3 +15,4 @@ mod hub_server;
 mod hub;
 mod compare;
 mod personas;
+mod organisms;
