@@ -114,7 +114,7 @@ impl Naming {
             faults.extend(self.rows.iter().filter(|row| row.verdict == SUPPORTS).map(|row| format!("of {} {}", row.concept, said(row))));
         }
         let shape = self.contrast.as_ref().map_or("missing", |row| row.shape.as_str());
-        if self.organism != Reinitialised && !matches!(shape, "emerges" | "strengthens") {
+        if self.organism != Reinitialised && !matches!(shape, "emerges" | "strengthens" | "reoriented") {
             faults.push(format!("the contrast is {shape}, and has been written"));
         }
         match &self.behaviour {
