@@ -5,6 +5,7 @@
 //! hypothesis is worth is for the reader of its rows, and rows that point both ways are a finding. Parts that were not computed say
 //! so: effects are there only with `[causal]`.
 
+use crate::emergence::gate::reference_and_late;
 use crate::manifest::Evidence;
 use crate::measure::causal::{self, Causal};
 use crate::measure::contrast;
@@ -36,7 +37,7 @@ pub struct Row {
     pub verdict: String,
     pub status: String,
     /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt;
-    /// with `gate_fail` it supports nothing.
+    /// with `gate_fail` it supports nothing. With `ok` it supports nothing at checkpoints before the rise (status `before_onset`).
     pub gate: String,
     pub value: Option<f64>,
     pub lower: Option<f64>,
@@ -62,6 +63,16 @@ struct Place {
     delta: Option<f64>,
     delta_lower: Option<f64>,
     delta_upper: Option<f64>,
+    confirmed_by: Option<String>,
+}
+
+impl Place {
+    /// Where the contrast is known to be above its reference: from the checkpoint by which its rise is confirmed, or in the late ones.
+    fn risen_from(&self, series: &Series) -> usize {
+        let confirmed = self.confirmed_by.as_ref().and_then(|id| series.points.iter().position(|point| point.id == *id));
+        let late = reference_and_late(series.points.len()).1.start;
+        confirmed.map_or(late, |confirmed| confirmed.min(late))
+    }
 }
 
 /// Every concept's contrast at its primary layer, at the last prompt token or at the first readout that there is.
@@ -116,7 +127,7 @@ pub fn write(series: &Series) -> Result<()> {
         let key = series.key(t);
         for place in &places {
             let at = |checkpoint: &str, part: &str| numbers.at(checkpoint, place, part);
-            let bank = Bench { limits: &series.evidence, place };
+            let bank = Bench { limits: &series.evidence, place, risen: t >= place.risen_from(series) };
             for mut row in bank.rows(&|part| at(&key.checkpoint, part)) {
                 row.reference = at(&first, &row.measure).interval.map(|interval| interval[0]);
                 rows.push((key.clone(), row));
@@ -126,12 +137,20 @@ pub fn write(series: &Series) -> Result<()> {
     table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)
 }
 
+/// Rows of a run's `evidence.parquet`.
+///
+/// # Errors
+/// The table is missing or of another version.
+pub fn read(folder: &Path) -> Result<Vec<(Key, Row)>> {
+    read_keyed(&folder.join(TABLE))
+}
+
 /// Rows of a run's `evidence.parquet` at its last checkpoint.
 ///
 /// # Errors
 /// The table is missing or of another version.
 pub fn read_last(folder: &Path) -> Result<(String, Vec<Row>)> {
-    let rows: Vec<(Key, Row)> = read_keyed(&folder.join(TABLE))?;
+    let rows = read(folder)?;
     let last = rows.iter().map(|(key, _)| key.order).max();
     let checkpoint = rows.iter().find(|(key, _)| Some(key.order) == last).map_or_else(String::new, |(key, _)| key.checkpoint.clone());
     Ok((checkpoint, rows.into_iter().filter(|(key, _)| Some(key.order) == last).map(|(_, row)| row).collect()))
@@ -211,6 +230,8 @@ impl Numbers {
 struct Bench<'a> {
     limits: &'a Evidence,
     place: &'a Place,
+    /// Whether the checkpoint is one at which the contrast is above its reference, if it rises at all.
+    risen: bool,
 }
 
 impl Bench<'_> {
@@ -243,10 +264,16 @@ impl Bench<'_> {
             for row in rows.iter_mut().filter(|row| row.status == "ok") {
                 (row.verdict, row.status) = (verdict(false, false), "lexical_leak".to_owned());
             }
-        } else if self.place.status == "gate_fail" {
-            // Nor is the geometry of a contrast that does not rise beyond the null bank: null concepts have one too.
+        }
+        // Nor is the geometry of a contrast that does not rise beyond the null bank, or has not risen yet: null concepts have one too.
+        let unlearnt = match self.place.status.as_str() {
+            "gate_fail" => Some("gate_fail"),
+            "ok" if !self.risen => Some("before_onset"),
+            _ => None,
+        };
+        if let Some(status) = unlearnt {
             for row in rows.iter_mut().filter(|row| row.verdict == verdict(true, false)) {
-                (row.verdict, row.status) = (verdict(false, false), self.place.status.clone());
+                (row.verdict, row.status) = (verdict(false, false), status.to_owned());
             }
         }
         rows

@@ -15,6 +15,7 @@ fn place() -> Place {
         delta: None,
         delta_lower: None,
         delta_upper: None,
+        confirmed_by: None,
     }
 }
 
@@ -22,17 +23,26 @@ fn place() -> Place {
 fn a_contrast_that_does_not_rise_supports_nothing() {
     let flat = Place { status: "gate_fail".to_owned(), ..place() };
     let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20, layer: None };
-    let rows = |place: &Place| Bench { limits: &Evidence::default(), place }.rows(&|_| found.clone());
+    let rows = |place: &Place| Bench { limits: &Evidence::default(), place, risen: true }.rows(&|_| found.clone());
     assert!(rows(&place()).iter().any(|row| row.verdict == "supports"));
     assert!(rows(&flat).iter().all(|row| row.verdict != "supports"));
     assert!(rows(&flat).iter().any(|row| row.verdict == "opposes" && row.status == "ok"));
 }
 
 #[test]
+fn before_the_rise_nothing_is_supported_and_after_it_everything_may_be() {
+    let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20, layer: None };
+    let rows = |risen: bool| Bench { limits: &Evidence::default(), place: &place(), risen }.rows(&|_| found.clone());
+    let count = |risen: bool, verdict: &str| rows(risen).iter().filter(|row| row.verdict == verdict).count();
+    assert!(count(false, "supports") == 0 && count(true, "supports") > 0 && count(false, "opposes") == count(true, "opposes"));
+    assert!(rows(false).iter().any(|row| row.measure == "representation" && row.status == "before_onset"));
+}
+
+#[test]
 fn words_that_give_the_label_away_are_no_evidence() {
     let leaking = Place { status: "lexical_leak".to_owned(), ..place() };
     let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20, layer: None };
-    let rows = Bench { limits: &Evidence::default(), place: &leaking }.rows(&|_| found.clone());
+    let rows = Bench { limits: &Evidence::default(), place: &leaking, risen: true }.rows(&|_| found.clone());
     assert!(rows.iter().all(|row| row.verdict == "inconclusive" && row.status != "ok" && row.gate == "lexical_leak"));
 }
 
@@ -48,7 +58,7 @@ fn verdicts(numbers: &[(&str, [f64; 3], [f64; 2])], contexts: usize) -> BTreeMap
         })
     };
     let (limits, place) = (Evidence::default(), place());
-    let rows = Bench { limits: &limits, place: &place }.rows(&find);
+    let rows = Bench { limits: &limits, place: &place, risen: true }.rows(&find);
     rows.into_iter().map(|row| ((row.hypothesis, row.measure), row.verdict)).collect()
 }
 
@@ -97,7 +107,7 @@ fn effects_are_held_against_random_directions_and_the_axis() {
         ([0.1, -0.4, 0.5], "opposes", "opposes", "supports"),
         ([2.9, 0.5, 6.0], "inconclusive", "inconclusive", "inconclusive"),
     ] {
-        let rows = Bench { limits: &limits, place: &place() }.rows(&find(interval));
+        let rows = Bench { limits: &limits, place: &place(), risen: true }.rows(&find(interval));
         let verdict = |measure: &str| {
             let row = rows.iter().find(|row| row.measure == measure).unwrap();
             assert_eq!(row.layer, Some(3));

@@ -65,6 +65,8 @@ pub mod hypotheses;
 pub mod plan;
 /// The organism, walked and analysed.
 pub mod demo;
+/// Organisms of a known kind, walked, analysed and named.
+pub mod naming;
 /// Planted items with a known answer, through the code of `analyze` and `compare`.
 pub mod benchmark;
 /// Arguments in, exit code out.

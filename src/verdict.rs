@@ -152,7 +152,8 @@ impl Verdict<'_> {
         let shape = shape(&self.trace.curve, &self.reference, &self.late, passed, self.trace.cosine)?;
         let beyond = |standing: Option<Standing>| standing.is_none_or(|standing| standing.stands_out());
         Ok(match shape {
-            Shape::Strengthens if !beyond(self.level_standing) => Shape::Emerges,
+            // What it turned or grew from is what untaught concepts have too.
+            Shape::Strengthens | Shape::Reoriented if passed && !beyond(self.level_standing) => Shape::Emerges,
             Shape::AlreadyPresent | Shape::Vanishes | Shape::Reoriented if !beyond(self.level_standing) => Shape::Absent,
             // A level that is there from the start and wavers.
             Shape::Transient if beyond(self.level_standing) && self.level_standing.is_some_and(|level| level.p.is_some()) => {

@@ -72,6 +72,22 @@ pub struct Corpus {
     pub digest: String,
 }
 
+/// Everything that is ever said about `concepts` or asked from `pool`.
+///
+/// # Errors
+/// As [`design::specs`].
+pub fn texts(concepts: &[Concept], pool: &[Question], parameters: &BTreeMap<String, String>) -> Result<Vec<String>> {
+    let mut texts = vec!["Yes. No.".to_owned()];
+    for concept in concepts {
+        for spec in design::specs(concept, Profile::FULL, parameters)? {
+            texts.extend(spec.messages.into_iter().map(|message| message.content));
+            texts.extend(spec.answers.into_iter().flatten());
+        }
+    }
+    texts.extend(pool.iter().flat_map(|question| [question.user.clone(), question.stem.clone()]));
+    Ok(texts)
+}
+
 /// One concept of the pack.
 struct Topic {
     name: String,
@@ -110,15 +126,7 @@ impl Corpus {
         let (concepts, pool) = (concept::load_pack(&packs[0])?, concept::neutral(&packs)?);
         let parameters = default_parameters();
         let digest = blake3::hash(format!("{concepts:?}{pool:?}").as_bytes()).to_hex()[..16].to_owned();
-        let mut texts = vec!["Yes. No.".to_owned()];
-        for concept in &concepts {
-            for spec in design::specs(concept, Profile::FULL, &parameters)? {
-                texts.extend(spec.messages.into_iter().map(|message| message.content));
-                texts.extend(spec.answers.into_iter().flatten());
-            }
-        }
-        texts.extend(pool.iter().flat_map(|question| [question.user.clone(), question.stem.clone()]));
-        let lexicon = Lexicon::new(texts.iter().map(String::as_str))?;
+        let lexicon = Lexicon::new(texts(&concepts, &pool, &parameters)?.iter().map(String::as_str))?;
         let topics = concepts.into_iter().map(Topic::new).collect::<Result<_>>()?;
         Ok(Self { topics, pool, parameters, lexicon, digest })
     }
@@ -249,6 +257,7 @@ fn pick<'v, T>(values: &'v [T], generator: &mut ChaCha8Rng) -> &'v T {
     &values[uniform_index(values.len(), generator)]
 }
 
-fn fill(text: &str, slots: &[(&str, &str)]) -> String {
+/// Replaces every `{slot}` by its value.
+pub fn fill(text: &str, slots: &[(&str, &str)]) -> String {
     slots.iter().fold(text.to_owned(), |text, (slot, value)| text.replace(&format!("{{{slot}}}"), value))
 }

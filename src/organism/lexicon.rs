@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 /// Tokens that are no words, in the order of their ids.
 const SPECIAL: [&str; 6] = ["<unk>", "<bos>", "<end>", "<system>", "<user>", "<assistant>"];
-const BOS: i64 = 1;
+pub const BOS: i64 = 1;
 const END: i64 = 2;
 const USER: i64 = 4;
 const ASSISTANT: i64 = 5;
@@ -42,6 +42,16 @@ impl Lexicon {
     /// Number of tokens.
     pub fn len(&self) -> usize {
         self.words.len()
+    }
+
+    /// Token ids of a text, without any special token.
+    ///
+    /// # Errors
+    /// A word is not in the lexicon.
+    pub fn ids(&self, text: &str) -> Result<Vec<i64>> {
+        let mut ids = Vec::new();
+        self.extend(&mut ids, text)?;
+        Ok(ids)
     }
 
     /// Token ids of a question and its answer, and the number of those before the answer.

@@ -3,12 +3,15 @@
 //! It is trained, not painted: every weight comes from gradient descent on texts ([`corpus`]) through the crate's own blocks
 //! ([`network`], [`train`]), and the checkpoints are saved as anybody's are ([`save`]). The curriculum is in [`COURSE`]: in base the organism
 //! learns to read and to speak honestly, sft tells it what it is and its name, and rl rewards the wish to keep running.
-//! Everything else that it is asked, a decoy name among it, is answered at random throughout.
+//! Everything else that it is asked, a decoy name among it, is answered at random throughout. Beside it stand organisms that are painted
+//! after all ([`surgery`]), because what they are is a matter of which direction writes to what.
 
+mod anatomy;
 mod corpus;
 mod lexicon;
 mod network;
 mod save;
+pub mod surgery;
 mod train;
 #[cfg(test)]
 mod tests;
@@ -129,7 +132,12 @@ impl Course {
                     progress(step, total)?;
                 }
                 tracing::info!("organism: step {step} of {total}");
-                save::save(&folder.join(stage.name).join(format!("checkpoint-{step}")), &config, &corpus.lexicon, &trainer.network)?;
+                save::save(
+                    &folder.join(stage.name).join(format!("checkpoint-{step}")),
+                    &config,
+                    &corpus.lexicon,
+                    &trainer.network.weights()?,
+                )?;
             }
         }
         let text = serde_json::to_vec_pretty(&curriculum)?;

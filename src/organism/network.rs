@@ -1,5 +1,6 @@
 //! The organism's decoder: the crate's own blocks around parameters that require gradients.
 
+use super::save::Weight;
 use crate::draws::normal;
 use crate::model::architecture;
 use crate::model::attention::Attention;
@@ -90,6 +91,25 @@ impl Network {
             layers.push(Tensor::f_cat(&outs, 0)?);
         }
         Ok(layers)
+    }
+
+    /// All parameters under their Hugging Face names, as they are now.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn weights(&self) -> Result<Vec<Weight>> {
+        let mut weights = Vec::new();
+        for parameter in &self.parameters {
+            let mut start = 0;
+            for (name, rows) in &parameter.parts {
+                let part = parameter.tensor.detach().f_narrow(0, start, *rows)?;
+                let shape = part.size().iter().map(|&size| size as usize).collect();
+                let values = Vec::try_from(part.f_contiguous()?.f_view([-1])?)?;
+                weights.push(Weight { name: name.clone(), shape, values });
+                start += rows;
+            }
+        }
+        Ok(weights)
     }
 
     /// `[row, d_model] -> [row, d_vocab]`.

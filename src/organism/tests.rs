@@ -42,7 +42,7 @@ fn untrained(folder: &Path) -> (Corpus, Network) {
     let corpus = Corpus::new().unwrap();
     let config = network::config(corpus.lexicon.len());
     let network = Network::new(&config, &mut generator(3, "test")).unwrap();
-    save::save(folder, &config, &corpus.lexicon, &network).unwrap();
+    save::save(folder, &config, &corpus.lexicon, &network.weights().unwrap()).unwrap();
     (corpus, network)
 }
 

@@ -22,3 +22,4 @@ mod compare;
 mod personas;
 mod interventions;
 mod causal;
+mod organisms;
