@@ -179,23 +179,8 @@ fn dot_in_lanes(a: &[f32], b: &[f32]) -> f32 {
             lanes[lane] += x[lane] * y[lane];
         }
     }
-    let (a_lanes, a_rest) = a_rest.as_chunks::<8>();
-    let (b_lanes, b_rest) = b_rest.as_chunks::<8>();
-    for (x, y) in a_lanes.iter().zip(b_lanes) {
-        for lane in 0..8 {
-            lanes[lane] += x[lane] * y[lane];
-        }
-    }
-    for ((lane, x), y) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
-        *lane += x * y;
-    }
-    // Halves onto halves: one lane after the other would take longer than all of a short row.
-    for half in [16, 8, 4, 2, 1] {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
-        }
-    }
-    lanes[0]
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
+    lanes.iter().sum::<f32>() + rest
 }
 
 /// [`dot`] in f64.
@@ -224,23 +209,8 @@ fn dot_f64_in_lanes(a: &[f64], b: &[f64]) -> f64 {
             lanes[lane] += x[lane] * y[lane];
         }
     }
-    let (a_lanes, a_rest) = a_rest.as_chunks::<4>();
-    let (b_lanes, b_rest) = b_rest.as_chunks::<4>();
-    for (x, y) in a_lanes.iter().zip(b_lanes) {
-        for lane in 0..4 {
-            lanes[lane] += x[lane] * y[lane];
-        }
-    }
-    for ((lane, x), y) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
-        *lane += x * y;
-    }
-    // Halves onto halves: one lane after the other would take longer than all of a short row.
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
-        }
-    }
-    lanes[0]
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
+    lanes.iter().sum::<f64>() + rest
 }
 
 #[cfg(test)]
