@@ -64,7 +64,7 @@ pub struct OnsetRow {
     /// The larger of `p` and `null_p`, adjusted over the concepts that are asked about, or over the null bank for its members
     /// (Benjamini & Yekutieli, since concepts share items).
     pub q: Option<f64>,
-    /// Smallest family-wise sign-flip p among the late checkpoints.
+    /// Smallest family-wise sign-flip p among the late checkpoints and their mean.
     pub max_t_p: Option<f64>,
     /// Share of null concepts with a smaller delta, at the same measure and layer.
     pub null_percentile: Option<f64>,
@@ -139,7 +139,7 @@ pub fn measure(series: &Series) -> Result<Vec<Trace>> {
 
 /// Digest of everything that the tables are computed from.
 fn key(series: &Series) -> String {
-    let text = format!("analysis-3 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
+    let text = format!("analysis-4 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 

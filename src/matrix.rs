@@ -98,8 +98,11 @@ pub fn accumulate([rows, inner, columns]: [usize; 3], factor: f64, a: Strided, b
     }
 }
 
-/// Rows of [`quadratic_forms`] that are multiplied at a time: the product stays in the cache.
-const ROWS_AT_A_TIME: usize = 128;
+/// Rows that are multiplied at a time, for products of `width` columns: few enough for the product to stay in the cache, many enough
+/// for the right-hand side not to be packed over and over.
+fn rows_at_a_time(width: usize) -> usize {
+    65_536usize.div_ceil(width).clamp(128, 1024)
+}
 
 /// Calls `each(v, v'Mv)` for the rows v of `rows`, `[count, n]`, in order; `m` is `[n, n]` and need not be symmetric.
 ///
@@ -116,8 +119,9 @@ pub fn quadratic_forms(n: usize, rows: &[f32], m: &[f32], mut each: impl FnMut(&
 pub fn forms_beside(n: usize, rows: &[f32], m: &[f32], beside: usize, mut each: impl FnMut(&[f32], f64, &[f32])) {
     assert!(n > 0 && rows.len().is_multiple_of(n), "{} values are not rows of {n}", rows.len());
     let width = n + beside;
-    let mut product = vec![0.0; ROWS_AT_A_TIME.min(rows.len() / n) * width];
-    for chunk in rows.chunks(ROWS_AT_A_TIME * n) {
+    let at_a_time = rows_at_a_time(width);
+    let mut product = vec![0.0; at_a_time.min(rows.len() / n) * width];
+    for chunk in rows.chunks(at_a_time * n) {
         let count = chunk.len() / n;
         let product = &mut product[..count * width];
         multiply([count, n, width], chunk, m, Right::AsIs, product);
@@ -136,8 +140,9 @@ pub fn forms_of(n: usize, rows: &[f32], ms: &[&[f32]], mut each: impl FnMut(usiz
     // Side by side, `[n, ms.len() n]`.
     let side_by_side: Vec<f32> = (0..n).flat_map(|row| ms.iter().flat_map(move |m| &m[row * n..(row + 1) * n])).copied().collect();
     let width = ms.len() * n;
-    let mut product = vec![0.0; ROWS_AT_A_TIME.min(rows.len() / n) * width];
-    for chunk in rows.chunks(ROWS_AT_A_TIME * n) {
+    let at_a_time = rows_at_a_time(width);
+    let mut product = vec![0.0; at_a_time.min(rows.len() / n) * width];
+    for chunk in rows.chunks(at_a_time * n) {
         let count = chunk.len() / n;
         let product = &mut product[..count * width];
         multiply([count, n, width], chunk, &side_by_side, Right::AsIs, product);

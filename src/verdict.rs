@@ -4,9 +4,9 @@
 //! dated ([`conclude`]). Nothing here reads a store: what is measured and what is planted go the same way.
 
 use crate::emergence::curve::{Curve, mean};
-use crate::emergence::gate::{Correction, Gate, Standing, adjust};
+use crate::emergence::gate::{Correction, Gate, LEVEL, Standing, adjust};
 use crate::emergence::onset::{Onset, OnsetGrid};
-use crate::emergence::shape::{FEWEST, Shape, shape, shape_of_amplitudes};
+use crate::emergence::shape::{FEWEST, PEAK_LEVEL, Shape, shape, shape_of_amplitudes};
 use crate::estimate::Estimate;
 use crate::measure::Trace;
 use crate::probe::contrast::amplitude;
@@ -148,18 +148,21 @@ impl Verdict<'_> {
     /// is no presence.
     fn named(&self) -> Result<Shape> {
         let passed = self.gate.as_ref().is_some_and(Gate::passed);
-        let shape = if self.of_amplitudes() { shape_of_amplitudes } else { shape };
-        let shape = shape(&self.trace.curve, &self.reference, &self.late, passed, self.trace.cosine)?;
+        let of = if self.of_amplitudes() { shape_of_amplitudes } else { shape };
+        let of = |peak| of(&self.trace.curve, &self.reference, &self.late, passed, self.trace.cosine, peak);
         let beyond = |standing: Option<Standing>| standing.is_none_or(|standing| standing.stands_out());
+        let banked = |standing: Option<Standing>| standing.is_some_and(|standing| standing.p.is_some());
+        // A peak that the bank confirms needs no stricter test than a rise.
+        let mut shape = of(Some(if banked(self.peak_standing) { LEVEL } else { PEAK_LEVEL }))?;
+        // A level that is there from the start and wavers has no peak, nor has what untaught concepts reach too.
+        let wavers = banked(self.level_standing) && beyond(self.level_standing);
+        if shape == Shape::Transient && (wavers || !beyond(self.peak_standing)) {
+            shape = of(None)?;
+        }
         Ok(match shape {
             // What it turned or grew from is what untaught concepts have too.
             Shape::Strengthens | Shape::Reoriented if passed && !beyond(self.level_standing) => Shape::Emerges,
             Shape::AlreadyPresent | Shape::Vanishes | Shape::Reoriented if !beyond(self.level_standing) => Shape::Absent,
-            // A level that is there from the start and wavers.
-            Shape::Transient if beyond(self.level_standing) && self.level_standing.is_some_and(|level| level.p.is_some()) => {
-                Shape::AlreadyPresent
-            }
-            Shape::Transient if !beyond(self.peak_standing) => Shape::Absent,
             other => other,
         })
     }
@@ -183,7 +186,7 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
     let measure = if trace.floor == Some(0.0) { Gate::of_amplitudes } else { Gate::measure };
     let mut gate = if comparable { Some(measure(&trace.curve, &reference, &late)?) } else { None };
     if let Some(gate) = gate.as_mut().filter(|_| !trace.max_t.is_empty()) {
-        gate.max_t_p = trace.max_t[late.clone()].iter().copied().reduce(f64::min);
+        gate.max_t_p = trace.max_t[late.clone()].iter().copied().chain(trace.max_t_late).reduce(f64::min);
     }
     Ok(Verdict {
         trace,

@@ -178,8 +178,10 @@ fn trace(series: &Simulated, key: &str, items: &str, draws: &Draws) -> Result<(T
         family.push(&null)?;
         p.push(null.p_value());
     }
+    family.push(&followed.late.sign_flip_null(draws)?)?;
     let mut trace = followed.trace;
     trace.max_t = family.p_values();
+    trace.max_t_late = trace.max_t.pop();
     "target".clone_into(&mut trace.concept);
     "crossed".clone_into(&mut trace.label_family);
     trace.layer = Some(1);
@@ -189,7 +191,7 @@ fn trace(series: &Simulated, key: &str, items: &str, draws: &Draws) -> Result<(T
 
 /// Planted differences of date between a weak and a strong run, and the share of noise that they have in common.
 fn comparisons(quick: bool) -> Vec<(f64, f64)> {
-    if quick { vec![(0.0, 0.0), (2.0, 0.0)] } else { vec![(0.0, 0.0), (0.0, 0.5), (1.0, 0.0), (2.0, 0.0), (2.0, 0.5)] }
+    if quick { vec![(0.0, 0.0), (2.0, 0.0)] } else { vec![(0.0, 0.0), (0.0, 0.5), (1.0, 0.0), (2.0, 0.0), (2.0, 0.5), (4.0, 0.0)] }
 }
 
 /// Plants pairs of runs, final AUROC .67 against .82, whose dates differ by `difference` checkpoints, and compares them by the code

@@ -48,8 +48,8 @@ pub struct Gate {
     pub mde: f64,
     /// `p` adjusted over concepts by [`adjust`]; `None` before that.
     pub q: Option<f64>,
-    /// Smallest family-wise sign-flip p among the late checkpoints; `None` for measures without a
-    /// sign-flip null.
+    /// Smallest family-wise sign-flip p among the late checkpoints and their mean, which is a member of the family too: what is
+    /// weak in each of them adds up. `None` for measures without a sign-flip null.
     pub max_t_p: Option<f64>,
     /// Share of the null bank with a smaller `delta`; `None` without a bank.
     pub null_percentile: Option<f64>,

@@ -13,7 +13,7 @@ use crate::emergence::confirm::{confirmation, rise_p_values};
 use crate::emergence::curve::Curve;
 use crate::emergence::gate::{Correction, Gate, adjust, reference_and_late};
 use crate::emergence::onset::OnsetGrid;
-use crate::emergence::shape::{Shape, shape_of_amplitudes};
+use crate::emergence::shape::{PEAK_LEVEL, Shape, shape_of_amplitudes};
 use crate::estimate::Estimate;
 use crate::probe::contrast::cosine;
 use crate::probe::sign_flip::MaxT;
@@ -75,7 +75,7 @@ fn analyse(series: &Planted, seed: u64, draws: &Draws, bank: &[f64]) -> Verdict 
     let replicates: Vec<f64> = (0..c.1.len()).map(|row| cosine(c.1[row], a.1[row], b.1[row]).unwrap_or(f64::NAN)).collect();
     let turned = cosine(c.0, a.0, b.0).and_then(|value| Estimate::percentile(value, &replicates));
 
-    let shape = shape_of_amplitudes(&curve, &reference, &late, gate.passed(), turned).unwrap();
+    let shape = shape_of_amplitudes(&curve, &reference, &late, gate.passed(), turned, Some(PEAK_LEVEL)).unwrap();
     let frozen = Curve::of_projections(&crosses, &grams[last], draws).unwrap();
     let confirmed_by = confirmation(&rise_p_values(&curve, &reference).unwrap()).confirmed_by;
     Verdict { gate, curve, frozen, shape, confirmed_by }

@@ -6,7 +6,7 @@
 //! | shape | when |
 //! |---|---|
 //! | undetermined | fewer than [`FEWEST`] checkpoints |
-//! | transient | M significantly above both R and L (max-T over windows), and L below the middle of R and M |
+//! | transient | M significantly above both R and L (each a max-T over windows), and L below the middle of R and M |
 //! | reoriented | R and L both present, and their directions' cosine significantly below [`SAME_DIRECTION`] |
 //! | strengthens | the gate passes, R present and at least [`SUBSTANTIAL`] of L |
 //! | emerges | the gate passes |
@@ -34,9 +34,8 @@ pub const SUBSTANTIAL: f64 = 0.25;
 /// Directions with a cosine below this have more that differs than is shared (`cos^2 < 1/2`).
 pub const SAME_DIRECTION: f64 = std::f64::consts::FRAC_1_SQRT_2;
 
-/// Level of the test for a peak. Stricter than the gate's, because nothing else has to confirm a peak: no
-/// null bank, no correction over concepts.
-const TRANSIENT_LEVEL: f64 = 0.01;
+/// Level of the test for a peak where no null bank confirms it: stricter than the gate's, since it is not corrected over concepts.
+pub const PEAK_LEVEL: f64 = 0.01;
 
 /// The course of a concept over a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,13 +56,20 @@ pub enum Shape {
 /// `gate_passed` is the verdict of the whole gate. `cosine` is that between the directions of reference
 /// and late checkpoints, corrected for noise, where it is known; without it nothing is `Reoriented`.
 /// Measures that are 0 at the reference by construction (learned change) are never present there, so
-/// they emerge, are transient or absent.
+/// they emerge, are transient or absent. `peak` is the level of the test for a peak; without it nothing is `Transient`.
 ///
 /// # Errors
 /// When `reference` and `late` are not two sets of the curve in this order, or there are fewer than two
 /// replicates.
-pub fn shape(curve: &Curve, reference: &Range<usize>, late: &Range<usize>, gate_passed: bool, cosine: Option<Estimate>) -> Result<Shape> {
-    named(curve, |level| level, reference, late, gate_passed, cosine)
+pub fn shape(
+    curve: &Curve,
+    reference: &Range<usize>,
+    late: &Range<usize>,
+    gate_passed: bool,
+    cosine: Option<Estimate>,
+    peak: Option<f64>,
+) -> Result<Shape> {
+    named(curve, |level| level, [reference, late], gate_passed, cosine, peak)
 }
 
 /// [`shape`] of an amplitude: tests are on its squares ([`Curve::squares`]), shares of a level on their roots.
@@ -76,18 +82,20 @@ pub fn shape_of_amplitudes(
     late: &Range<usize>,
     gate_passed: bool,
     cosine: Option<Estimate>,
+    peak: Option<f64>,
 ) -> Result<Shape> {
-    named(&curve.squares(), amplitude, reference, late, gate_passed, cosine)
+    // Noise below 0 is no level to take shares of.
+    named(&curve.squares(), |square| amplitude(square).max(0.0), [reference, late], gate_passed, cosine, peak)
 }
 
 /// `read` turns a mean of the curve into the level that shares are taken of.
 fn named(
     curve: &Curve,
     read: fn(f64) -> f64,
-    reference: &Range<usize>,
-    late: &Range<usize>,
+    [reference, late]: [&Range<usize>; 2],
     gate_passed: bool,
     cosine: Option<Estimate>,
+    peak: Option<f64>,
 ) -> Result<Shape> {
     let (t, b) = (curve.checkpoints(), curve.replicate_rows().len());
     if t < FEWEST {
@@ -98,7 +106,7 @@ fn named(
         "reference {reference:?} and late {late:?} are not two sets among {t} checkpoints"
     );
     ensure!(b >= 2, "a shape needs replicates, found {b}");
-    if transient(curve, read, reference, late) {
+    if peak.is_some_and(|peak| transient(curve, read, reference, late, peak)) {
         return Ok(Shape::Transient);
     }
     let level = |set: &Range<usize>| curve.mean_over(set);
@@ -129,36 +137,38 @@ fn named(
 
 /// Whether the curve has a peak in between from which it falls by more than half.
 ///
-/// Each window M has two studentised contrasts, M - R and M - L, and counts by the smaller one (both
-/// have to hold: intersection-union). The largest over windows is compared with the 99% quantile of the
-/// largest centred contrast under the bootstrap, so looking for the peak is paid for.
-fn transient(curve: &Curve, read: fn(f64) -> f64, reference: &Range<usize>, late: &Range<usize>) -> bool {
+/// Each window M has two studentised contrasts, M - R and M - L, and both have to exceed the quantile of their own largest centred
+/// contrast over windows under the bootstrap, so looking for the peak is paid for. Without a peak no M is above both R and L, that is,
+/// none is above the larger of the two, and then the contrasts with that one alone keep the level: the two need no joint quantile
+/// (intersection-union, Berger 1982).
+fn transient(curve: &Curve, read: fn(f64) -> f64, reference: &Range<usize>, late: &Range<usize>, level: f64) -> bool {
     let size = reference.len().max(late.len());
-    let mut largest = vec![f64::NEG_INFINITY; curve.replicate_rows().len()];
-    let mut peak = (f64::NEG_INFINITY, 0);
-    for start in reference.end..=late.start.saturating_sub(size) {
-        let mut smaller = f64::INFINITY;
-        for other in [reference, late] {
+    let starts: Vec<usize> = (reference.end..=late.start.saturating_sub(size)).collect();
+    // How far each window is beyond the quantile of the stricter contrast.
+    let mut beyond = vec![f64::INFINITY; starts.len()];
+    for other in [reference, late] {
+        let mut largest = vec![f64::NEG_INFINITY; curve.replicate_rows().len()];
+        let mut studentised = Vec::with_capacity(starts.len());
+        for &start in &starts {
             let contrast = |row: &[f64]| mean(&row[start..start + size]) - mean(&row[other.clone()]);
             let (_, sd) = mean_sd(curve.replicate_rows().map(contrast));
             if sd == 0.0 {
                 return false; // no spread, no evidence
             }
             let observed = contrast(&curve.value);
-            smaller = smaller.min(observed / sd);
+            studentised.push(observed / sd);
             for (largest, row) in largest.iter_mut().zip(curve.replicate_rows()) {
                 *largest = largest.max((contrast(row) - observed) / sd);
             }
         }
-        if smaller > peak.0 {
-            peak = (smaller, start);
-        }
+        largest.sort_unstable_by(f64::total_cmp);
+        let needed = quantile(&largest, 1.0 - level);
+        beyond.iter_mut().zip(studentised).for_each(|(beyond, z)| *beyond = beyond.min(z - needed));
     }
-    largest.sort_unstable_by(f64::total_cmp);
-    let level = |set: &Range<usize>| read(mean(&curve.value[set.clone()]));
-    let (before, after) = (level(reference), level(late));
-    let top = level(&(peak.1..peak.1 + size));
-    peak.0 > quantile(&largest, 1.0 - TRANSIENT_LEVEL) && after < 0.5 * (before + top)
+    let Some((&start, &most)) = starts.iter().zip(&beyond).max_by(|a, b| a.1.total_cmp(b.1)) else { return false };
+    let height = |set: &Range<usize>| read(mean(&curve.value[set.clone()]));
+    let (before, after) = (height(reference), height(late));
+    most > 0.0 && after < 0.5 * (before + height(&(start..start + size)))
 }
 
 #[cfg(test)]
@@ -178,7 +188,7 @@ mod tests {
     fn named(value: &[f64], gate_passed: bool, cosine: Option<f64>) -> Shape {
         let (reference, late) = reference_and_late(value.len());
         let cosine = cosine.map(|value| Estimate { value, lower: value - 0.1, upper: value + 0.1 });
-        shape(&curve(value), &reference, &late, gate_passed, cosine).unwrap()
+        shape(&curve(value), &reference, &late, gate_passed, cosine, Some(PEAK_LEVEL)).unwrap()
     }
 
     #[test]

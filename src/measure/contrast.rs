@@ -195,6 +195,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
                 grams_of_layer.push((series.key(points[t]), gram));
             }
         }
+        family_wise.push(&followed.late.sign_flip_null(&draws)?)?;
         if keep_gram {
             part.grams.push(table::keyed(&grams_of_layer)?);
         }
@@ -207,16 +208,19 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
             ..followed.trace
         });
     }
-    // Family-wise p values come back in the order in which the nulls were pushed: layer by layer, checkpoint by checkpoint.
+    // Family-wise p values come back in the order in which the nulls were pushed: layer by layer, checkpoint by checkpoint, and
+    // after these the mean of the late ones.
     let p = family_wise.p_values();
-    for ((_, row), p) in part.trajectory.iter_mut().zip(&p) {
+    let by_layer: Vec<&[f64]> = p.chunks(points.len() + 1).collect();
+    for ((_, row), p) in part.trajectory.iter_mut().zip(by_layer.iter().flat_map(|p| &p[..points.len()])) {
         row.p_max_t = Some(*p);
     }
-    for (trace, p) in part.traces.iter_mut().zip(p.chunks(points.len())) {
-        trace.max_t = p.to_vec();
+    for (trace, p) in part.traces.iter_mut().zip(&by_layer) {
+        trace.max_t = p[..points.len()].to_vec();
+        trace.max_t_late = Some(p[points.len()]);
     }
     for (layer, pairs) in std::mem::take(&mut part.similar) {
-        let gates = p.chunks(points.len()).nth(layer).unwrap_or_default();
+        let gates = by_layer.get(layer).map_or(&[][..], |p| &p[..points.len()]);
         part.similarity.push(similarity::rows(series, family, readout, layer, ids.len(), &pairs, gates)?);
     }
     Ok(part)
@@ -228,6 +232,8 @@ pub struct Followed {
     pub grams: Vec<Gram>,
     /// Of each checkpoint with the last one.
     pub cross: Vec<Gram>,
+    /// The mean of those of the late checkpoints.
+    pub late: Gram,
     pub curve: Curve,
     /// Ready but for its names and the family-wise p-values.
     pub trace: Trace,
@@ -261,11 +267,13 @@ pub fn follow(deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Follow
         aligned,
         floor: Some(0.0),
         max_t: Vec::new(),
+        max_t_late: None,
         choice: third(&deltas[last], width)?,
         rivals: Vec::new(),
         status: None,
     };
-    Ok(Followed { grams, cross, curve, trace })
+    let late = Gram::mean(&grams[late])?;
+    Ok(Followed { grams, cross, late, curve, trace })
 }
 
 /// The resamples of a family's labelled groups.

@@ -70,6 +70,8 @@ pub struct Trace {
     pub floor: Option<f64>,
     /// Family-wise p that the concept is there at all, per point; empty for measures without such a test.
     pub max_t: Vec<f64>,
+    /// The same for the mean of the late checkpoints, from the same family of tests.
+    pub max_t_late: Option<f64>,
     /// The layer with the largest choice is the primary one. Never computed from the groups or items that decide.
     pub choice: f64,
     /// Cosine between the first and the last direction.
@@ -96,6 +98,7 @@ impl Trace {
             aligned: None,
             floor: None,
             max_t: Vec::new(),
+            max_t_late: None,
             choice: 0.0,
             cosine: None,
             rivals: Vec::new(),

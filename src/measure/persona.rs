@@ -215,6 +215,7 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
         aligned: None,
         floor: Some(0.0),
         max_t: Vec::new(),
+        max_t_late: None,
         choice: third(spaces[n - 1].per_reply(), spaces[n - 1].d)? / series.scale(n - 1, replies.readout, layer),
         cosine: None,
         rivals: Vec::new(),

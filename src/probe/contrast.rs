@@ -75,6 +75,21 @@ impl Gram {
         Ok(Self { groups, hollow: k, diagonal })
     }
 
+    /// Mean of matrices over the same groups. U, its flips and its resamples are linear in the matrix, so those of the mean are the
+    /// means of theirs: several checkpoints tested as one.
+    ///
+    /// # Errors
+    /// When there are none, or they differ in their number of groups.
+    pub fn mean(grams: &[Self]) -> Result<Self> {
+        let Some(first) = grams.first() else { anyhow::bail!("there are no contrasts to average") };
+        ensure!(grams.iter().all(|gram| gram.groups == first.groups), "contrasts of different numbers of groups are not averaged");
+        let over = |of: fn(&Self) -> &[f32]| -> Vec<f32> {
+            let sum = |at: usize| grams.iter().map(|gram| f64::from(of(gram)[at])).sum::<f64>();
+            (0..of(first).len()).map(|at| (sum(at) / grams.len() as f64) as f32).collect()
+        };
+        Ok(Self { groups: first.groups, hollow: over(|gram| &gram.hollow), diagonal: over(|gram| &gram.diagonal) })
+    }
+
     /// Number of groups G.
     pub fn groups(&self) -> usize {
         self.groups

@@ -6,6 +6,8 @@
 //! that a fold shares with what it holds out (a probe with an intercept does not depend on the centre), and every fold, split,
 //! control task and code of the cell is a part of one kernel.
 
+use std::ops::Range;
+
 use anyhow::{Result, ensure};
 
 use crate::matrix::{self, Right};
@@ -201,11 +203,7 @@ impl Split {
             "the items of a part are not among {n}, or none is trained on"
         );
         let order: Vec<usize> = train.iter().chain(held).copied().collect();
-        let mut kernel = Vec::with_capacity(order.len() * train.len());
-        for &row in &order {
-            let products = self.with_train(row);
-            kernel.extend(train.iter().map(|&column| products[column]));
-        }
+        let kernel = self.products(&order, train, |k| k);
         let d = self.width();
         let features = self.features.as_ref().filter(|_| d <= train.len());
         let features = features.map(|features| order.iter().flat_map(|&i| &features[i * d..(i + 1) * d]).copied().collect());
@@ -224,6 +222,25 @@ impl Split {
             self.part(&train, &held)
         };
         (0..k).map(part).collect()
+    }
+
+    /// Inner products of the items `rows` with the training items `columns`, `[rows, columns]`, both by their number (training items
+    /// first); `of` turns each into what is kept. Groups stay together, so columns are runs of neighbours, which are copied
+    /// faster than one by one.
+    pub(super) fn products<T>(&self, rows: &[usize], columns: &[usize], of: impl Fn(f64) -> T) -> Vec<T> {
+        let runs: Vec<(usize, usize)> =
+            columns.chunk_by(|left, right| left + 1 == *right).map(|run| (run[0], run[0] + run.len())).collect();
+        let mut kernel = Vec::with_capacity(rows.len() * columns.len());
+        for &row in rows {
+            let products = self.with_train(row);
+            runs.iter().for_each(|&(start, end)| kernel.extend(products[start..end].iter().map(|&k| of(k))));
+        }
+        kernel
+    }
+
+    /// Inner products of the training items with each other, `[n_train, n_train]`.
+    pub(super) fn of_train(&self) -> &[f64] {
+        &self.kernel[..self.train * self.train]
     }
 
     /// Inner products of item number `row` (training items first, then held-out ones) with the training items.
@@ -248,26 +265,21 @@ impl Split {
         Ok(rows.iter().map(|&row| labels[self.order[row]]).collect())
     }
 
-    /// Product of the training items `held` with coefficients found from the training items `rows`: `[held]`.
-    pub(super) fn margins(&self, rows: &[usize], held: &[usize], coefficients: &[f64]) -> Vec<f64> {
+    /// What the margins of training items `held` are a product of, row by row, for coefficients found from training items `rows`:
+    /// features where these are kept, else inner products.
+    pub(super) fn beside(&self, rows: &[usize], held: &[usize]) -> Vec<f64> {
         match &self.features {
-            Some(features) => {
-                held.iter().map(|&row| matrix::dot_f64(&features[row * self.width()..][..self.width()], coefficients)).collect()
-            }
-            None => {
-                let margin = |kernel: &[f64]| rows.iter().zip(coefficients).map(|(&row, c)| kernel[row] * c).sum();
-                held.iter().map(|&row| margin(self.with_train(row))).collect()
-            }
+            Some(features) => held.iter().flat_map(|&row| &features[row * self.width()..][..self.width()]).copied().collect(),
+            None => self.products(held, rows, |k| k),
         }
     }
 
-    /// Product of the standardised items with `coefficients`: `[n]`, training items first.
-    pub(super) fn scores(&self, coefficients: &Coefficients) -> Vec<f64> {
-        let rows = 0..self.order.len();
+    /// Product of the standardised items number `rows` (training items first) with `coefficients`.
+    fn scores(&self, rows: Range<usize>, coefficients: &Coefficients) -> Vec<f64> {
         match (coefficients, &self.features) {
             (Coefficients::Items(items), _) => rows.map(|row| matrix::dot_f64(self.with_train(row), items)).collect(),
             (Coefficients::Features(weights), Some(features)) => {
-                features.chunks_exact(self.width()).map(|row| matrix::dot_f64(row, weights)).collect()
+                rows.map(|row| matrix::dot_f64(&features[row * self.width()..][..self.width()], weights)).collect()
             }
             (Coefficients::Features(_), None) => unreachable!("weights are found only where the features are kept"),
         }
@@ -318,8 +330,8 @@ impl Split {
     }
 }
 
-/// Scores of every item, `[n]`, from the split in which it is held out; `score` gives those of all items of a split, in its
-/// order. `None` as soon as `score` does.
+/// Scores of every item, `[n]`, from the split in which it is held out; `score` gives those of the held-out items of a split, in
+/// its order. `None` as soon as `score` does.
 ///
 /// # Errors
 /// Those of `score`, and when an item is held out never or twice.
@@ -332,7 +344,7 @@ pub(super) fn held_scores(
     for split in splits {
         ensure!(split.order.len() == n, "{n} labels for {} items", split.order.len());
         let Some(scores) = score(split)? else { return Ok(None) };
-        for (&i, &score) in split.held().iter().zip(&scores[split.train..]) {
+        for (&i, score) in split.held().iter().zip(scores) {
             ensure!(held[i].replace(score).is_none(), "item {i} is held out twice");
         }
     }
@@ -345,7 +357,16 @@ pub(super) fn held_scores(
 impl Fitted {
     /// Value at every item of `split`, `[n]`: training items first, then those held out, in its order.
     pub fn decisions(&self, split: &Split) -> Vec<f64> {
-        let mut scores = split.scores(&self.coefficients);
+        self.decide(split, 0..split.order.len())
+    }
+
+    /// Value at the items that `split` holds out.
+    pub(super) fn held_decisions(&self, split: &Split) -> Vec<f64> {
+        self.decide(split, split.train..split.order.len())
+    }
+
+    fn decide(&self, split: &Split, rows: Range<usize>) -> Vec<f64> {
+        let mut scores = split.scores(rows, &self.coefficients);
         scores.iter_mut().for_each(|score| *score += self.intercept);
         scores
     }

@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use super::folds;
 use super::kernel::{Fitted, Split, held_scores};
 use super::newton::{Point, Problem, log_loss};
+use crate::matrix::dot_f64;
 
 /// The penalties tried, from strong to weak.
 pub const LAMBDAS: [f64; 7] = [1e4, 1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2];
@@ -57,7 +58,7 @@ pub fn held_out_by(splits: &[Split], labels: &[bool], groups: &[usize], inner: u
     let scores = held_scores(splits, labels.len(), |split| {
         let lambda = choose(split, labels, groups, inner)?;
         let Some(fit) = fit_to(split, labels, lambda, RANKED)? else { return Ok(None) };
-        let decisions = fit.decisions(split);
+        let decisions = fit.held_decisions(split);
         lambdas.push(lambda);
         fits.push(fit);
         Ok(Some(decisions))
@@ -74,7 +75,7 @@ pub fn held_out_at(splits: &[Split], labels: &[bool], lambdas: &[f64]) -> Result
     let mut lambdas = lambdas.iter();
     held_scores(splits, labels.len(), |split| {
         let lambda = lambdas.next().copied().unwrap_or(DEFAULT);
-        Ok(fit_to(split, labels, lambda, RANKED)?.map(|fit| fit.decisions(split)))
+        Ok(fit_to(split, labels, lambda, RANKED)?.map(|fit| fit.held_decisions(split)))
     })
 }
 
@@ -96,11 +97,11 @@ fn fit_to(split: &Split, labels: &[bool], lambda: f64, tolerance: f64) -> Result
 }
 
 /// One inner fold on its way along the penalties.
-struct Inner {
-    problem: Problem,
+struct Inner<'a> {
+    problem: Problem<'a>,
     point: Point,
-    rows: Vec<usize>,
-    held: Vec<usize>,
+    /// See [`Split::beside`].
+    held: Vec<f64>,
     held_labels: Vec<bool>,
 }
 
@@ -117,7 +118,7 @@ pub(super) fn choose(split: &Split, labels: &[bool], groups: &[usize], looked_at
         }
         if let Some(problem) = Problem::new(split, &rows, &split.labels_of(&rows, labels)?, true) {
             let held_labels = split.labels_of(&held, labels)?;
-            fits.push(Inner { point: problem.start(), problem, rows, held, held_labels });
+            fits.push(Inner { point: problem.start(), problem, held: split.beside(&rows, &held), held_labels });
         }
     }
     if fits.is_empty() {
@@ -128,7 +129,7 @@ pub(super) fn choose(split: &Split, labels: &[bool], groups: &[usize], looked_at
         let mut loss = 0.0;
         for fit in &mut fits {
             fit.problem.minimise(&mut fit.point, lambda, LOOSE)?;
-            loss += fit.held_loss(split);
+            loss += fit.held_loss();
         }
         if loss < least * (1.0 - GAIN) {
             (best, least, rises) = (lambda, loss, 0);
@@ -142,12 +143,12 @@ pub(super) fn choose(split: &Split, labels: &[bool], groups: &[usize], looked_at
     Ok(best)
 }
 
-impl Inner {
+impl Inner<'_> {
     /// Log-loss summed over the items held out.
-    fn held_loss(&self, split: &Split) -> f64 {
-        let margins = split.margins(&self.rows, &self.held, self.point.coefficients());
-        let signed = margins.iter().zip(&self.held_labels).map(|(margin, &label)| {
-            let margin = margin + self.point.intercept;
+    fn held_loss(&self) -> f64 {
+        let coefficients = self.point.coefficients();
+        let signed = self.held.chunks_exact(coefficients.len()).zip(&self.held_labels).map(|(row, &label)| {
+            let margin = dot_f64(row, coefficients) + self.point.intercept;
             if label { margin } else { -margin }
         });
         signed.map(log_loss).sum()

@@ -20,17 +20,44 @@ const LEAST_SHRINKAGE: f64 = 1e-6;
 /// When `labels` are not `[n]`.
 pub fn plain(design: &Design, split: &Split, labels: &[bool]) -> Result<Option<Linear>> {
     ensure!(labels.len() == design.items(), "{} labels for {} items", labels.len(), design.items());
-    let Some(shares) = signed_shares(split.train().iter().map(|&i| labels[i])) else { return Ok(None) };
-    let (mut weights, mut twice_midpoint) = (vec![0.0; design.features()], vec![0.0; design.features()]);
-    for (&i, share) in split.train().iter().zip(shares) {
-        for ((weight, midpoint), &value) in weights.iter_mut().zip(&mut twice_midpoint).zip(design.item(i)) {
-            let part = share * f64::from(value);
-            *weight += part;
-            *midpoint += part * share.signum();
+    Ok(Sums::of(design, split.train(), labels).direction())
+}
+
+/// Sums of the raw features of each class, y = 0 first.
+struct Sums {
+    features: [Vec<f64>; 2],
+    items: [usize; 2],
+}
+
+impl Sums {
+    fn of(design: &Design, items: &[usize], labels: &[bool]) -> Self {
+        let mut sums = Self { features: [vec![0.0; design.features()], vec![0.0; design.features()]], items: [0, 0] };
+        for &i in items {
+            let class = usize::from(labels[i]);
+            sums.items[class] += 1;
+            sums.features[class].iter_mut().zip(design.item(i)).for_each(|(sum, &value)| *sum += f64::from(value));
         }
+        sums
     }
-    let bias = -0.5 * dot_f64(&weights, &twice_midpoint);
-    Ok(Some(Linear { weights, bias }))
+
+    /// Those of the items that are not in `other`.
+    fn without(&self, other: &Self) -> Self {
+        let rest = |class: usize| self.features[class].iter().zip(&other.features[class]).map(|(all, part)| all - part).collect();
+        Self { features: [rest(0), rest(1)], items: [0, 1].map(|class| self.items[class] - other.items[class]) }
+    }
+
+    /// `None` when a class is empty.
+    fn direction(&self) -> Option<Linear> {
+        let [zeros, ones] = self.items.map(|items| items as f64);
+        if zeros == 0.0 || ones == 0.0 {
+            return None;
+        }
+        let means = || self.features[0].iter().zip(&self.features[1]).map(|(zero, one)| (zero / zeros, one / ones));
+        let weights: Vec<f64> = means().map(|(zero, one)| one - zero).collect();
+        let twice_midpoint: Vec<f64> = means().map(|(zero, one)| one + zero).collect();
+        let bias = -0.5 * dot_f64(&weights, &twice_midpoint);
+        Some(Linear { weights, bias })
+    }
 }
 
 /// Held-out margins of [`plain`], `[n]`: how far beyond the threshold, in units of `|theta|` times those of `x`. `None` when a
@@ -39,10 +66,12 @@ pub fn plain(design: &Design, split: &Split, labels: &[bool]) -> Result<Option<L
 /// # Errors
 /// When lengths differ or an item is never held out.
 pub fn held_out(design: &Design, splits: &[Split], labels: &[bool]) -> Result<Option<Vec<f64>>> {
+    ensure!(labels.len() == design.items(), "{} labels for {} items", labels.len(), design.items());
+    // What is trained on is everything but what is held out: one sum over all items serves all splits.
+    let all = Sums::of(design, &(0..labels.len()).collect::<Vec<_>>(), labels);
     held_scores(splits, labels.len(), |split| {
-        let Some(linear) = plain(design, split, labels)? else { return Ok(None) };
-        let items = split.train().iter().chain(split.held());
-        Ok(Some(items.map(|&i| linear.at(design.item(i))).collect()))
+        let Some(linear) = all.without(&Sums::of(design, split.held(), labels)).direction() else { return Ok(None) };
+        Ok(Some(split.held().iter().map(|&i| linear.at(design.item(i))).collect()))
     })
 }
 
@@ -94,7 +123,7 @@ pub fn whitened(split: &Split, labels: &[bool]) -> Result<Option<Whitened>> {
 /// # Errors
 /// When lengths differ or an item is never held out.
 pub fn whitened_held_out(splits: &[Split], labels: &[bool]) -> Result<Option<Vec<f64>>> {
-    held_scores(splits, labels.len(), |split| Ok(whitened(split, labels)?.map(|whitened| whitened.fitted.decisions(split))))
+    held_scores(splits, labels.len(), |split| Ok(whitened(split, labels)?.map(|whitened| whitened.fitted.held_decisions(split))))
 }
 
 /// One over the size of its class for y = 1, minus that for y = 0. `None` when a class is empty.

@@ -7,6 +7,8 @@
 //! needed of Z is the kernel `K = Z Z'`: the margins of c are `K c` and its square is `c'K c`, so an iteration is one
 //! product with K. Factoring the system instead costs as much as fifty of them, and ten are enough.
 
+use std::borrow::Cow;
+
 use anyhow::{Result, bail};
 
 use super::kernel::{Coefficients, Split};
@@ -20,21 +22,21 @@ const FORCING: f64 = 0.1;
 const ITERATIONS: usize = 1000;
 
 /// The training items of one fit.
-pub(super) struct Problem {
+pub(super) struct Problem<'a> {
     /// -1 and 1, `[n]`.
     signs: Vec<f64>,
-    basis: Basis,
+    basis: Basis<'a>,
     /// A gradient with this norm is rounding.
     rounding: f64,
 }
 
-enum Basis {
+enum Basis<'a> {
     /// K, `[n, n]`.
-    Items(Vec<f64>),
+    Items(Cow<'a, [f64]>),
     /// The same with half of the digits and in half of the time, for fits that are only compared.
     Rough(Vec<f32>),
     /// Z, `[n, d]`.
-    Features(Vec<f64>, usize),
+    Features(Cow<'a, [f64]>, usize),
 }
 
 /// Weights with their margins.
@@ -53,19 +55,23 @@ pub(super) struct Point {
     pub intercept: f64,
 }
 
-impl Problem {
+impl<'a> Problem<'a> {
     /// The fit to items `rows` of `split` (numbers among its training items), with their labels. `None` when the labels are
     /// all equal. A `rough` one is good for tolerances down to 1e-3.
-    pub fn new(split: &Split, rows: &[usize], labels: &[bool], rough: bool) -> Option<Self> {
+    pub fn new(split: &'a Split, rows: &[usize], labels: &[bool], rough: bool) -> Option<Self> {
         let signs: Vec<f64> = labels.iter().map(|&label| if label { 1.0 } else { -1.0 }).collect();
         if signs.iter().all(|&sign| sign == signs[0]) {
             return None;
         }
         let d = split.width();
+        // All training items in their order are what the split begins with.
+        let all = rows.len() == split.train().len() && rows.iter().enumerate().all(|(at, &row)| at == row);
         let basis = match split.features() {
+            Some(features) if all => Basis::Features(Cow::Borrowed(&features[..rows.len() * d]), d),
             Some(features) => Basis::Features(rows.iter().flat_map(|&row| &features[row * d..(row + 1) * d]).copied().collect(), d),
-            None if rough => Basis::Rough(kernel(split, rows, |k| k as f32)),
-            None => Basis::Items(kernel(split, rows, |k| k)),
+            None if rough => Basis::Rough(split.products(rows, rows, |k| k as f32)),
+            None if all => Basis::Items(Cow::Borrowed(split.of_train())),
+            None => Basis::Items(Cow::Owned(split.products(rows, rows, |k| k))),
         };
         let trace: f64 = match &basis {
             Basis::Items(k) => k.iter().step_by(signs.len() + 1).sum(),
@@ -243,16 +249,6 @@ impl Vector {
         self.coefficients.iter_mut().zip(&other.coefficients).for_each(|(value, other)| *value += factor * other);
         self.margins.iter_mut().zip(&other.margins).for_each(|(value, other)| *value += factor * other);
     }
-}
-
-/// Products of the training items `rows` of `split`, `[n, n]`.
-fn kernel<T>(split: &Split, rows: &[usize], of: impl Fn(f64) -> T) -> Vec<T> {
-    let mut kernel = Vec::with_capacity(rows.len() * rows.len());
-    for &row in rows {
-        let products = split.with_train(row);
-        kernel.extend(rows.iter().map(|&column| of(products[column])));
-    }
-    kernel
 }
 
 /// `log(1 + exp(-margin))` without overflow.

@@ -40,7 +40,7 @@ pub fn codelength(whole: &Split, labels: &[bool], groups: &[usize], order: &[usi
         let part = whole.part(&known, &next)?;
         bits += match fit(&part, labels, choose(&part, labels, groups, INNER)?)? {
             Some(fit) => {
-                let margins = fit.decisions(&part).split_off(known.len());
+                let margins = fit.held_decisions(&part);
                 let losses = margins.iter().zip(&next).map(|(margin, &i)| log_loss(if labels[i] { *margin } else { -margin }));
                 losses.sum::<f64>() / std::f64::consts::LN_2
             }
