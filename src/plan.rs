@@ -58,9 +58,13 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
                 let bytes = job.store_bytes(&config)?;
                 sweep = sweep.or(job.causal_cost(config.n_layers)?.map(|cost| interventions(&cost, config.n_layers)));
                 let opened = if missing == 0 { job.open(spec).map(Some) } else { Ok(None) };
-                let cost = match &opened {
-                    Ok(Some(checkpoint)) if !complete => Some(costs.of(job, checkpoint, &texts, forest.len())?),
-                    _ => None,
+                // What is wrong with the block that is tried is wrong with this checkpoint alone.
+                let (opened, cost) = match opened {
+                    Ok(Some(checkpoint)) if !complete => match costs.of(job, &checkpoint, &texts, forest.len()) {
+                        Ok(cost) => (Ok(Some(checkpoint)), Some(cost)),
+                        Err(error) => (Err(error), None),
+                    },
+                    other => (other, None),
                 };
                 if !complete {
                     budget.add(bytes, cost);
