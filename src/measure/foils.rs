@@ -41,18 +41,29 @@ impl Among {
         Standing::new(rise(&self.own.value), &self.foils.iter().map(|foil| rise(foil)).collect::<Vec<_>>())
     }
 
-    /// How far the choice that stands out most rises beyond the others, in their standard deviations. The answer has no part in it that
-    /// a foil does not have, so a layer that is chosen by it is no better for the answer than for them.
-    pub fn outlier(&self, reference: Range<usize>, late: Range<usize>) -> f64 {
+    /// How far every choice rises from the reference to the late checkpoints, the answer first.
+    pub fn rises(&self, reference: Range<usize>, late: Range<usize>) -> Vec<f64> {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let curves = std::iter::once(&self.own.value).chain(&self.foils);
-        let rises: Vec<f64> = curves.map(|curve| mean(&curve[late.clone()]) - mean(&curve[reference.clone()])).collect();
-        let beyond = |choice: usize| {
-            let (mean, sd) = mean_sd(rises.iter().enumerate().filter(|(other, _)| *other != choice).map(|(_, rise)| *rise));
-            if sd > 0.0 { (rises[choice] - mean) / sd } else { 0.0 }
-        };
-        (0..rises.len()).map(beyond).fold(0.0, f64::max)
+        curves.map(|curve| mean(&curve[late.clone()]) - mean(&curve[reference.clone()])).collect()
     }
+}
+
+/// How far the choice that stands out most rises beyond the others, in their standard deviations. The answer has no part in it that
+/// a foil does not have, so a layer that is chosen by it is no better for the answer than for them.
+pub fn outlier(rises: &[f64]) -> f64 {
+    let beyond = |choice: usize| {
+        let (mean, sd) = mean_sd(rises.iter().enumerate().filter(|(other, _)| *other != choice).map(|(_, rise)| *rise));
+        if sd > 0.0 { (rises[choice] - mean) / sd } else { 0.0 }
+    };
+    (0..rises.len()).map(beyond).fold(0.0, f64::max)
+}
+
+/// Correlation of the rises of the same choices; 0 where one of them does not vary.
+pub fn correlation(a: &[f64], b: &[f64]) -> f64 {
+    let ((mean_a, sd_a), (mean_b, sd_b)) = (mean_sd(a.iter().copied()), mean_sd(b.iter().copied()));
+    let product: f64 = a.iter().zip(b).map(|(a, b)| (a - mean_a) * (b - mean_b)).sum::<f64>() / (a.len() as f64 - 1.0);
+    if sd_a > 0.0 && sd_b > 0.0 { product / (sd_a * sd_b) } else { 0.0 }
 }
 
 /// Every score minus the mean of all others.
@@ -84,7 +95,7 @@ mod tests {
         let taught = planted(1, 0, 8.0);
         assert!(taught.own.value[0].abs() < 3.0 && taught.own.value[4] > 5.0);
         assert!(taught.standing(4).stands_out() && !taught.standing(1).stands_out());
-        assert!(taught.outlier(0..1, 4..5) > 3.0);
+        assert!(outlier(&taught.rises(0..1, 4..5)) > 3.0);
         // Contrasts against all others add up to nothing.
         let sum: f64 = taught.own.value[3] + taught.foils.iter().map(|foil| foil[3]).sum::<f64>();
         assert!(sum.abs() < 1e-9);
@@ -96,6 +107,13 @@ mod tests {
         assert!(out <= 28, "{out} of 400");
         assert!((0..50).all(|seed| !planted(seed, 3, 8.0).standing(4).stands_out()));
         // The layer's criterion does not know which choice it is.
-        assert!(planted(7, 3, 8.0).outlier(0..1, 4..5) > 3.0);
+        assert!(outlier(&planted(7, 3, 8.0).rises(0..1, 4..5)) > 3.0);
+    }
+
+    /// numpy.corrcoef([1, 2, 4, 3], [2, 1, 5, 4])
+    #[test]
+    fn correlation_is_that_of_numpy() {
+        assert!((correlation(&[1.0, 2.0, 4.0, 3.0], &[2.0, 1.0, 5.0, 4.0]) - 0.848_528_137_423_857).abs() < 1e-12);
+        assert_eq!(correlation(&[1.0, 1.0], &[0.0, 2.0]), 0.0);
     }
 }

@@ -6,12 +6,12 @@
 //! ([`super::foils`]).
 
 use super::change::{Pairs, draws, stems};
-use super::foils::Among;
+use super::foils::{Among, correlation, outlier};
 use super::{Part, Trace, columns, write_parts};
 use crate::console::check_interrupt;
 use crate::emergence::gate::reference_and_late;
 use crate::series::{Lens, Series};
-use crate::table::finite;
+use crate::table::{Key, finite};
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 
 pub const NAME: &str = "lens";
 const TABLE: &str = "lens.parquet";
+/// Correlation with the rises at the last layer from which a layer can be read.
+const READS: f64 = 0.5;
 
 /// One row of `lens.parquet` behind the keys; scores are in nats, as of logits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,23 +51,47 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let readout = series.readout("last_prompt").unwrap_or(0);
     let lens = series.lens(0)?;
     let layers: Vec<usize> = (0..series.layers.len()).collect();
-    let parts = layers
+    let found = layers
         .par_iter()
         .map(|&layer| {
-            let (mut rows, mut traces) = (Vec::new(), Vec::new());
-            for pairs in &pairs {
+            let at = |pairs: &Pairs| {
                 check_interrupt()?;
-                let (more, trace) = concept(series, lens.as_ref(), pairs, readout, layer)?;
-                rows.extend(more);
-                traces.extend(trace);
-            }
-            Ok((rows, traces))
+                concept(series, lens.as_ref(), pairs, readout, layer)
+            };
+            pairs.iter().map(at).collect::<Result<Vec<_>>>()
         })
-        .collect::<Result<Vec<Part<Row>>>>()?;
+        .collect::<Result<Vec<_>>>()?;
+    let last: Vec<Vec<f64>> = found.last().map_or_else(Vec::new, |places| places.iter().map(|place| place.rises.clone()).collect());
+    let mut parts: Vec<Part<Row>> = Vec::new();
+    for (&layer, places) in layers.iter().zip(found) {
+        for ((pairs, place), last) in pairs.iter().zip(places).zip(&last) {
+            let choice = choice(&place.rises, last);
+            let trace = place.among.map(|Among { own, foils }| {
+                let trace = Trace::new(NAME, pairs.family, (0..series.points.len()).collect(), own).at(series, readout, layer);
+                Trace { label_family: "stem".to_owned(), choice, rivals: foils, ..trace }
+            });
+            parts.push((place.rows, trace.into_iter().collect()));
+        }
+    }
     write_parts(series, TABLE, parts)
 }
 
-fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, layer: usize) -> Result<Part<Row>> {
+/// The primary layer is where some choice stands out most, among the layers that the unembedding can read: before these, the lens
+/// orders the choices otherwise than it does at the last layer (Belrose et al. 2023, arXiv 2303.08112).
+fn choice(rises: &[f64], last: &[f64]) -> f64 {
+    let correlation = correlation(rises, last);
+    if correlation >= READS { outlier(rises) } else { correlation - 1.0 }
+}
+
+/// A concept at one layer.
+struct Place {
+    rows: Vec<(Key, Row)>,
+    among: Option<Among>,
+    /// Of every choice.
+    rises: Vec<f64>,
+}
+
+fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, layer: usize) -> Result<Place> {
     let n = series.points.len();
     let item = &series.items[pairs.groups[0].0];
     let foils = item.foils.as_ref().map_or(0, Vec::len) + usize::from(item.answer_1.is_some());
@@ -85,7 +111,8 @@ fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, 
         n_groups: pairs.groups.len() as i32,
     };
     let Some(scores) = lens.map(|lens| scores(series, lens, pairs, readout, layer)).transpose()?.flatten() else {
-        return Ok(((0..n).map(|t| (series.key(t), empty.clone())).collect(), Vec::new()));
+        let rows = (0..n).map(|t| (series.key(t), empty.clone())).collect();
+        return Ok(Place { rows, among: None, rises: Vec::new() });
     };
     let among = Among::new(&scores, &draws(series, pairs)?)?;
     let row = |t: usize| {
@@ -95,9 +122,8 @@ fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, 
         Row { status: "ok".to_owned(), lens, lens_lower, lens_upper, foil_percentile, foil_p, ..empty.clone() }
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
-    let choice = among.outlier(0..series.references().min(n), reference_and_late(n).1);
-    let trace = Trace::new(NAME, pairs.family, (0..n).collect(), among.own).at(series, readout, layer);
-    Ok((rows, vec![Trace { label_family: "stem".to_owned(), choice, rivals: among.foils, ..trace }]))
+    let rises = among.rises(0..series.references().min(n), reference_and_late(n).1);
+    Ok(Place { rows, among: Some(among), rises })
 }
 
 /// `[t][group][choice]`, self minus the mean of the others; `None` where a token is not in the lens.
