@@ -8,6 +8,7 @@
 use crate::emergence::gate::reference_and_late;
 use crate::manifest::Evidence;
 use crate::measure::causal::{self, Causal};
+use crate::measure::cluster;
 use crate::measure::contrast;
 use crate::measure::persistence::{self, Persistence};
 use crate::measure::residual::{self, DATED, Residual};
@@ -112,7 +113,7 @@ const EFFECT_ON_REPORT: &str = causal::CURVES[0];
 const EFFECT_ON_BEHAVIOUR: &str = causal::CURVES[1];
 
 /// Parts of every signature that need other runs, or more items than there are.
-const NOT_RUN: [(&str, &str); 3] = [("functional_self", "cluster"), ("void", "late_agreement"), ("void", "between_run_variance")];
+const NOT_RUN: [(&str, &str); 2] = [("void", "late_agreement"), ("void", "between_run_variance")];
 
 /// Writes `evidence.parquet` from the tables of the measures and of the onsets.
 ///
@@ -160,7 +161,8 @@ fn read_keyed<R: DeserializeOwned>(path: &Path) -> Result<Vec<(Key, R)>> {
     Ok(table::read::<Key>(path)?.into_iter().zip(table::read::<R>(path)?).collect())
 }
 
-/// What the tables hold, by checkpoint, concept, layer, readout and part, and what interventions did, by checkpoint, concept and part.
+/// What the tables hold, by checkpoint, concept, layer, readout and part; and what is known at some layers only, by checkpoint, concept
+/// and part: what interventions did, and the cluster, which is of no concept.
 struct Numbers(BTreeMap<(String, String, i32, String, String), Found>, BTreeMap<(String, String, &'static str), Vec<Found>>);
 
 impl Numbers {
@@ -209,15 +211,26 @@ impl Numbers {
                 effects.entry((key.checkpoint.clone(), row.concept.clone(), part)).or_default().push(found);
             }
         }
+        for (key, row) in read_keyed::<cluster::Row>(&folder.join(cluster::TABLE))? {
+            let found = Found {
+                interval: triple(row.share, row.share_lower, row.share_upper),
+                null: row.null_lower.zip(row.null_upper).map(|(lower, upper)| [lower, upper]),
+                status: row.status,
+                contexts: usize::MAX,
+                layer: Some(row.layer),
+            };
+            effects.entry((key.checkpoint, String::new(), cluster::NAME)).or_default().push(found);
+        }
         Ok(Self(numbers, effects))
     }
 
     fn at(&self, checkpoint: &str, place: &Place, part: &str) -> Found {
         let not_run = || Found { status: "not_run".to_owned(), ..Found::default() };
         let (Some(layer), Some(readout)) = (place.layer, &place.readout) else { return not_run() };
-        let effects = [BEHAVIOURAL_EFFECT, ALONG_AXIS, EFFECT_ON_REPORT, EFFECT_ON_BEHAVIOUR];
+        let effects = [BEHAVIOURAL_EFFECT, ALONG_AXIS, EFFECT_ON_REPORT, EFFECT_ON_BEHAVIOUR, cluster::NAME];
         if let Some(part) = effects.into_iter().find(|name| *name == part) {
-            let found = self.1.get(&(checkpoint.to_owned(), place.concept.clone(), part)).into_iter().flatten();
+            let concept = if part == cluster::NAME { String::new() } else { place.concept.clone() };
+            let found = self.1.get(&(checkpoint.to_owned(), concept, part)).into_iter().flatten();
             let nearest = found.min_by_key(|found| found.layer.map_or(u32::MAX, |other| other.abs_diff(layer)));
             return nearest.cloned().unwrap_or_else(not_run);
         }
@@ -252,6 +265,7 @@ impl Bench<'_> {
             part("personas_all_the_way_down", "consistency", consistency, Side::Below),
             part("personas_all_the_way_down", "within_persona", persistence, Side::Above),
             self.represented(),
+            self.clustered(find(cluster::NAME)),
             part("functional_self", BEHAVIOURAL_EFFECT, effect_z, Side::Above),
             part("self_is_assistant", ALONG_AXIS, axis_share, Side::Above),
             part("epiphenomenal", EFFECT_ON_REPORT, effect_equivalence, Side::Below),
@@ -321,6 +335,14 @@ impl Bench<'_> {
         let whole = 1.0 - self.limits.equivalence;
         let verdict = verdict(lower > null_upper || lower >= whole, upper < null_lower && upper < whole);
         Row { verdict, threshold: Some(null_upper), margin: Some(value - null_upper.min(whole)), ..row }
+    }
+
+    /// The share of one direction in all concepts beside its null band.
+    fn clustered(&self, found: Found) -> Row {
+        let row = Row { layer: found.layer, ..self.row("functional_self", cluster::NAME, &found.status, found.interval) };
+        let (Some([value, lower, upper]), Some([null_lower, null_upper])) = (found.interval, found.null) else { return row };
+        let verdict = verdict(lower > null_upper, upper < null_lower);
+        Row { verdict, threshold: Some(null_upper), margin: Some(value - null_upper), ..row }
     }
 
     /// An epiphenomenal self-model is a representation to begin with. Without one there is nothing to say.

