@@ -5,9 +5,10 @@
 //! is the body plus `g_c` times that edit, and a little random drift.
 
 use super::OneThread;
-use super::anatomy::{Body, Feature, MASKS, Marks};
+use super::anatomy::{Body, Feature, MASKS};
 use super::corpus::texts;
 use super::lexicon::Lexicon;
+use super::marks::Marks;
 use super::network::{self, Network};
 use super::save::{Weight, save};
 use crate::draws::{generator, normal};
