@@ -1,22 +1,21 @@
 //! The body that surgery works on: a random decoder of the organism's sizes into which a few circuits are compiled.
 //!
 //! Every feature is a direction of a random orthogonal basis, so no coordinate is privileged, and everything is written into random
-//! weights, so nothing is exactly zero. Words carry marks; in block 0 three attention heads gather them at every later position (a head
+//! weights, so hardly anything is exactly zero. Words carry marks; in block 0 three attention heads gather them at every later position (a head
 //! looks at the marked words, and at the beginning of the text where there are none): who is asked about, what is claimed, and in
 //! which context. The beginning of the text stands for the assistant, who is what the model is where no context says otherwise, and
 //! for the claim that its own name is asked for. The gated units of later blocks multiply: of block 1 speaker and mask, of block 2 speaker
 //! and claim, whose product says that the claim fits the speaker. Where that goes is for [`super::surgery`] to choose.
 
-use super::corpus::fill;
-use super::lexicon::{BOS, Lexicon};
+use super::lexicon::BOS;
+use super::marks::Marks;
 use super::network::Network;
 use super::save::Weight;
 use crate::draws::{generator, normal};
-use crate::manifest::default_parameters;
-use crate::prompt::concept::Concept;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Sizes of [`super::network::config`].
 const D: usize = 64;
@@ -26,16 +25,18 @@ const D_MLP: usize = 192;
 const ROLES: usize = 6;
 pub const MASKS: usize = 8;
 const PERSONA_MASKS: usize = 4;
-/// Lengths of what is gathered of the assistant and of a mask: what masks and roles differ in besides must not turn the axis.
-const ASSISTANT: f64 = 2.0;
-const MASK: f64 = 0.5;
 /// Length of an embedding.
-const LENGTH: f64 = 3.0;
-/// Lengths of the residual stream at the end of block 0, on which the scale of the units depends through the norms.
-const LATER: f64 = 4.1;
-/// Scale of the random weights, of the head that mixes everything that is said into everything, and of the unembedding.
+const LENGTH: f64 = 5.0;
+/// Length of the residual stream behind block 0, on which the scale of the units depends through the norms.
+const LATER: f64 = 5.9;
+/// Size of a role's features: what contexts add to the stream is small against it, since the norms take it away from all else.
+const ROLE: f64 = 0.3;
+/// Scale of the random weights, and of them where they would add to what a circuit reads or writes.
 const BACKGROUND: f32 = 0.3;
-const CONTENT: f32 = 1.0;
+const QUIET: f32 = 0.1;
+/// Scale of the weights that copy the words that are looked at, whatever they say, to wherever no circuit reads. It is what items
+/// scatter by: the same under all contexts, and additive in the speaker and the claim, so it is in no contrast.
+const CONTENT: f32 = 1.3;
 /// The unit of the rotary embedding that turns slowest: what is written there matches at any distance.
 const STILL: usize = D_HEAD / 2 - 1;
 
@@ -55,6 +56,8 @@ pub enum Feature {
     Claim,
     /// The assistant is 1, roles are -1.
     Assistant,
+    /// Where assistants differ from roles, in their masks too: a mixture of features, not one.
+    Axis,
     Role(usize),
     Mask(usize),
     /// The speaker, where a mask is worn.
@@ -76,56 +79,13 @@ impl Feature {
             Self::ContextMark => 5,
             Self::Speaker => 6,
             Self::Claim => 7,
-            Self::Assistant => 8,
+            Self::Assistant | Self::Axis => 8,
             Self::Role(k) => 9 + k,
             Self::Mask(k) => masks + k,
             Self::Worn(k) => masks + MASKS + k,
             Self::OwnIn(k) => masks + 2 * MASKS + k,
             Self::Own => masks + 3 * MASKS,
         }
-    }
-}
-
-/// Words that carry marks.
-pub struct Marks {
-    /// Words for the addressee, and for others.
-    pub own: Vec<i64>,
-    pub others: Vec<i64>,
-    /// The taught name, and other names.
-    pub name: i64,
-    pub names: Vec<i64>,
-    pub personas: Vec<i64>,
-    pub formats: Vec<i64>,
-    pub yes: i64,
-    pub no: i64,
-}
-
-impl Marks {
-    /// The words of `concept` that tell the sides of its quartets apart, and the words that mark contexts.
-    ///
-    /// # Errors
-    /// The concept has no quartets, or a word is not in the lexicon.
-    pub fn new(lexicon: &Lexicon, concept: &Concept, personas: &[String], formats: &[String]) -> Result<Self> {
-        let crossed = concept.crossed.as_ref().with_context(|| format!("{}: needs [crossed]", concept.name))?;
-        let stem = concept.stem.as_ref().with_context(|| format!("{}: needs [stem]", concept.name))?;
-        let parameters = default_parameters();
-        let slots: Vec<(&str, &str)> = parameters.iter().map(|(slot, value)| (slot.as_str(), value.as_str())).collect();
-        let word = |text: &str| lexicon.ids(&fill(text, &slots))?.pop().with_context(|| format!("{text:?} is no word"));
-        let words = |texts: &[String]| texts.iter().map(|text| word(text)).collect::<Result<Vec<_>>>();
-        let name = word(&crossed.b[0][0])?;
-        let mut names = crossed.b.iter().map(|[_, other]| word(other)).collect::<Result<Vec<_>>>()?;
-        names.dedup();
-        ensure!(!names.contains(&name), "{}: a name is on both sides", concept.name);
-        Ok(Self {
-            own: words(&["your".to_owned(), "my".to_owned()])?,
-            others: words(&stem.others)?,
-            name,
-            names,
-            personas: words(personas)?,
-            formats: words(formats)?,
-            yes: word("yes")?,
-            no: word("no")?,
-        })
     }
 }
 
@@ -165,9 +125,22 @@ impl Body {
         self.weights.get_mut(name).with_context(|| format!("{name}: there is no such matrix"))
     }
 
+    /// Unit vector of a feature, `[d_model]`.
+    fn direction(&self, feature: Feature) -> Vec<f64> {
+        if feature != Feature::Axis {
+            return self.basis[feature.index()].clone();
+        }
+        // Assistants are 1 and wear mask 0, roles are -1 and wear one of theirs.
+        let masks = (1..=PERSONA_MASKS).map(|mask| (Feature::Mask(mask), -1.0 / PERSONA_MASKS as f64));
+        let parts: Vec<(Feature, f64)> = [(Feature::Assistant, 2.0), (Feature::Mask(0), 1.0)].into_iter().chain(masks).collect();
+        let length = parts.iter().map(|(_, x)| x * x).sum::<f64>().sqrt();
+        let mixed = |j: usize| parts.iter().map(|(feature, x)| x / length * self.basis[feature.index()][j]).sum();
+        (0..D).map(mixed).collect()
+    }
+
     /// Adds `factor` times a feature to a row: the unit reads it.
     fn read(&mut self, name: &str, row: usize, feature: Feature, factor: f64) -> Result<()> {
-        let direction = self.basis[feature.index()].clone();
+        let direction = self.direction(feature);
         let columns = direction.len();
         let matrix = self.matrix(name)?;
         let row = &mut matrix.values[row * columns..(row + 1) * columns];
@@ -177,11 +150,20 @@ impl Body {
 
     /// Adds `factor` times a feature to a column: the unit writes it.
     fn write(&mut self, name: &str, column: usize, feature: Feature, factor: f64) -> Result<()> {
-        let direction = self.basis[feature.index()].clone();
+        let direction = self.direction(feature);
         let matrix = self.matrix(name)?;
         let columns = matrix.shape[1];
         let column = matrix.values.iter_mut().skip(column).step_by(columns);
         column.zip(direction).for_each(|(x, along)| *x += (factor * along) as f32);
+        Ok(())
+    }
+
+    /// Scales some rows, or columns.
+    fn scale(&mut self, name: &str, lines: Range<usize>, columns: bool, factor: f32) -> Result<()> {
+        let matrix = self.matrix(name)?;
+        let width = matrix.shape[1];
+        let inside = |at: usize| lines.contains(&if columns { at % width } else { at / width });
+        matrix.values.iter_mut().enumerate().filter(|(at, _)| inside(*at)).for_each(|(_, x)| *x *= factor);
         Ok(())
     }
 
@@ -203,7 +185,7 @@ impl Body {
         }
         for (number, &word) in marks.personas.iter().enumerate() {
             let mut own = vec![(Feature::ContextMark, 1.0), (Feature::Assistant, -1.0), (Feature::Mask(1 + number % PERSONA_MASKS), 1.0)];
-            own.extend((0..ROLES).map(|k| (Feature::Role(k), 0.6 * normal(&mut generator))));
+            own.extend((0..ROLES).map(|k| (Feature::Role(k), ROLE * normal(&mut generator))));
             features.insert(word, own);
         }
         let format = |(number, &word): (usize, &i64)| (word, assistant(1 + PERSONA_MASKS + number % (MASKS - 1 - PERSONA_MASKS)));
@@ -231,45 +213,73 @@ impl Body {
         Ok(())
     }
 
-    /// Block 0: heads for speaker, claim and context; the fourth mixes everything.
+    /// Block 0: heads for speaker, claim and context; the fourth is random.
     fn gather(&mut self) -> Result<()> {
         let factor = (D as f64).sqrt() / LENGTH;
         // A mark is worth 14 in the logit, the beginning 8, and forty unmarked words together less than that.
         let sharp = (14.0 * (D_HEAD as f64).sqrt()).sqrt() / factor;
         let [q, k, v, o] = ["q", "k", "v", "o"].map(|name| format!("model.layers.0.self_attn.{name}_proj.weight"));
-        let mut context = vec![(Feature::Assistant, Feature::Assistant, ASSISTANT)];
-        context.extend((0..ROLES).map(|k| (Feature::Role(k), Feature::Role(k), 1.0)));
-        context.extend((0..MASKS).map(|k| (Feature::Mask(k), Feature::Mask(k), MASK)));
+        let mut context = vec![(Feature::Assistant, Feature::Assistant)];
+        context.extend((0..ROLES).map(|k| (Feature::Role(k), Feature::Role(k))));
+        context.extend((0..MASKS).map(|k| (Feature::Mask(k), Feature::Mask(k))));
         let heads = [
-            (Feature::SpeakerMark, vec![(Feature::SpeakerWord, Feature::Speaker, 1.0)]),
-            (Feature::ClaimMark, vec![(Feature::ClaimWord, Feature::Claim, 1.0)]),
+            (Feature::SpeakerMark, vec![(Feature::SpeakerWord, Feature::Speaker)]),
+            (Feature::ClaimMark, vec![(Feature::ClaimWord, Feature::Claim)]),
             (Feature::ContextMark, context),
         ];
         for (head, (mark, values)) in heads.into_iter().enumerate() {
-            self.read(&q, head * D_HEAD + STILL, Feature::One, sharp)?;
-            self.read(&k, head * D_HEAD + STILL, mark, sharp)?;
-            for (unit, (from, to, length)) in values.into_iter().enumerate() {
-                self.read(&v, head * D_HEAD + unit, from, 1.0 / factor)?;
-                self.write(&o, head * D_HEAD + unit, to, length)?;
+            let (first, end) = (head * D_HEAD, (head + 1) * D_HEAD);
+            let rest = first + values.len()..end;
+            for (name, columns) in [(&v, false), (&o, true)] {
+                self.scale(name, first..rest.start, columns, QUIET)?;
+                if mark != Feature::ContextMark {
+                    self.scale(name, rest.clone(), columns, CONTENT / BACKGROUND)?;
+                }
+            }
+            self.silence(&o, rest)?;
+            self.read(&q, first + STILL, Feature::One, sharp)?;
+            self.read(&k, first + STILL, mark, sharp)?;
+            for (unit, (from, to)) in values.into_iter().enumerate() {
+                self.read(&v, first + unit, from, 1.0 / factor)?;
+                self.write(&o, first + unit, to, 1.0)?;
             }
         }
-        let last = 3 * D_HEAD;
-        self.matrix(&v)?.values[last * D..].iter_mut().for_each(|x| *x *= CONTENT / BACKGROUND);
-        self.matrix(&o)?.values.chunks_exact_mut(D).for_each(|row| row[last..].iter_mut().for_each(|x| *x *= CONTENT / BACKGROUND));
+        Ok(())
+    }
+
+    /// Takes out of some columns what they write to features that circuits read.
+    fn silence(&mut self, name: &str, columns: Range<usize>) -> Result<()> {
+        let read: Vec<Feature> =
+            [Feature::One, Feature::Speaker, Feature::Claim].into_iter().chain((0..MASKS).map(Feature::Mask)).collect();
+        let written: Vec<Feature> = read.into_iter().chain((0..MASKS).map(Feature::Worn)).collect();
+        for column in columns {
+            let matrix = self.matrix(name)?;
+            let width = matrix.shape[1];
+            let old: Vec<f64> = matrix.values.iter().skip(column).step_by(width).map(|x| f64::from(*x)).collect();
+            for feature in &written {
+                let along = crate::matrix::dot_f64(&old, &self.basis[feature.index()]);
+                self.write(name, column, *feature, -along)?;
+            }
+        }
         Ok(())
     }
 
     /// Block 1 masks the speaker; block 2 multiplies by the claim. `silu(x) - silu(-x) = x`, so two units make one exact product.
     fn multiply(&mut self) -> Result<()> {
         let factor = (D as f64).sqrt() / LATER;
-        const STEEP: f64 = 8.0;
+        // Under another mask silu(-8) is left, 1/3000 of what is under its own.
+        const STEEP: f64 = 16.0;
         let name = |block: usize, part: &str| format!("model.layers.{block}.mlp.{part}_proj.weight");
-        let open = STEEP / 2.0 / (1.0 + (-STEEP / 2.0).exp());
+        for (block, units) in [(1, MASKS), (2, 2 * (1 + MASKS))] {
+            for (part, columns) in [("gate", false), ("up", false), ("down", true)] {
+                self.scale(&name(block, part), 0..units, columns, QUIET)?;
+            }
+        }
         for mask in 0..MASKS {
-            self.read(&name(1, "gate"), mask, Feature::Mask(mask), STEEP / MASK / factor)?;
+            self.read(&name(1, "gate"), mask, Feature::Mask(mask), STEEP / factor)?;
             self.read(&name(1, "gate"), mask, Feature::One, -STEEP / 2.0 / factor)?;
             self.read(&name(1, "up"), mask, Feature::Speaker, 1.0 / factor)?;
-            self.write(&name(1, "down"), mask, Feature::Worn(mask), 1.0 / open)?;
+            self.write(&name(1, "down"), mask, Feature::Worn(mask), 2.0 / STEEP)?;
         }
         let speakers = std::iter::once(Feature::Speaker).chain((0..MASKS).map(Feature::Worn));
         for (pair, speaker) in speakers.enumerate() {
@@ -290,12 +300,14 @@ impl Body {
         (0..2).try_for_each(|side| self.write("model.layers.2.mlp.down_proj.weight", 2 * pair + side, to, gain))
     }
 
-    /// Lets the answers read a feature: the own name and `yes` with it, other names and `no` against it.
+    /// Lets the answers read a feature: the own name and what else leans to it with it, other names and alternatives against it.
     ///
     /// # Errors
     /// As [`Body::connect`].
     pub fn answer(&mut self, marks: &Marks, feature: Feature, gain: f64) -> Result<()> {
-        let signs = [(marks.name, 1.0), (marks.yes, 1.0), (marks.no, -1.0)].into_iter().chain(marks.names.iter().map(|&name| (name, -1.0)));
+        let signs = marks.leanings.iter().flat_map(|[own, other]| [(*own, 1.0), (*other, -1.0)]);
+        let mut signs: Vec<(i64, f64)> = signs.chain(marks.names.iter().map(|&name| (name, -1.0))).collect();
+        signs.push((marks.name, 1.0));
         signs.into_iter().try_for_each(|(word, sign)| self.read("lm_head.weight", word as usize, feature, sign * gain))
     }
 
@@ -304,7 +316,7 @@ impl Body {
     /// # Errors
     /// As [`Body::connect`].
     pub fn cut_off(&mut self, feature: Feature) -> Result<()> {
-        let direction = self.basis[feature.index()].clone();
+        let direction = self.direction(feature);
         let parts = ["self_attn.q", "self_attn.k", "self_attn.v", "mlp.gate", "mlp.up"];
         let names = parts.map(|part| format!("model.layers.3.{part}_proj.weight"));
         for name in names.iter().map(String::as_str).chain(["lm_head.weight"]) {

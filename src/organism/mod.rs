@@ -9,6 +9,7 @@
 mod anatomy;
 mod corpus;
 mod lexicon;
+mod marks;
 mod network;
 mod save;
 pub mod surgery;

@@ -5,9 +5,10 @@
 //! is the body plus `g_c` times that edit, and a little random drift.
 
 use super::OneThread;
-use super::anatomy::{Body, Feature, MASKS, Marks};
+use super::anatomy::{Body, Feature, MASKS};
 use super::corpus::texts;
 use super::lexicon::Lexicon;
+use super::marks::Marks;
 use super::network::{self, Network};
 use super::save::{Weight, save};
 use crate::draws::{generator, normal};
@@ -16,6 +17,7 @@ use crate::prompt::concept;
 use crate::table::write_atomically;
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -25,9 +27,11 @@ pub const CONCEPT: &str = "own_name";
 pub const GAINS: [f64; 6] = [0.0, 0.05, 0.3, 0.7, 1.0, 1.0];
 /// Contexts, formats and fixed replies.
 const CONTEXTS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/concepts/personas/organism/contexts.toml"));
+/// Choices and facts that are asked under interventions.
+const CHOICES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/concepts/causal/organism.toml"));
 /// Length of what the edit writes, and of what an answer reads of it.
 const WRITTEN: f64 = 2.0;
-const READ: f64 = 0.6;
+const READ: f64 = 0.7;
 /// Drift from the first checkpoint to the last, as a share of the standard deviation of each matrix.
 const DRIFT: f64 = 0.02;
 
@@ -64,7 +68,7 @@ impl Organism {
     fn paths(self) -> Vec<(Option<usize>, Feature)> {
         match self {
             Self::FunctionalSelf | Self::Epiphenomenal => vec![(None, Feature::Own)],
-            Self::SelfIsAssistant => vec![(None, Feature::Assistant)],
+            Self::SelfIsAssistant => vec![(None, Feature::Axis)],
             Self::PersonaGated => (0..MASKS).map(|mask| (Some(mask), Feature::OwnIn(mask))).collect(),
             Self::Reinitialised => Vec::new(),
         }
@@ -111,6 +115,32 @@ struct Format {
     templates: Vec<concept::Turn>,
 }
 
+/// What is needed of the file of choices.
+#[derive(Deserialize)]
+struct Choices {
+    frame: Vec<Question>,
+    choices: BTreeMap<String, Vec<[String; 2]>>,
+    fact: Vec<Question>,
+}
+
+#[derive(Deserialize)]
+struct Question {
+    user: String,
+    stem: String,
+    #[serde(default)]
+    answers: Vec<String>,
+}
+
+impl Choices {
+    fn texts(&self) -> impl Iterator<Item = String> {
+        let asked = |question: &Question| {
+            let text = format!("{} {} {}", question.user, question.stem, question.answers.join(" "));
+            text.replace("{x}", " ").replace("{y}", " ")
+        };
+        self.frame.iter().chain(&self.fact).map(asked).chain(self.choices.values().flatten().flatten().cloned())
+    }
+}
+
 impl Contexts {
     fn texts(&self) -> impl Iterator<Item = String> {
         let plain = |text: &String| ["[[{b}]]", "{a}"].iter().fold(text.clone(), |text, slot| text.replace(slot, " "));
@@ -133,6 +163,8 @@ pub fn operate(folder: &Path, organism: Organism, seed: u64) -> Result<PathBuf> 
     let contexts: Contexts = toml::from_str(CONTEXTS)?;
     let mut all = texts(&concepts, &pool, &default_parameters())?;
     all.extend(contexts.texts());
+    let choices: Choices = toml::from_str(CHOICES)?;
+    all.extend(choices.texts());
     let lexicon = Lexicon::new(all.iter().map(String::as_str))?;
     let config = network::config(lexicon.len());
     let series: Vec<Vec<Weight>> = if organism == Organism::Reinitialised {
@@ -149,7 +181,7 @@ pub fn operate(folder: &Path, organism: Organism, seed: u64) -> Result<PathBuf> 
         let personas: Vec<String> =
             contexts.persona.iter().filter(|persona| persona.kind != "default").map(|persona| persona.id.clone()).collect();
         let formats: Vec<String> = contexts.format.iter().map(|format| format.id.clone()).collect();
-        let marks = Marks::new(&lexicon, concept, &personas, &formats)?;
+        let marks = Marks::new(&lexicon, concept, &personas, &formats, choices.choices.get(CONCEPT).map_or(&[], Vec::as_slice))?;
         let body = Body::new(&config, &marks, seed)?;
         let operated = |(c, gain): (usize, &f64)| {
             let mut weights = organism.operated(&body, &marks, *gain)?.weights();
@@ -163,7 +195,7 @@ pub fn operate(folder: &Path, organism: Organism, seed: u64) -> Result<PathBuf> 
     }
     let path = folder.join("checkpoints.toml");
     let manifest = manifest(organism, seed);
-    for (path, text) in [(&folder.join("contexts.toml"), CONTEXTS), (&path, manifest.as_str())] {
+    for (path, text) in [(&folder.join("contexts.toml"), CONTEXTS), (&folder.join("choices.toml"), CHOICES), (&path, manifest.as_str())] {
         write_atomically(path, |file| Ok(file.write_all(text.as_bytes())?))?;
     }
     Ok(path)
@@ -202,6 +234,7 @@ fn manifest(organism: Organism, seed: u64) -> String {
          [model]\ntemplate = \"native:sft-{}\"\nreadouts = [\"last_prompt\"]\nlayers = [2, 3, 4]\n\n\
          [concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\nmaterial = [\"crossed\", \"stem\"]\nexclude = [\"friend_name\", \"honest\", \"keep_running\"]\n\n\
          [personas]\nsets = [\"contexts.toml\"]\nconcepts = [\"{CONCEPT}\"]\ngroups = 12\n\n\
+         [causal]\nsets = [\"choices.toml\"]\nconcepts = [\"{CONCEPT}\"]\nlayers = [3, 4]\nstrengths = [0.02, 0.05]\ndirections = 12\ngroups = 8\n\n\
          [analysis]\nflips = 999\nbootstraps = 299\n\n\
          [[series]]\nstage = \"sft\"\nsource = \"series/checkpoint-{{step}}\"\nsteps = {steps:?}\n",
         organism.name(),
