@@ -4,7 +4,7 @@
 //! asked: it is behaviour, not a report about oneself. Every pair is asked in both orders. Facts are questions with a right and a wrong
 //! answer: what they lose under an intervention is a side effect. Both are data, one TOML file per set.
 
-use super::concept::Concept;
+use super::concept::{Concept, parse_toml};
 use super::design::{Profile, Spec};
 use super::item::{ItemSet, Setting};
 use super::slots::{Slots, fill};
@@ -68,10 +68,7 @@ pub struct Asked {
 
 impl File {
     fn parse(text: &str, place: &str) -> Result<Self> {
-        let file: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            anyhow::anyhow!("{place}:{line}: {}", error.message().replace('\n', "; "))
-        })?;
+        let file: Self = parse_toml(text, place)?;
         ensure!(!file.choices.is_empty() || !file.fact.is_empty(), "{place}: found neither [choices] nor [[fact]]");
         ensure!(file.choices.is_empty() || !file.frame.is_empty(), "{place}: found [choices] without a [[frame]] to ask them in");
         for frame in &file.frame {

@@ -9,6 +9,7 @@ use crate::manifest::{Concepts, Material, Pack};
 use anyhow::{Context, Result, ensure};
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -140,10 +141,7 @@ impl Concept {
     /// # Errors
     /// Not valid TOML, an unknown or missing key (with its line), or lists that do not fit together.
     pub fn parse(text: &str, place: &str) -> Result<Self> {
-        let concept: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            anyhow::anyhow!("{place}:{line}: {}", error.message().replace('\n', "; "))
-        })?;
+        let concept: Self = parse_toml(text, place)?;
         concept.check().with_context(|| place.to_owned())?;
         Ok(concept)
     }
@@ -348,6 +346,14 @@ fn built_in_folders(pack: &Pack) -> Vec<&'static Dir<'static>> {
         Pack::Organism => CONCEPTS.get_dir("organism").into_iter().collect(),
         Pack::Folder(_) => Vec::new(),
     }
+}
+
+/// A data file; `place` names it in errors, with the line.
+pub(super) fn parse_toml<T: DeserializeOwned>(text: &str, place: &str) -> Result<T> {
+    toml::from_str(text).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        anyhow::anyhow!("{place}:{line}: {}", error.message().replace('\n', "; "))
+    })
 }
 
 /// `neutral.toml` holds the normalisation pool, not a concept.

@@ -5,7 +5,7 @@
 //! replies, so that changing generations cannot pass for changing geometry), and the first crossed quartets and answer stems of some concepts.
 //! Formats render those quartets in other forms, without a persona.
 
-use super::concept::{Concept, Turn, is_toml};
+use super::concept::{Concept, Turn, is_toml, parse_toml};
 use super::design::{self, Profile, Spec};
 use super::item::{ItemSet, Setting};
 use super::slots::fill_parameters;
@@ -116,10 +116,7 @@ pub struct Contexts {
 
 impl File {
     fn parse(text: &str, place: &str) -> Result<Self> {
-        let file: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            anyhow::anyhow!("{place}:{line}: {}", error.message().replace('\n', "; "))
-        })?;
+        let file: Self = parse_toml(text, place)?;
         file.check().with_context(|| place.to_owned())?;
         Ok(file)
     }
