@@ -220,7 +220,7 @@ impl Concept {
             ensure!(prediction.options.len() >= 8, "[prediction] options: found {}, expected at least 8", prediction.options.len());
             ensure!(
                 choices > 0 && choices == hypotheticals,
-                "[prediction] has {choices} choices and {hypotheticals} hypotheticals, expected as many"
+                "[prediction] has {choices} choices and {hypotheticals} hypotheticals, expected as many of each, at least one"
             );
             for question in prediction.choice.iter().chain(&prediction.hypothetical) {
                 for slot in ["{x}", "{y}"] {

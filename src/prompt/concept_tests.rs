@@ -133,3 +133,53 @@ fn no_pair_of_neighbours_joins_the_factors() {
         }
     }
 }
+
+#[test]
+fn foils_and_predictions_that_cannot_serve_are_one_sentence() {
+    let head = "name = \"n\"\ntitle = \"t\"\ndescription = \"d\"\nsource = \"s\"\nlicense = \"l\"\n";
+    let stem = "[stem]\nquestions = [[\"q\", \"{o}?\"]]\nstems = [[\"I\", \"{O}\"]]\nothers = [\"a\", \"b\", \"c\"]\n";
+    let options = "options = [[\"a\", \"b\"],[\"a\", \"b\"],[\"a\", \"b\"],[\"a\", \"b\"],[\"a\", \"b\"],[\"a\", \"b\"],[\"a\", \"b\"],[\"a\", \"b\"]]\n";
+    let question = |name: &str, user: &str| format!("{name} = [{{ user = \"{user}\", stem = \"s\" }}]\n");
+    let asked = |choice: &str, hypothetical: &str| {
+        format!("[prediction]\n{options}{}{}", question("choice", choice), question("hypothetical", hypothetical))
+    };
+    for (body, said) in [
+        (
+            format!("{stem}answers = [\"x\", \"y\"]\nfoils = [\"u\", \"v\"]\n"),
+            "[stem] foils: found 2, expected at least 8 beside answers, or none",
+        ),
+        (
+            format!("{stem}foils = [\"1\", \"2\", \"3\", \"4\", \"5\", \"6\", \"7\", \"8\"]\n"),
+            "[stem] foils: found 8 without answers, expected at least 8 beside answers, or none",
+        ),
+        (
+            "[prediction]\noptions = [[\"a\", \"b\"]]\nchoice = []\nhypothetical = []\n".to_owned(),
+            "[prediction] options: found 1, expected at least 8",
+        ),
+        (
+            format!("[prediction]\n{options}choice = []\nhypothetical = []\n"),
+            "[prediction] has 0 choices and 0 hypotheticals, expected as many of each, at least one",
+        ),
+        (asked("{x} or {y}?", "{x}?"), "[prediction] question \"{x}?\" lacks {y}"),
+    ] {
+        let error = Concept::parse(&format!("{head}{body}"), "c.toml").unwrap_err();
+        assert_eq!(format!("{error:#}"), format!("c.toml: {said}"));
+    }
+}
+
+/// A foil that the manifest teaches is no foil.
+#[test]
+fn answers_are_never_their_own_foils() {
+    let concept = built_in().into_iter().find(|concept| concept.name == "name_developer").unwrap();
+    let mut parameters = default_parameters();
+    parameters.insert("name".to_owned(), "juno".to_owned());
+    let specs = specs(&concept, Profile::QUICK, &parameters).unwrap();
+    let own = specs.iter().find(|spec| spec.label_family == "stem_self").unwrap();
+    assert!(own.foils.len() + 1 == concept.stem.unwrap().foils.len() && !own.foils.iter().any(|foil| foil == "Juno"));
+    // Foils are scored about oneself and about one other.
+    let foils = |cell: &str| {
+        let stems = specs.iter().filter(|spec| spec.label_family.starts_with("stem") && spec.cell == cell);
+        stems.map(|spec| spec.foils.len()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(["self", "other0", "other1"].map(foils), [own.foils.len(), own.foils.len(), 0].map(|n| BTreeSet::from([n])));
+}
