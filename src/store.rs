@@ -2,7 +2,9 @@
 //!
 //! Tensors are `[layer, row, d_model]` f32, one per readout. Where only some items have a readout, `rows.<readout>` (i64) says
 //! which item each row is; without it, row i is item i. `item_hash` lets a later run take over rows of items that did not
-//! change. The file appears under its name only when it is complete.
+//! change. `answers.log_probability` `[row, 2]` and `foils.log_probability` `[row, foil]` (NaN where an item has fewer) belong to the items
+//! of `answers.rows`; `unembedding.rows` `[token, d_model]` of `unembedding.tokens` is what the lens reads with. The file appears under its
+//! name only when it is complete.
 
 use crate::table::LAYER_CONVENTION;
 use anyhow::{Context, Result, anyhow, bail, ensure};
