@@ -66,11 +66,11 @@ pub struct OnsetRow {
     pub q: Option<f64>,
     /// Smallest family-wise sign-flip p among the late checkpoints and their mean.
     pub max_t_p: Option<f64>,
-    /// Share of null concepts with a smaller delta, at the same measure and layer.
+    /// Share of null concepts, or of an answer's foils where it has some, with a smaller delta, at the same measure and layer.
     pub null_percentile: Option<f64>,
     /// One-sided p that delta is one more of theirs.
     pub null_p: Option<f64>,
-    /// Share of null concepts with a smaller level at the reference checkpoints.
+    /// Share of null concepts (or foils) with a smaller level at the reference checkpoints.
     pub level_percentile: Option<f64>,
     /// Smallest true delta that would have been found with probability .8.
     pub mde: Option<f64>,
@@ -99,7 +99,7 @@ pub struct OnsetRow {
     pub n_checkpoints: i32,
     /// Checkpoints that the integrity audit left out, separated by commas.
     pub excluded: Option<String>,
-    /// Null concepts that it was compared with.
+    /// Null concepts, or foils, that it was compared with.
     pub n_null: i32,
 }
 

@@ -221,8 +221,9 @@ fn choose_layers(verdicts: &mut [Verdict]) {
     }
 }
 
-/// Fills in the standing among rivals or, where a measure has none, among null concepts at the same measure, readout and layer (layers differ in scale), and q over the concepts
-/// that are asked about: at a layer over those of that layer, at primary layers over all primary ones.
+/// Fills in the standing among rivals or, where a measure has none, among null concepts at the same measure, readout and layer
+/// (layers differ in scale), and q over the concepts that are asked about: at a layer over those of that layer, at primary layers over
+/// all primary ones.
 fn compare(verdicts: &mut [Verdict]) {
     let mut layers: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     let mut primaries: BTreeMap<_, Vec<usize>> = BTreeMap::new();
