@@ -1,10 +1,10 @@
 """Wall time of a walk over the hub against max(download, compute): how well downloads hide behind computation.
 
-A hub on loopback serves the demo's checkpoints at a limited rate, padded to the size at which a download takes as long as the walk of
-a checkpoint, which is the hardest case. Needs `cargo build --release` and a demo (`selftrace demo`), and nothing but the standard
+A hub on loopback serves the demo's checkpoints, padded, at the rate at which a download takes as long as the walk of a checkpoint, which is the
+hardest case, or `--ratio` times as long. Needs `cargo build --release` and a demo (`selftrace demo`), and nothing but the standard
 library:
 
-    python3 benches/hub.py reports/demo/series [--checkpoints 6]
+    python3 benches/hub.py reports/demo/series [--checkpoints 6] [--ratio 1]
 
 Prints the seconds that the walk takes from folders (compute), that the bytes take at the limited rate (download), and that the walk
 from the hub takes.
@@ -96,16 +96,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("series", type=pathlib.Path, help="the folder series/ of a demo")
     parser.add_argument("--checkpoints", type=int, default=6)
+    parser.add_argument("--ratio", type=float, default=1.0, help="seconds of a download over those of a walk of one checkpoint; 1 is the hardest")
     arguments = parser.parse_args()
     sources = sorted(arguments.series.resolve().glob("*/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    sources = sources[-arguments.checkpoints :]
+    # A longer series repeats what there is.
+    sources = (sources * (arguments.checkpoints // len(sources) + 1))[-arguments.checkpoints :]
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         size = 40_000_000
         for number, source in enumerate(sources):
             files = {path.name: path.read_bytes() for path in source.iterdir() if path.is_file()}
             files["model.safetensors"] = padded(source / "model.safetensors", size)
-            Hub.folders[hashlib.sha1(str(source).encode()).hexdigest()] = (number, files)
+            Hub.folders[hashlib.sha1(f"{number} {source}".encode()).hexdigest()] = (number, files)
             (scratch / f"checkpoint-{number}").mkdir()
             for name, body in files.items():
                 (scratch / f"checkpoint-{number}" / name).write_bytes(body)
@@ -117,7 +119,7 @@ def main():
         single = walk(scratch, one)
         compute = walk(scratch, local.replace('"local"', '"again"'))
         each = (compute - single) / (len(sources) - 1)
-        Hub.rate = size / each
+        Hub.rate = size / each / arguments.ratio
         download = sum(len(files["model.safetensors"]) for _, files in Hub.folders.values()) / Hub.rate
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
         threading.Thread(target=server.serve_forever, daemon=True).start()
