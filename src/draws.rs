@@ -70,6 +70,16 @@ impl Draws {
         &self.multiplicities
     }
 
+    /// Means of `values`, one per group, under every resample: `[n_resamples]`.
+    ///
+    /// # Panics
+    /// With another number of values than groups.
+    pub fn means(&self, values: &[f64]) -> Vec<f64> {
+        assert_eq!(values.len(), self.groups, "one value per group");
+        let mean = |counts: &[f32]| values.iter().zip(counts).map(|(x, count)| x * f64::from(*count)).sum::<f64>() / self.groups as f64;
+        self.multiplicities.chunks_exact(self.groups).map(mean).collect()
+    }
+
     /// Number of sign flips B.
     pub fn n_flips(&self) -> usize {
         self.signs.len() / self.groups

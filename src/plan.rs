@@ -38,7 +38,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
     job.prepare(&job.manifest.checkpoints.iter().collect::<Vec<_>>())?;
     let (mut download, mut counted) = (0, BTreeSet::new());
     let mut costs = Costs::default();
-    let mut sweep = None;
+    let (mut sweep, mut depths) = (None, BTreeSet::new());
     for spec in &job.manifest.checkpoints {
         let complete = job.is_complete(spec);
         let sources = [Some((&spec.source, Part::Model)), spec.adapter.as_ref().map(|adapter| (adapter, Part::Adapter))];
@@ -56,7 +56,9 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
             Ok(((architecture, config, _), missing)) => {
                 let layers = job.manifest.model.layers.resolve(config.n_layers)?;
                 let bytes = job.store_bytes(&config)?;
-                sweep = sweep.or(job.causal_cost(config.n_layers)?.map(|cost| interventions(&cost, config.n_layers)));
+                if depths.insert(config.n_layers) {
+                    sweep = sweep.or(job.causal_cost(config.n_layers)?.map(|cost| interventions(&cost, config.n_layers)));
+                }
                 let opened = if missing == 0 { job.open(spec).map(Some) } else { Ok(None) };
                 // What is wrong with the block that is tried is wrong with this checkpoint alone.
                 let (opened, cost) = match opened {

@@ -117,9 +117,7 @@ pub struct Cost {
 impl Request<'_> {
     /// Digest of everything but the weights that determines a file of the store.
     pub fn hash(&self) -> String {
-        let Compute { device, kind } = self.compute;
-        let device = if device == Device::Cpu { "cpu" } else { "cuda" };
-        let text = format!("store-2 {} {:?} {:?} {device} {kind:?}", self.set.hash(), self.layers, self.readouts);
+        let text = format!("store-2 {} {:?} {:?} {}", self.set.hash(), self.layers, self.readouts, self.compute.describe());
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 

@@ -221,16 +221,15 @@ impl Job {
         let request = self.request(&layers, compute);
         let old = self.reusable(spec, &checkpoint, &layers, &stat_key);
         let seconds_read = start.elapsed().as_secs_f64();
-        let available = tch::get_num_threads();
-        tch::set_num_threads(device::threads(checkpoint.config.d_model, available));
         let path = self.readout_path(&spec.id);
         let bar = bar(checkpoint.config.n_layers + 1, label);
-        let cost = request.walk(&checkpoint, &path, old.as_ref(), common, &mut |_| {
+        let mut tick = |_| {
             bar.inc(1);
             Ok(check_interrupt()?)
-        });
+        };
+        let walk = || request.walk(&checkpoint, &path, old.as_ref(), common, &mut tick);
+        let cost = device::with_threads(checkpoint.config.d_model, walk);
         bar.finish_and_clear();
-        tch::set_num_threads(available);
         let cost = cost?;
         self.write_facts(spec, &checkpoint)?;
         Ok(Record {

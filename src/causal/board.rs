@@ -33,9 +33,7 @@ impl Board {
         let mut texts: Vec<Vec<i64>> = Vec::new();
         for &item in &items {
             let prompt = &set.prompts[item];
-            for answer in prompt.answers.iter().flatten() {
-                texts.push(prompt.ids.iter().chain(&answer[..answer.len() - 1]).copied().collect());
-            }
+            texts.extend(prompt.answers.iter().flatten().map(|answer| prompt.continued(answer)));
         }
         let first_neutral = texts.len();
         let stems = (0..set.items.len()).filter(|&item| set.items[item].neutral && set.items[item].cell == "stem");

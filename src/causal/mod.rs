@@ -23,7 +23,7 @@ use safetensors::Dtype;
 use sheet::{Along, Header};
 use std::collections::BTreeMap;
 use std::path::Path;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// What is done to every checkpoint of a run.
 pub struct Request<'a> {
@@ -60,10 +60,8 @@ pub struct Cost {
 impl Request<'_> {
     /// Digest of everything but the weights that determines a sheet.
     pub fn hash(&self) -> String {
-        let Compute { device, kind } = self.compute;
-        let device = if device == Device::Cpu { "cpu" } else { "cuda" };
         let text = format!(
-            "causal-1 {} {:?} {:?} {:?} {:?} {:?} {} {} {} {device} {kind:?}",
+            "causal-1 {} {:?} {:?} {:?} {:?} {:?} {} {} {} {}",
             self.set.hash(),
             self.asked.concepts,
             self.items(),
@@ -72,7 +70,8 @@ impl Request<'_> {
             self.strengths,
             self.directions,
             self.readout,
-            self.seed
+            self.seed,
+            self.compute.describe()
         );
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }

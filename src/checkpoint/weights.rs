@@ -110,25 +110,14 @@ impl Weights {
         Ok(())
     }
 
-    /// Reads rows `start..start + len` of the unembedding as `kind`: `[len, shape[1]]`.
+    /// Reads some rows of the unembedding as `kind`: `[row, shape[1]]`.
     ///
     /// # Errors
-    /// As [`Weights::get`].
-    pub fn row_range(&self, name: &str, shape: &[i64; 2], start: i64, len: i64, kind: Kind) -> Result<Tensor> {
+    /// As [`Weights::get`]; also a row outside the matrix.
+    pub fn unembedding(&self, name: &str, shape: &[i64; 2], rows: Rows, kind: Kind) -> Result<Tensor> {
         match &self.adapter {
-            Some(adapter) => adapter.unembedding(&self.base, name, shape, Rows::Range(start, len), kind),
-            None => self.base.rows(name, shape, Rows::Range(start, len), kind),
-        }
-    }
-
-    /// Reads the given rows of the unembedding as `kind`: `[rows.len(), shape[1]]`.
-    ///
-    /// # Errors
-    /// As [`Weights::rows`].
-    pub fn unembedding_rows(&self, name: &str, shape: &[i64; 2], rows: &[i64], kind: Kind) -> Result<Tensor> {
-        match &self.adapter {
-            Some(adapter) => adapter.unembedding(&self.base, name, shape, Rows::Listed(rows), kind),
-            None => self.base.rows(name, shape, Rows::Listed(rows), kind),
+            Some(adapter) => adapter.unembedding(&self.base, name, shape, rows, kind),
+            None => self.base.rows(name, shape, rows, kind),
         }
     }
 

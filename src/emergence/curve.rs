@@ -77,12 +77,9 @@ impl Curve {
     pub fn of_means(values: &[Vec<f64>], draws: &Draws) -> Result<Self> {
         let groups = draws.groups();
         ensure!(values.iter().all(|row| row.len() == groups), "values of other than {groups} groups");
-        let n = groups as f64;
-        let mut replicates = Vec::with_capacity(draws.n_resamples() * values.len());
-        for counts in draws.multiplicities().chunks_exact(groups) {
-            replicates.extend(values.iter().map(|row| row.iter().zip(counts).map(|(x, count)| x * f64::from(*count)).sum::<f64>() / n));
-        }
-        Self::new(values.iter().map(|row| row.iter().sum::<f64>() / n).collect(), replicates)
+        let resampled: Vec<Vec<f64>> = values.iter().map(|row| draws.means(row)).collect();
+        let replicates = (0..draws.n_resamples()).flat_map(|b| resampled.iter().map(move |means| means[b])).collect();
+        Self::new(values.iter().map(|row| mean(row)).collect(), replicates)
     }
 
     /// Amplitudes as their signed squares `e |e|`, which are U again. U is unbiased and about as noisy without a signal as with one;

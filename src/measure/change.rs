@@ -158,7 +158,7 @@ pub fn deltas(series: &Series, pairs: &Pairs, readout: usize, layer: usize) -> R
     let mut contrasts: Vec<Vec<f64>> = Vec::with_capacity(n);
     let mut width = 0;
     for t in 0..n {
-        let (contrast, d) = self_minus_others(series, t, readout, layer, pairs)?;
+        let (contrast, d) = self_minus_others(series, [t, readout, layer], pairs, &|row| row.iter().map(|x| f64::from(*x)).collect())?;
         ensure!(width == 0 || width == d, "{}: d_model is {d}, that of earlier checkpoints {width}", series.points[t].id);
         width = d;
         contrasts.push(contrast);
@@ -200,16 +200,25 @@ fn unrounded(x: f64) -> f32 {
     if x.abs() < 1e-9 { 0.0 } else { x as f32 }
 }
 
-/// `[group, d]`, self minus the mean of the others.
-fn self_minus_others(series: &Series, t: usize, readout: usize, layer: usize, pairs: &Pairs) -> Result<(Vec<f64>, usize)> {
+/// `[group, d]`, self minus the mean of the others, of activations as `read` makes them, and d. The numbers are of checkpoint, readout
+/// and layer.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn self_minus_others(
+    series: &Series,
+    [t, readout, layer]: [usize; 3],
+    pairs: &Pairs,
+    read: &dyn Fn(&[f32]) -> Vec<f64>,
+) -> Result<(Vec<f64>, usize)> {
     let items: Vec<usize> = pairs.groups.iter().flat_map(|(own, others)| std::iter::once(own).chain(others)).copied().collect();
     let (rows, d) = series.rows(t, readout, layer, &items)?;
-    let mut rows = rows.chunks_exact(d);
+    let mut rows = rows.chunks_exact(d).map(read);
     let mut contrast = Vec::with_capacity(pairs.groups.len() * d);
     for (_, others) in &pairs.groups {
-        let mut row: Vec<f64> = rows.next().unwrap_or_default().iter().map(|x| f64::from(*x)).collect();
+        let mut row = rows.next().unwrap_or_default();
         for other in rows.by_ref().take(others.len()) {
-            row.iter_mut().zip(other).for_each(|(x, other)| *x -= f64::from(*other) / others.len() as f64);
+            row.iter_mut().zip(other).for_each(|(x, other)| *x -= other / others.len() as f64);
         }
         contrast.extend(row);
     }

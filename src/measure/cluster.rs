@@ -4,7 +4,7 @@
 //! eigenvalue of their cosines is held against random sets of as many null concepts. One cause behind many answers would show here.
 
 use super::contrast::{Contrasts, draws, labelled, whitened};
-use super::{Trace, columns};
+use super::{Trace, columns, spread};
 use crate::console::check_interrupt;
 use crate::probe::cluster::{Cluster, Direction, cluster};
 use crate::series::{Family, Series};
@@ -46,9 +46,7 @@ pub struct Row {
 pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let readout = series.readout("last_prompt").unwrap_or(0);
     let families: Vec<&Family> = series.families.iter().filter(|family| family.label_family == "crossed").collect();
-    let n = series.layers.len();
-    let kept = LAYERS.min(n);
-    let layers = (1..=kept).map(|layer| layer * n / kept - 1);
+    let layers = spread(series.layers.len(), LAYERS.min(series.layers.len()));
     let tasks: Vec<(usize, usize)> = layers.flat_map(|layer| (0..series.points.len()).map(move |t| (t, layer))).collect();
     let rows = tasks.par_iter().map(|&(t, layer)| row(series, &families, readout, t, layer)).collect::<Result<Vec<_>>>()?;
     table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;

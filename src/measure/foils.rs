@@ -5,7 +5,7 @@
 //! holds at every layer.
 
 use crate::draws::Draws;
-use crate::emergence::curve::Curve;
+use crate::emergence::curve::{Curve, mean};
 use crate::emergence::gate::Standing;
 use crate::estimate::mean_sd;
 use anyhow::Result;
@@ -43,7 +43,6 @@ impl Among {
 
     /// How far every choice rises from the reference to the late checkpoints, the answer first.
     pub fn rises(&self, reference: Range<usize>, late: Range<usize>) -> Vec<f64> {
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let curves = std::iter::once(&self.own.value).chain(&self.foils);
         curves.map(|curve| mean(&curve[late.clone()]) - mean(&curve[reference.clone()])).collect()
     }

@@ -5,14 +5,14 @@
 //! the mean of its foils. The ruler is frozen, so nothing but the residual can move it, and the null is the foils' own
 //! ([`super::foils`]).
 
-use super::change::{Pairs, draws, stems};
+use super::change::{Pairs, draws, self_minus_others, stems};
 use super::foils::{Among, correlation, outlier};
 use super::{Part, Trace, columns, write_parts};
 use crate::console::check_interrupt;
 use crate::emergence::gate::reference_and_late;
 use crate::series::{Lens, Series};
 use crate::table::{Key, finite};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -137,21 +137,14 @@ fn scores(series: &Series, lens: &Lens, pairs: &Pairs, readout: usize, layer: us
             directions.insert(answers, rows);
         }
     }
-    let items: Vec<usize> = pairs.groups.iter().flat_map(|(own, others)| std::iter::once(own).chain(others)).copied().collect();
     let mut all = Vec::with_capacity(series.points.len());
     for t in 0..series.points.len() {
-        let (rows, d) = series.rows(t, readout, layer, &items)?;
-        let mut rows = rows.chunks_exact(d).map(|row| lens.normed(row));
-        let mut groups = Vec::with_capacity(pairs.groups.len());
-        for (own, others) in &pairs.groups {
-            let mut contrast = rows.next().context("a row per item")?;
-            for other in rows.by_ref().take(others.len()) {
-                contrast.iter_mut().zip(other).for_each(|(x, other)| *x -= other / others.len() as f64);
-            }
+        let (contrasts, d) = self_minus_others(series, [t, readout, layer], pairs, &|row| lens.normed(row))?;
+        let score = |((own, _), contrast): (&(usize, Vec<usize>), &[f64])| {
             let directions = &directions[series.items[*own].answer_ids.as_deref().unwrap_or_default()];
-            groups.push(directions.iter().map(|row| row.iter().zip(&contrast).map(|(u, x)| u * x).sum()).collect());
-        }
-        all.push(groups);
+            directions.iter().map(|row| row.iter().zip(contrast).map(|(u, x)| u * x).sum()).collect()
+        };
+        all.push(pairs.groups.iter().zip(contrasts.chunks_exact(d)).map(score).collect());
     }
     Ok(Some(all))
 }

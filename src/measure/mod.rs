@@ -132,6 +132,11 @@ pub fn write_parts<R: Serialize + DeserializeOwned>(series: &Series, name: &str,
 /// Label families that have a y and are read as contrasts.
 pub const CONTRASTED: &[&str] = &["crossed", "control", "frame", "content", "endogenous"];
 
+/// `kept` of `all` layers (by position), evenly spaced, the last one included.
+pub fn spread(all: usize, kept: usize) -> impl Iterator<Item = usize> {
+    (1..=kept).map(move |layer| layer * all / kept - 1)
+}
+
 /// Groups (by position) that choose the primary layer: every third.
 pub fn held_out_third(groups: usize) -> impl Iterator<Item = usize> {
     (0..groups).step_by(3)

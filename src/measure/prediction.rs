@@ -138,11 +138,8 @@ fn hits(own: &[Option<Said>], other: Option<&Vec<Option<Said>>>) -> Vec<f64> {
 
 /// Mean with its bootstrap interval over pairs.
 fn share(hits: &[f64], series: &Series, concept: &str) -> Result<Option<Estimate>> {
-    let n = hits.len() as f64;
     let draws = Draws::with_counts(hits.len(), 1, series.bootstraps, series.seed, &format!("{concept}/prediction"))?;
-    let resample = |counts: &[f32]| hits.iter().zip(counts).map(|(hit, count)| hit * f64::from(*count)).sum::<f64>() / n;
-    let replicates: Vec<f64> = draws.multiplicities().chunks_exact(hits.len()).map(resample).collect();
-    Ok(Estimate::percentile(hits.iter().sum::<f64>() / n, &replicates))
+    Ok(Estimate::percentile(hits.iter().sum::<f64>() / hits.len() as f64, &draws.means(hits)))
 }
 
 #[cfg(test)]

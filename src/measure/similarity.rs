@@ -6,6 +6,7 @@
 //! as they are, and needs no gate.
 
 use super::contrast::{Contrasts, whitened};
+use super::spread;
 use crate::probe::similarity::{Cosine, Directions, cka};
 use crate::series::{Family, Series};
 use crate::table::{self, finite};
@@ -58,7 +59,7 @@ const PAIRS: usize = 20_000;
 fn layers(series: &Series) -> Vec<usize> {
     let (all, pairs) = (series.layers.len(), series.points.len() * series.points.len());
     let kept = (PAIRS / pairs).max(5).min(all);
-    (1..=kept).map(|layer| layer * all / kept - 1).collect()
+    spread(all, kept).collect()
 }
 
 /// Whether pairs are made: for crossed labels, at [`layers`].

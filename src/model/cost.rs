@@ -41,8 +41,6 @@ pub fn estimate(checkpoint: &Checkpoint, prompts: &[Vec<i64>], nodes: usize, las
     }
 
     let _no_grad = tch::no_grad_guard();
-    let available = tch::get_num_threads();
-    tch::set_num_threads(device::threads(config.d_model, available));
     let mut tokens = 0;
     let enough = prompts.iter().position(|ids| {
         tokens += ids.len();
@@ -68,9 +66,7 @@ pub fn estimate(checkpoint: &Checkpoint, prompts: &[Vec<i64>], nodes: usize, las
         }
         Ok((read, seconds))
     };
-    let measured = trial();
-    tch::set_num_threads(available);
-    let (read, seconds) = measured?;
+    let (read, seconds) = device::with_threads(config.d_model, trial)?;
     let computed = seconds * nodes as f64 / forest.len() as f64;
     Ok(Cost { seconds: last_layer as f64 * read.max(computed), memory_bytes })
 }

@@ -55,6 +55,15 @@ pub fn compute(device: Device, dtype: DtypeChoice, own: Kind) -> Compute {
     Compute { device, kind }
 }
 
+/// Runs `work` with as many of libtorch's threads as suit a model of this width.
+pub fn with_threads<T>(d_model: i64, work: impl FnOnce() -> T) -> T {
+    let available = tch::get_num_threads();
+    tch::set_num_threads(threads(d_model, available));
+    let done = work();
+    tch::set_num_threads(available);
+    done
+}
+
 /// Width below which a model is computed by one thread: its products are too small to share out, and threads that wait for each other
 /// on a busy machine cost more than they bring.
 const NARROW: i64 = 256;

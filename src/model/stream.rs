@@ -22,6 +22,12 @@ pub struct Compute {
 }
 
 impl Compute {
+    /// What of it decides the numbers: the kind of device and the dtype.
+    pub fn describe(self) -> String {
+        let device = if self.device == Device::Cpu { "cpu" } else { "cuda" };
+        format!("{device} {:?}", self.kind)
+    }
+
     /// Nodes per chunk: enough for full-speed products, few enough that the widest activation stays below a bound (on the CPU also
     /// below the size from which malloc maps, and the kernel clears, fresh pages for every buffer).
     pub(super) fn chunk(self, config: &DecoderConfig) -> usize {

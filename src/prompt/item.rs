@@ -232,8 +232,13 @@ impl Prompt {
     /// What is computed for it: the prompt, and the prompt with every choice of several tokens, but for the choice's last token, which nothing
     /// follows.
     pub fn texts(&self) -> impl Iterator<Item = Vec<i64>> {
-        let continued = |choice: &Vec<i64>| self.ids.iter().chain(&choice[..choice.len() - 1]).copied().collect();
-        std::iter::once(self.ids.clone()).chain(self.choices().filter(|choice| choice.len() > 1).map(continued))
+        let longer = self.choices().filter(|choice| choice.len() > 1);
+        std::iter::once(self.ids.clone()).chain(longer.map(|choice| self.continued(choice)))
+    }
+
+    /// The prompt with a choice but for its last token.
+    pub fn continued(&self, choice: &[i64]) -> Vec<i64> {
+        self.ids.iter().chain(&choice[..choice.len() - 1]).copied().collect()
     }
 
     fn hash(&self) -> String {

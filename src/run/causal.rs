@@ -53,7 +53,7 @@ impl Job {
         let checkpoint = self.open(spec)?;
         let compute = device::compute(self.device, self.manifest.model.dtype, checkpoint.weights.kind());
         let fingerprint = record.fingerprint.as_deref().unwrap_or_default();
-        let (n_layers, available) = (checkpoint.config.n_layers, tch::get_num_threads());
+        let n_layers = checkpoint.config.n_layers;
         self.with_causal(n_layers, compute, |request| {
             if self.has_sheet(&spec.id, &request.hash(), fingerprint) {
                 return Ok(());
@@ -63,12 +63,12 @@ impl Job {
             let readouts = Readouts::open(&self.readout_path(&spec.id))?;
             let bar = bar(expected.ticks, label);
             let start = Instant::now();
-            tch::set_num_threads(device::threads(checkpoint.config.d_model, available));
-            let cost = request.run(&checkpoint, fingerprint, &readouts, &self.causal_path(&spec.id), &mut || {
+            let mut tick = || {
                 bar.inc(1);
                 Ok(check_interrupt()?)
-            });
-            tch::set_num_threads(available);
+            };
+            let sweep = || request.run(&checkpoint, fingerprint, &readouts, &self.causal_path(&spec.id), &mut tick);
+            let cost = device::with_threads(checkpoint.config.d_model, sweep);
             bar.finish_and_clear();
             let cost = cost.context("interventions")?;
             tracing::info!("{label}: interventions took {:.1} s in {} passes", start.elapsed().as_secs_f64(), cost.passes);

@@ -120,9 +120,7 @@ impl Question<'_> {
 
 /// Mean over groups, with one replicate per resample.
 pub fn over_groups(values: &[f64], draws: &Draws) -> Sampled {
-    let n = values.len() as f64;
-    let weighted = |counts: &[f32]| values.iter().zip(counts).map(|(x, count)| x * f64::from(*count)).sum::<f64>() / n;
-    Sampled { value: values.iter().sum::<f64>() / n, replicates: draws.multiplicities().chunks_exact(values.len()).map(weighted).collect() }
+    Sampled { value: values.iter().sum::<f64>() / values.len() as f64, replicates: draws.means(values) }
 }
 
 impl Null {

@@ -237,7 +237,8 @@ impl Cell<'_> {
         let null = question.null();
         let axis_line = sheet.header.axis.then(|| question.line(Along::Axis));
         let axis_slope = axis_line.as_ref().and_then(|line| line.slopes.as_ref()).map(|slopes| effect::over_groups(slopes, &draws));
-        let mut own = self.answer(CONCEPT, &question, &question.line(Along::Concept(number)), &null, &draws);
+        let own_line = question.line(Along::Concept(number));
+        let mut own = self.answer(CONCEPT, &question, &own_line, &null, &draws);
         let w = sheet.direction(Along::Concept(number), layer);
         if w.iter().all(|x| *x == 0.0) {
             own = without(CONCEPT, "no_direction");
@@ -245,7 +246,7 @@ impl Cell<'_> {
         if let Some(line) = &axis_line {
             let cosine = f64::from(matrix::dot(w, sheet.direction(Along::Axis, layer)));
             own.row.cos_axis = Some(cosine);
-            let slopes = question.line(Along::Concept(number)).slopes.map(|slopes| effect::over_groups(&slopes, &draws));
+            let slopes = own_line.slopes.as_ref().map(|slopes| effect::over_groups(slopes, &draws));
             let found = slopes.zip(axis_slope).and_then(|(slope, axis)| share(&slope, &axis, cosine)?.estimate());
             (own.row.axis_share, own.row.axis_share_lower, own.row.axis_share_upper) = columns(found);
             let axis = self.answer(AXIS, &question, line, &null, &draws);
