@@ -70,6 +70,11 @@ pub struct OnsetRow {
     pub null_percentile: Option<f64>,
     /// One-sided p that delta is one more of theirs.
     pub null_p: Option<f64>,
+    /// What words, or random weights, reach by the same measure, and how far the late checkpoints are above it.
+    pub baseline: Option<f64>,
+    pub excess: Option<f64>,
+    pub excess_lower: Option<f64>,
+    pub excess_upper: Option<f64>,
     /// Share of null concepts (or foils) with a smaller level at the reference checkpoints.
     pub level_percentile: Option<f64>,
     /// Smallest true delta that would have been found with probability .8.
@@ -139,7 +144,7 @@ pub fn measure(series: &Series) -> Result<Vec<Trace>> {
 
 /// Digest of everything that the tables are computed from.
 fn key(series: &Series) -> String {
-    let text = format!("analysis-4 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
+    let text = format!("analysis-5 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
@@ -208,6 +213,7 @@ fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
     let shift = change_point(&trace.curve.value);
     let gate = verdict.gate.as_ref();
     let (delta, delta_lower, delta_upper) = columns(gate.map(|gate| gate.delta));
+    let (excess, excess_lower, excess_upper) = columns(gate.and_then(|gate| gate.excess));
     let date = verdict.onset.as_ref();
     let (t50, t50_lower, t50_upper) = columns(date.and_then(|date| date.t50));
     let (t50_step, t50_step_lower, t50_step_upper) = columns(date.and_then(|date| date.t50_step));
@@ -231,6 +237,10 @@ fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
         max_t_p: gate.and_then(|gate| gate.max_t_p),
         null_percentile: gate.and_then(|gate| gate.null_percentile),
         null_p: gate.and_then(|gate| gate.null_p),
+        baseline: trace.baseline.as_ref().map(|baseline| baseline.value),
+        excess,
+        excess_lower,
+        excess_upper,
         level_percentile: verdict.level_standing.and_then(|standing| standing.share),
         mde: gate.and_then(|gate| finite(gate.mde)),
         shape: name_of(verdict.shape),

@@ -217,8 +217,8 @@ fn execute(command: Command) -> Result<Outcome> {
 fn walk(arguments: &WalkArguments) -> Result<Outcome> {
     let job = Job::new(Manifest::load(&arguments.manifest.manifest)?)?;
     for id in &arguments.checkpoints {
-        if !job.manifest.checkpoints.iter().any(|spec| spec.id == *id) {
-            let known: Vec<&str> = job.manifest.checkpoints.iter().map(|spec| spec.id.as_str()).collect();
+        if !job.entries().any(|spec| spec.id == *id) {
+            let known: Vec<&str> = job.entries().map(|spec| spec.id.as_str()).collect();
             bail!("--checkpoint {id}: no such checkpoint; there are {}", known.join(", "));
         }
     }

@@ -9,6 +9,8 @@ pub mod console;
 pub mod table;
 /// `checkpoints.toml`, validated.
 pub mod manifest;
+/// Sign flips and bootstrap resamples, shared by everything.
+pub mod draws;
 /// A checkpoint's files: downloads, mapped weights, fingerprints.
 pub mod checkpoint;
 /// Concepts to items to frozen token ids to a forest.
@@ -27,8 +29,6 @@ pub mod estimate;
 pub mod matrix;
 /// Cholesky factors of a few hundred unknowns.
 pub mod cholesky;
-/// Sign flips and bootstrap resamples, shared by everything.
-pub mod draws;
 /// How strongly a concept is represented at one checkpoint and layer.
 pub mod probe;
 /// Whether, when and in what shape it appears along the series.

@@ -35,11 +35,11 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
     let mut budget = Budget::default();
     let texts: Vec<Vec<i64>> = job.set.prompts.iter().flat_map(|prompt| prompt.texts()).collect();
     let forest = Forest::new(&texts);
-    job.prepare(&job.manifest.checkpoints.iter().collect::<Vec<_>>())?;
+    job.prepare(&job.entries().collect::<Vec<_>>())?;
     let (mut download, mut counted) = (0, BTreeSet::new());
     let mut costs = Costs::default();
     let (mut sweep, mut depths) = (None, BTreeSet::new());
-    for spec in &job.manifest.checkpoints {
+    for spec in job.entries() {
         let complete = job.is_complete(spec);
         let sources = [Some((&spec.source, Part::Model)), spec.adapter.as_ref().map(|adapter| (adapter, Part::Adapter))];
         let missing = sources.into_iter().flatten().try_fold(0, |sum, (source, part)| -> Result<u64> {

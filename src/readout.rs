@@ -10,7 +10,7 @@ use crate::model::stream::{Compute, stream_from};
 use crate::prompt::item::{ItemSet, Prompt};
 use crate::store::{self, Readouts, Writer};
 use anyhow::{Result, ensure};
-use plan::Plan;
+use plan::{Part, Plan, is_labelled};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -69,6 +69,16 @@ pub fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The fresh rows of a part whose runs are whole prompts, a few at a time: all of their nodes at once would be a multiple of the residual.
+fn means(part: &Part, resid: &Tensor) -> Result<Vec<u8>> {
+    const PROMPTS: usize = 128;
+    let mut fresh = Vec::new();
+    for runs in part.runs.chunks(PROMPTS) {
+        fresh.extend(bytes(&Gather::new(runs, resid.device())?.apply(resid)?)?);
+    }
+    Ok(fresh)
+}
+
 /// What is read from every checkpoint of a run.
 pub struct Request<'a> {
     pub set: &'a ItemSet,
@@ -117,14 +127,16 @@ pub struct Cost {
 impl Request<'_> {
     /// Digest of everything but the weights that determines a file of the store.
     pub fn hash(&self) -> String {
-        let text = format!("store-2 {} {:?} {:?} {}", self.set.hash(), self.layers, self.readouts, self.compute.describe());
+        let text = format!("store-3 {} {:?} {:?} {}", self.set.hash(), self.layers, self.readouts, self.compute.describe());
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
     /// Size of the activations in a file of the store.
     pub fn bytes(&self, d_model: usize) -> usize {
         let rows = |readout: Readout| self.set.prompts.iter().filter(|prompt| tokens(readout, prompt).is_some()).count();
-        self.readouts.iter().map(|&readout| rows(readout)).sum::<usize>() * self.layers.len() * d_model * size_of::<f32>()
+        let embeddings = self.set.items.iter().filter(|item| is_labelled(item)).count();
+        let read = self.readouts.iter().map(|&readout| rows(readout)).sum::<usize>() * self.layers.len();
+        (read + embeddings) * d_model * size_of::<f32>()
     }
 
     /// Walks one checkpoint and writes its file. Rows of `old`, a file made from the same weights, are taken over where the
@@ -182,10 +194,15 @@ impl Request<'_> {
                         writer.write(number, (index * part.layer_bytes) as u64, &bytes)?;
                     }
                 }
+                let embedding: Vec<u8> = below.layer(plan.embedding.name, 0)?.iter().flat_map(|x| x.to_le_bytes()).collect();
+                writer.write(plan.parts.len(), 0, &embedding)?;
             }
             stream_from(checkpoint, &plan.forest, self.compute, start, depth, &mut |layer, resid| {
                 if left.is_none() && common.as_ref().is_some_and(|common| common.layer == layer) {
                     kept = Some(resid.f_detach_copy()?);
+                }
+                if layer == 0 {
+                    writer.write(plan.parts.len(), 0, &plan.embedding.assemble(&means(&plan.embedding, resid)?, old, 0)?)?;
                 }
                 if let Ok(index) = self.layers.binary_search(&layer) {
                     for (number, (part, gather)) in plan.parts.iter().zip(&gathers).enumerate() {
@@ -205,6 +222,9 @@ impl Request<'_> {
                     writer.write(number, (index * part.layer_bytes) as u64, &part.assemble(&[], old, index)?)?;
                 }
             }
+        }
+        if plan.forest.is_empty() {
+            writer.write(plan.parts.len(), 0, &plan.embedding.assemble(&[], old, 0)?)?;
         }
         let unembedding = unembedding(checkpoint, self.compute, &plan.said)?;
         plan.write_rest(self, &writer, &scores, &unembedding, old)?;

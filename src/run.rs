@@ -3,7 +3,7 @@
 use crate::checkpoint::hub::{self, Hub};
 use crate::checkpoint::weights;
 use crate::console::{Interrupted, bar, check_interrupt};
-use crate::manifest::{CheckpointSpec, Manifest, Profile, Readout, Source};
+use crate::manifest::{CheckpointSpec, Manifest, Profile, Readout};
 use crate::model::Checkpoint;
 use crate::model::config::DecoderConfig;
 use crate::model::cost::{self, Cost};
@@ -17,19 +17,22 @@ use crate::prompt::persona;
 use crate::prompt::tokenize::Ruler;
 use crate::readout::{Common, Request};
 use crate::store::Readouts;
-use crate::table::{self, Key, LAYER_CONVENTION, write_atomically};
+use crate::table;
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
 use tch::{Device, Kind};
 
+mod baseline;
 mod bases;
 mod causal;
 mod integrity;
+mod record;
 mod ruler;
+
+pub use record::Record;
 
 /// A manifest with everything resolved that does not need a model's weights: what is asked, of whom, and where it goes.
 pub struct Job {
@@ -43,43 +46,10 @@ pub struct Job {
     pub ruler: Ruler,
     pub device: Device,
     pub hub: Hub,
+    /// The network with random weights; `None` with `[run] baseline = false`.
+    pub baseline: Option<CheckpointSpec>,
     /// The base that was opened last, and what its files were.
     base: Mutex<Option<(String, Checkpoint)>>,
-}
-
-/// One row of `checkpoints.parquet` behind the keys, and what a later run needs to know that nothing changed.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    pub source: String,
-    pub commit: Option<String>,
-    /// That of the model under an adapter, if it is on the hub.
-    pub base_commit: Option<String>,
-    pub fingerprint: Option<String>,
-    pub architecture: Option<String>,
-    pub n_params: Option<i64>,
-    pub n_layers: Option<i32>,
-    pub d_model: Option<i32>,
-    pub dtype: Option<String>,
-    pub device: String,
-    /// Prompt tokens before sharing, and nodes that were computed.
-    pub tokens: i64,
-    pub nodes: i64,
-    pub items: i64,
-    pub reused_items: i64,
-    /// Layers that were taken over from an earlier walk over the same base.
-    pub shared_layers: Option<i32>,
-    /// Wall time of the walk: opening and planning, and everything after.
-    pub seconds_read: f64,
-    pub seconds_compute: f64,
-    pub peak_bytes: Option<i64>,
-    pub status: String,
-    pub error: Option<String>,
-    /// Inodes, sizes and times of the files, hashed.
-    pub stat_key: Option<String>,
-    /// Hash of what was asked.
-    pub request: Option<String>,
-    /// Layers that were kept.
-    pub layers: Vec<i32>,
 }
 
 /// How a walk ended.
@@ -121,7 +91,8 @@ impl Job {
         let causal = manifest.causal.as_ref().map(|wanted| choices::load(wanted, &concepts, profile)).transpose()?;
         causal.iter().try_for_each(|asked| asked.add_items(&mut set, &concepts, &manifest.concepts.parameters, &ruler))?;
         let device = device::resolve(manifest.model.device)?;
-        Ok(Self { folder: manifest.run.folder(), manifest, concepts, set, causal, ruler, device, hub, base: Mutex::default() })
+        let baseline = baseline::entry(&manifest)?;
+        Ok(Self { folder: manifest.run.folder(), manifest, concepts, set, causal, ruler, device, hub, baseline, base: Mutex::default() })
     }
 
     /// The store's file of a checkpoint.
@@ -129,20 +100,11 @@ impl Job {
         self.folder.join("readouts").join(format!("{id}.safetensors"))
     }
 
-    fn record_path(&self, id: &str) -> PathBuf {
-        self.folder.join("readouts").join(format!("{id}.json"))
-    }
-
-    /// The record of an earlier walk.
-    pub fn record(&self, id: &str) -> Option<Record> {
-        serde_json::from_str(&std::fs::read_to_string(self.record_path(id)).ok()?).ok()
-    }
-
     fn request<'a>(&'a self, layers: &'a [usize], compute: Compute) -> Request<'a> {
         Request { set: &self.set, readouts: &self.manifest.model.readouts, layers, compute }
     }
 
-    /// Walks the checkpoints that `wanted` accepts and that are not complete. Every checkpoint is written before the next begins;
+    /// Walks the entries that `wanted` accepts and that are not complete; the outcome counts checkpoints. Every checkpoint is written before the next begins;
     /// one that fails becomes a record with its error, and the walk goes on.
     ///
     /// # Errors
@@ -150,9 +112,9 @@ impl Job {
     pub fn walk(&self, wanted: &dyn Fn(&CheckpointSpec) -> bool) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let mut common = None;
-        let specs: Vec<&CheckpointSpec> = self.manifest.checkpoints.iter().filter(|spec| wanted(spec)).collect();
+        let specs: Vec<&CheckpointSpec> = self.entries().filter(|spec| wanted(spec)).collect();
         let open: Vec<usize> = (0..specs.len()).filter(|&number| !self.is_complete(specs[number])).collect();
-        outcome.skipped = specs.len() - open.len();
+        outcome.skipped = (0..specs.len()).filter(|number| !open.contains(number) && !specs[*number].reinitialised).count();
         let rest: Vec<&CheckpointSpec> = open.iter().map(|&number| specs[number]).collect();
         self.prepare(&rest)?;
         self.write_run_file()?;
@@ -164,7 +126,7 @@ impl Job {
             let spec = rest[position];
             let label = format!("[{}/{}] {}", open[position] + 1, specs.len(), spec.id);
             let walked = fetched.and_then(|()| self.walk_one(spec, &label, &mut common));
-            match walked.and_then(|record| self.intervene(spec, record, &label)) {
+            match walked.and_then(|record| if spec.reinitialised { Ok(record) } else { self.intervene(spec, record, &label) }) {
                 Ok(record) => {
                     tracing::info!(
                         "{label}: {} nodes for {} tokens in {:.1} s",
@@ -173,7 +135,7 @@ impl Job {
                         record.seconds_read + record.seconds_compute
                     );
                     self.write_record(spec, &record)?;
-                    outcome.walked += 1;
+                    outcome.walked += usize::from(!spec.reinitialised);
                 }
                 Err(error) if error.is::<Interrupted>() => return Err(error),
                 Err(error) => {
@@ -214,8 +176,11 @@ impl Job {
         let start = Instant::now();
         let checkpoint = self.open(spec)?;
         let stat_key = bases::stat_key(spec)?;
-        self.prepare_common(spec, &checkpoint, common)?;
-        let common = common.as_mut().filter(|common| checkpoint.unchanged_layers().is_some_and(|layer| common.layer <= layer));
+        if !spec.reinitialised {
+            self.prepare_common(spec, &checkpoint, common)?;
+        }
+        let shares = |common: &&mut Common| checkpoint.unchanged_layers().is_some_and(|layer| common.layer <= layer);
+        let common = common.as_mut().filter(|_| !spec.reinitialised).filter(shares);
         let compute = device::compute(self.device, self.manifest.model.dtype, checkpoint.weights.kind());
         let layers = self.manifest.model.layers.resolve(checkpoint.config.n_layers)?;
         let request = self.request(&layers, compute);
@@ -231,7 +196,9 @@ impl Job {
         let cost = device::with_threads(checkpoint.config.d_model, walk);
         bar.finish_and_clear();
         let cost = cost?;
-        self.write_facts(spec, &checkpoint)?;
+        if !spec.reinitialised {
+            self.write_facts(spec, &checkpoint)?;
+        }
         Ok(Record {
             source: bases::source(spec),
             commit: spec.commit.clone(),
@@ -288,7 +255,8 @@ impl Job {
             let request = self.request(&layers, compute).hash();
             let fingerprint = record.fingerprint.as_deref();
             let same_request = readouts.metadata("request") == Some(request.as_str()) && readouts.metadata("fingerprint") == fingerprint;
-            if !same_request || !self.is_intervened(&spec.id, record.n_layers? as usize, compute, fingerprint) {
+            let intervened = || Some(spec.reinitialised || self.is_intervened(&spec.id, record.n_layers? as usize, compute, fingerprint));
+            if !same_request || !intervened()? {
                 return Some(false);
             }
             // The weights of a commit may have been deleted after their walk.
@@ -310,82 +278,6 @@ impl Job {
         let same_layers = readouts.metadata("layers") == Some(json!(layers).to_string().as_str());
         let same_dtype = readouts.metadata("compute") == Some(device::dtype_name(compute.kind));
         (same_weights && same_layers && same_dtype && readouts.metadata("fingerprint") == record.fingerprint.as_deref()).then_some(readouts)
-    }
-
-    fn write_record(&self, spec: &CheckpointSpec, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec_pretty(record)?;
-        write_atomically(&self.record_path(&spec.id), |file| Ok(std::io::Write::write_all(file, &text)?))
-    }
-
-    /// Writes `checkpoints.parquet` from the records that are there.
-    ///
-    /// # Errors
-    /// The run folder is not writable.
-    pub fn write_checkpoints(&self) -> Result<()> {
-        let rows: Vec<(Key, Record)> = self
-            .manifest
-            .checkpoints
-            .iter()
-            .map(|spec| {
-                let missing = || Record { source: bases::source(spec), status: "not_run".to_owned(), ..Record::default() };
-                (self.key(spec), self.record(&spec.id).unwrap_or_else(missing))
-            })
-            .collect();
-        table::write_keyed(&self.folder.join("checkpoints.parquet"), &rows, &self.hash())
-    }
-
-    fn key(&self, spec: &CheckpointSpec) -> Key {
-        Key {
-            run: self.manifest.run.name.clone(),
-            checkpoint: spec.id.clone(),
-            stage: spec.stage.clone(),
-            step: spec.step.map(|step| step as i64),
-            order: spec.order as i32,
-        }
-    }
-
-    /// Digest of the resolved manifest and of every item.
-    pub fn hash(&self) -> String {
-        let manifest = serde_json::to_string(&self.manifest).unwrap_or_default();
-        blake3::hash(format!("{manifest}{}", self.set.hash()).as_bytes()).to_hex().to_string()
-    }
-
-    /// Writes `run.json`: what an analysis needs to know, and the resolved manifest.
-    fn write_run_file(&self) -> Result<()> {
-        let checkpoints: Vec<_> = self.manifest.checkpoints.iter().map(|spec| {
-            json!({
-                "id": spec.id, "stage": spec.stage, "step": spec.step, "tokens": spec.tokens, "order": spec.order, "reference": spec.reference,
-                "source": spec.changing(), "commit": spec.commit,
-                "base_source": spec.adapter.as_ref().map(|_| &spec.source), "base_commit": spec.base_commit(),
-            })
-        }).collect();
-        let tokenizer = self.manifest.tokenizer_source();
-        let layers = self.manifest.checkpoints.iter().rev().find_map(|spec| {
-            let depth = || Some(Checkpoint::config(spec.source.folder().ok()?).ok()?.1.n_layers);
-            let n_layers = depth().or_else(|| Some(self.record(&spec.id)?.n_layers? as usize))?;
-            self.manifest.model.layers.resolve(n_layers).ok()
-        });
-        let run = json!({
-            "run": self.manifest.run.name,
-            "seed": self.manifest.run.seed,
-            "axis": self.manifest.run.axis,
-            "flips": self.manifest.analysis.flips,
-            "bootstraps": self.manifest.analysis.bootstraps,
-            "evidence": self.manifest.evidence,
-            "layers": layers.unwrap_or_default(),
-            "layer_convention": LAYER_CONVENTION,
-            "readouts": self.manifest.model.readouts.iter().map(|readout: &Readout| readout.name()).collect::<Vec<_>>(),
-            "checkpoints": checkpoints,
-            "tokenizer_source": tokenizer,
-            "tokenizer_commit": tokenizer.and_then(Source::commit),
-            "version": env!("CARGO_PKG_VERSION"),
-            "items": self.set.hash(),
-            "ruler": self.ruler.hash()?,
-            "run_hash": self.hash(),
-            "manifest": self.manifest,
-        });
-        let text = serde_json::to_vec_pretty(&run)?;
-        write_atomically(&self.folder.join("run.json"), |file| Ok(std::io::Write::write_all(file, &text)?))
     }
 }
 

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
+mod baseline;
 mod choices;
 mod families;
 
@@ -38,6 +39,8 @@ struct RunFile {
     run_hash: String,
     #[serde(default)]
     evidence: Evidence,
+    #[serde(default)]
+    baseline: Option<String>,
 }
 
 fn index() -> Axis {
@@ -101,6 +104,8 @@ pub struct Series {
     /// Ids of those among `missing` that a walk did not come to yet. One that failed, or whose file is wrong, is not among them.
     pub unfinished: Vec<String>,
     files: Vec<Readouts>,
+    /// The network with random weights, where it was walked.
+    baseline: Option<Box<Self>>,
     /// Row per item, `[checkpoint][readout][item]`.
     row: Vec<Vec<Vec<Option<u32>>>>,
     /// Root mean square of the centred neutral pool, `[checkpoint][readout][layer]`.
@@ -139,6 +144,7 @@ impl Series {
             excluded: Vec::new(),
             unfinished: Vec::new(),
             files: Vec::new(),
+            baseline: None,
             row: Vec::new(),
             scale: Vec::new(),
         };
@@ -173,6 +179,12 @@ impl Series {
             );
         }
         series.scale = (0..series.points.len()).into_par_iter().map(|t| series.scales(t)).collect::<Result<_>>()?;
+        if let Some(id) = &file.baseline {
+            match series.open_baseline(id) {
+                Ok(baseline) => series.baseline = Some(Box::new(baseline)),
+                Err(error) => tracing::warn!("no level of random weights: {error:#}"),
+            }
+        }
         Ok(series)
     }
 
@@ -292,7 +304,7 @@ impl Series {
         let mut hasher = blake3::Hasher::new();
         let settings = (&self.run, self.seed, self.axis, &self.layers, &self.readouts, self.flips, self.bootstraps, self.evidence);
         hasher.update(format!("{settings:?} {:?} {:?} {:?}", self.points, self.missing, self.items).as_bytes());
-        for file in &self.files {
+        for file in self.files.iter().chain(self.baseline().into_iter().flat_map(|baseline| &baseline.files)) {
             hasher.update(file.identity().as_bytes());
         }
         hasher.finalize().to_hex().to_string()

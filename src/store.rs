@@ -3,7 +3,7 @@
 //! Tensors are `[layer, row, d_model]` f32, one per readout. Where only some items have a readout, `rows.<readout>` (i64) says
 //! which item each row is; without it, row i is item i. `item_hash` lets a later run take over rows of items that did not
 //! change. `answers.log_probability` `[row, 2]` and `foils.log_probability` `[row, foil]` (NaN where an item has fewer) belong to the items
-//! of `answers.rows`; `unembedding.rows` `[token, d_model]` of `unembedding.tokens` is what the lens reads with. The file appears under its
+//! of `answers.rows`; `embedding_mean` is that of each labelled item's tokens; `unembedding.rows` `[token, d_model]` of `unembedding.tokens` is what the lens reads with. The file appears under its
 //! name only when it is complete.
 
 use crate::table::LAYER_CONVENTION;
@@ -17,6 +17,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
+
+/// Mean input embedding over the tokens of labelled items, `[1, row, d_model]`.
+pub const EMBEDDING: &str = "embedding_mean";
 
 /// A safetensors file whose data arrive in any order. The `safetensors` crate wants every tensor in memory at once, which
 /// would make a walk's memory grow with the number of layers.

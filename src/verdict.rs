@@ -188,6 +188,9 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
     if let Some(gate) = gate.as_mut().filter(|_| !trace.max_t.is_empty()) {
         gate.max_t_p = trace.max_t[late.clone()].iter().copied().chain(trace.max_t_late).reduce(f64::min);
     }
+    if let (Some(gate), Some(baseline)) = (gate.as_mut(), &trace.baseline) {
+        gate.excess = baseline.excess(&trace.curve, &late);
+    }
     Ok(Verdict {
         trace,
         reference,

@@ -1,4 +1,4 @@
-//! A checkpoint on disk: its tensors, the adapter over them, what its files are, and its JSON; and how it comes there from the hub.
+//! A checkpoint on disk: its tensors, the adapter over them or random numbers in their place, what its files are, and its JSON; and how it comes there from the hub.
 
 pub mod hub;
 pub mod identity;
@@ -6,6 +6,7 @@ pub mod tensors;
 pub mod adapter_config;
 pub mod adapter_keys;
 pub mod adapter;
+pub mod random;
 pub mod weights;
 
 use anyhow::{Result, bail};

@@ -193,6 +193,14 @@ impl Tensors {
         &self.shards[entry.shard].map[entry.start..entry.start + entry.len]
     }
 
+    /// The name on disk of a tensor that has this shape and can be read.
+    ///
+    /// # Errors
+    /// Names folder, tensor, what was found and what was expected: missing, another shape or an unsupported dtype.
+    pub fn expect(&self, name: &str, shape: &[i64]) -> Result<&str> {
+        Ok(self.entry(name, shape)?.0)
+    }
+
     /// Reads a whole tensor into `target`, which is contiguous, has its shape and may be of another kind and on another device. `name`
     /// is the Hugging Face name; its first segment may be absent on disk. Beside `target` only a few MiB are needed.
     ///

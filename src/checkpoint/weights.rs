@@ -1,10 +1,11 @@
 //! The weights of one checkpoint, as a block's loader asks for them: the tensors of a folder, with an adapter's changes added
 //! to those that it changes while they are read.
 //!
-//! Merging happens per tensor, in f32, so an adapted model is never on disk nor in memory as a whole, and every family gets
+//! Random numbers may stand in the place of all of them. Merging happens per tensor, in f32, so an adapted model is never on disk nor in memory as a whole, and every family gets
 //! it for free. The tensors of a base are shared by all adapters over it: mapped once, hashed once.
 
 use super::adapter::Adapter;
+use super::random::Random;
 use super::tensors::{Rows, Tensors, norm};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use tch::{Device, Kind, Tensor};
 pub struct Weights {
     base: Arc<Tensors>,
     adapter: Option<Adapter>,
+    /// What is read instead of the files' numbers.
+    random: Option<Random>,
     /// Norms of the tensors that the adapter changed, as they were read.
     changed_norms: Mutex<BTreeMap<String, f64>>,
 }
@@ -39,7 +42,7 @@ impl Weights {
     /// # Errors
     /// As [`Tensors::open`].
     pub fn open(folder: &Path) -> Result<Self> {
-        Ok(Self { base: Arc::new(Tensors::open(folder)?), adapter: None, changed_norms: Mutex::default() })
+        Ok(Self { base: Arc::new(Tensors::open(folder)?), adapter: None, random: None, changed_norms: Mutex::default() })
     }
 
     /// The same tensors under an adapter. `tied` says that the unembedding is the embedding.
@@ -48,12 +51,17 @@ impl Weights {
     /// As [`Adapter::open`].
     pub fn adapted(&self, folder: &Path, tied: bool) -> Result<Self> {
         let adapter = Adapter::open(folder, &self.base, tied)?;
-        Ok(Self { base: self.base.clone(), adapter: Some(adapter), changed_norms: Mutex::default() })
+        Ok(Self { adapter: Some(adapter), ..self.share() })
     }
 
     /// The same tensors without an adapter.
     pub fn share(&self) -> Self {
-        Self { base: self.base.clone(), adapter: None, changed_norms: Mutex::default() }
+        Self { base: self.base.clone(), adapter: None, random: None, changed_norms: Mutex::default() }
+    }
+
+    /// Random numbers in the place of the tensors.
+    pub fn reinitialised(&self, random: Random) -> Self {
+        Self { random: Some(random), ..self.share() }
     }
 
     /// Folder that the weights came from; with an adapter, its base's.
@@ -102,6 +110,9 @@ impl Weights {
     /// # Errors
     /// As [`Weights::get`], or the device is out of memory.
     pub fn read(&self, name: &str, shape: &[i64], target: &Tensor) -> Result<()> {
+        if let Some(random) = &self.random {
+            return random.read(&self.base, name, shape, target);
+        }
         let Some((adapter, name)) = self.changed(name) else { return self.base.read(name, shape, target) };
         adapter.read(&self.base, name, shape, target)?;
         let norm = norm(target)?;
@@ -115,9 +126,10 @@ impl Weights {
     /// # Errors
     /// As [`Weights::get`]; also a row outside the matrix.
     pub fn unembedding(&self, name: &str, shape: &[i64; 2], rows: Rows, kind: Kind) -> Result<Tensor> {
-        match &self.adapter {
-            Some(adapter) => adapter.unembedding(&self.base, name, shape, rows, kind),
-            None => self.base.rows(name, shape, rows, kind),
+        match (&self.random, &self.adapter) {
+            (Some(random), _) => random.rows(&self.base, name, shape, rows, kind),
+            (None, Some(adapter)) => adapter.unembedding(&self.base, name, shape, rows, kind),
+            (None, None) => self.base.rows(name, shape, rows, kind),
         }
     }
 
@@ -126,9 +138,11 @@ impl Weights {
     /// # Errors
     /// As [`Weights::get`]; also a row outside the matrix.
     pub fn rows(&self, name: &str, shape: &[i64; 2], rows: &[i64], kind: Kind) -> Result<Tensor> {
-        match &self.adapter {
-            Some(adapter) => adapter.embedding(&self.base, name, shape, Rows::Listed(rows), kind),
-            None => self.base.rows(name, shape, Rows::Listed(rows), kind),
+        let rows = Rows::Listed(rows);
+        match (&self.random, &self.adapter) {
+            (Some(random), _) => random.rows(&self.base, name, shape, rows, kind),
+            (None, Some(adapter)) => adapter.embedding(&self.base, name, shape, rows, kind),
+            (None, None) => self.base.rows(name, shape, rows, kind),
         }
     }
 
@@ -139,8 +153,11 @@ impl Weights {
         adapter.changes(name).then_some((adapter, name))
     }
 
-    /// Content hash of every tensor and of the adapter; reads what was not read yet.
+    /// Content hash of every tensor and of the adapter, or of what random numbers are drawn from; reads what was not read yet.
     pub fn fingerprint(&self) -> String {
+        if let Some(random) = &self.random {
+            return random.fingerprint(&self.base);
+        }
         let base = self.base.fingerprint();
         match &self.adapter {
             None => base.to_hex().to_string(),

@@ -2,8 +2,8 @@
 //!
 //! A rise from the reference checkpoints to the late ones has to be (1) larger than its sampling error,
 //! after a correction over concepts, (2) accompanied by a contrast in a late checkpoint that sign flips
-//! do not give, (3) larger than what concepts that nobody teaches do, and (4) more than the words give
-//! away. Each part alone is fooled by something: norms grow, random networks have contrasts, templates
+//! do not give, (3) larger than what concepts that nobody teaches do, and (4) at a level above what words
+//! or random weights give. Each part alone is fooled by something: norms grow, random networks have contrasts, templates
 //! leak. "First checkpoint with p < .05" is fooled by all of them. Method section 3.
 
 use std::ops::Range;
@@ -55,8 +55,9 @@ pub struct Gate {
     pub null_percentile: Option<f64>,
     /// One-sided p that `delta` is one more of the null bank's, see [`Standing::p`]; `None` with fewer than three null concepts.
     pub null_p: Option<f64>,
-    /// Held-out AUROC minus that of the best lexical baseline; `None` where labels have no words.
-    pub lexical_excess: Option<f64>,
+    /// Mean late level minus what words, or random weights, reach by the same measure, with its bootstrap interval; `None` for measures
+    /// without such a baseline.
+    pub excess: Option<Estimate>,
 }
 
 impl Gate {
@@ -90,7 +91,7 @@ impl Gate {
             max_t_p: None,
             null_percentile: None,
             null_p: None,
-            lexical_excess: None,
+            excess: None,
         })
     }
 
@@ -153,7 +154,7 @@ impl Gate {
             ("rise", Some(self.q.is_some_and(|q| q <= LEVEL) && self.delta.value > 0.0)),
             ("max_t", self.max_t_p.map(|p| p <= LEVEL)),
             ("null_bank", self.null_percentile.map(|share| share > BANK_SHARE)),
-            ("lexical", self.lexical_excess.map(|excess| excess > 0.0)),
+            ("baseline", self.excess.map(|excess| excess.lower > 0.0)),
         ]
     }
 
@@ -307,9 +308,9 @@ mod tests {
         gate.max_t_p = Some(0.2);
         assert!(!gate.passed());
         gate.max_t_p = Some(0.01);
-        gate.lexical_excess = Some(-0.1);
+        gate.excess = Some(Estimate { value: 0.1, lower: -0.1, upper: 0.3 });
         assert!(!gate.passed());
-        gate.lexical_excess = Some(0.1);
+        gate.excess = Some(Estimate { value: 0.2, lower: 0.1, upper: 0.3 });
         assert!(gate.passed());
     }
 

@@ -29,6 +29,9 @@ pub struct CheckpointSpec {
     /// Ids with weights that add up to 1; none if it has no parent in this manifest.
     pub parents: Vec<(String, f64)>,
     pub reference: bool,
+    /// Not a checkpoint of the series: random weights in the architecture of `source`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reinitialised: bool,
     /// Index in the order of the manifest.
     pub order: usize,
     /// The line of the entry that it comes from.
@@ -215,6 +218,7 @@ fn read_checkpoint(section: &Section, folder: &Path) -> Result<CheckpointSpec> {
         commit,
         parents: section.get("parent").map_or(Ok(Vec::new()), |field| lineage::read(&field))?,
         reference: section.get("reference").map_or(Ok(false), |field| field.boolean())?,
+        reinitialised: false,
         order: 0,
         line: section.line(),
     })

@@ -18,6 +18,8 @@ pub struct Run {
     pub seed: u64,
     pub axis: Axis,
     pub audit: Audit,
+    /// Whether the first checkpoint's architecture is walked with random weights too, as the level that has to be exceeded.
+    pub baseline: bool,
     /// The folder in which the run gets its own.
     pub out: PathBuf,
 }
@@ -71,6 +73,7 @@ impl Run {
                 None => Axis::Index,
             },
             audit: get("audit").map_or(Ok(Audit::Exclude), |field| field.choice())?,
+            baseline: get("baseline").map_or(Ok(true), |field| field.boolean())?,
             out: match get("out") {
                 Some(field) => resolve(folder, field.text("a folder")?),
                 None => resolve(folder, "reports"),

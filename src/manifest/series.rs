@@ -156,6 +156,7 @@ impl Series {
             commit: None,
             parents: Vec::new(),
             reference: false,
+            reinitialised: false,
             order: 0,
             line: self.line,
         })

@@ -1,5 +1,6 @@
 //! The contrast of y = 1 against y = 0 per group: how strongly a concept is represented (method: Gram matrix, U, sign flips).
 
+use super::baseline::Baseline;
 use super::{CONTRASTED, Trace, columns, held_out_third, similarity};
 use crate::console::check_interrupt;
 use crate::draws::Draws;
@@ -163,6 +164,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
             let scales: Vec<f64> = points.iter().map(|&t| series.scale(t, readout, layer)).collect();
             part.similar.push((layer, similarity::compare(&contrasts, &scales, &grams_of_items, width)?));
         }
+        let baseline = baseline(series, readout, layer, (&items, &sides), &draws)?;
         let deltas: Vec<Vec<f32>> = contrasts.iter().map(Contrasts::whitened).collect();
         let followed = follow(&deltas, width, &draws)?;
         let Followed { grams, cross, curve, .. } = &followed;
@@ -205,6 +207,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
             null_bank: family.null_bank,
             readout: Some(series.readouts[readout].clone()),
             layer: Some(series.layers[layer]),
+            baseline,
             ..followed.trace
         });
     }
@@ -224,6 +227,21 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
         part.similarity.push(similarity::rows(series, family, readout, layer, ids.len(), &pairs, gates)?);
     }
     Ok(part)
+}
+
+/// The amplitude that the same contrast has with random weights.
+fn baseline(
+    series: &Series,
+    readout: usize,
+    layer: usize,
+    (items, sides): (&[usize], &[Sides]),
+    draws: &Draws,
+) -> Result<Option<Baseline>> {
+    let Some(random) = series.baseline().filter(|random| items.iter().all(|&item| random.has(0, readout, item))) else { return Ok(None) };
+    let (rows, d) = random.rows(0, readout, layer, items)?;
+    let gram = Gram::new(&Contrasts::new(&rows, d, sides).whitened(), d)?;
+    let curve = Curve::of_amplitudes(&[gram], draws)?;
+    Ok(Some(Baseline { value: curve.value[0], replicates: curve.replicate_rows().map(|row| row[0]).collect() }))
 }
 
 /// The contrasts of one concept at one layer along the checkpoints.
@@ -270,6 +288,7 @@ pub fn follow(deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Follow
         max_t_late: None,
         choice: third(&deltas[last], width)?,
         rivals: Vec::new(),
+        baseline: None,
         status: None,
     };
     let late = Gram::mean(&grams[late])?;

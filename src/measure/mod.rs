@@ -3,6 +3,7 @@
 //!
 //! To add one: a file beside these and a line in [`MEASURES`].
 
+pub mod baseline;
 pub mod similarity;
 pub mod contrast;
 pub mod transfer;
@@ -24,6 +25,7 @@ use crate::estimate::Estimate;
 use crate::series::{Family, Series};
 use crate::table::{self, Key};
 use anyhow::Result;
+use baseline::Baseline;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -79,6 +81,8 @@ pub struct Trace {
     /// The same for answers that could stand in this one's place, `[rival][point]`, where the measure has such: the curve is then compared
     /// with them and not with the null bank.
     pub rivals: Vec<Vec<f64>>,
+    /// What words, or random weights, reach by the same measure, with replicates that are paired with the curve's.
+    pub baseline: Option<Baseline>,
     /// Why there is no curve to speak of; then `curve` may cover few points.
     pub status: Option<&'static str>,
 }
@@ -102,6 +106,7 @@ impl Trace {
             choice: 0.0,
             cosine: None,
             rivals: Vec::new(),
+            baseline: None,
             status: None,
         }
     }

@@ -49,7 +49,9 @@ struct Persona {
     /// Of a component: its share of the variance between roles, and its absolute cosine with the axis.
     share: Option<f64>,
     cos_axis: Option<f64>,
-    /// A network with random weights has an axis too; its level is not computed.
+    /// The length, or the component's absolute cosine with the axis, in the network with random weights: it has both too.
+    reinitialised: Option<f64>,
+    /// `not_run` where that network was not walked.
     reinitialised_status: String,
     n_replies: i32,
     n_roles: i32,
@@ -129,7 +131,27 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     write_parts(series, "persona.parquet", parts.collect::<Result<Vec<_>>>()?)
 }
 
+/// What random weights reach.
+struct RandomLevel {
+    /// Length of the axis, in units of the neutral pool's root mean square.
+    length: f64,
+    /// Absolute cosines of the components with the axis.
+    cosines: Vec<f64>,
+}
+
+/// Of the network with random weights at a layer; `None` where it was not walked.
+fn random_level(series: &Series, replies: &Replies, layer: usize) -> Result<Option<RandomLevel>> {
+    let there = |random: &&Series| replies.items.iter().all(|&item| random.has(0, replies.readout, item));
+    let Some(random) = series.baseline().filter(there).filter(|_| replies.suffice()) else { return Ok(None) };
+    let space = replies.space(random, 0, layer)?;
+    let draws = Draws::with_counts(replies.replies, series.flips, series.bootstraps, series.seed, AXIS)?;
+    let length = space.length(&draws)?.value / random.scale(0, replies.readout, layer);
+    let cosines = (0..space.components.len()).map(|component| space.cosine_with_component(component)).collect();
+    Ok(Some(RandomLevel { length, cosines }))
+}
+
 fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Persona>> {
+    let random = random_level(series, replies, layer)?;
     let row = |context: &str, kind: &str, status: &str| Persona {
         context: context.to_owned(),
         kind: kind.to_owned(),
@@ -151,7 +173,8 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
         cos_final_upper: None,
         share: None,
         cos_axis: None,
-        reinitialised_status: "not_run".to_owned(),
+        reinitialised: None,
+        reinitialised_status: if random.is_some() { "ok" } else { "not_run" }.to_owned(),
         n_replies: replies.replies as i32,
         n_roles: replies.roles.len() as i32,
     };
@@ -183,6 +206,7 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
             cos_final,
             cos_final_lower,
             cos_final_upper,
+            reinitialised: random.as_ref().map(|random| random.length),
             ..row("axis", "axis", "ok")
         };
         rows.push((series.key(t), axis));
@@ -190,7 +214,8 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
             let share = table::finite(space.shares[component]);
             let cos_axis = table::finite(space.cosine_with_component(component));
             let name = format!("component_{}", component + 1);
-            rows.push((series.key(t), Persona { share, cos_axis, ..row(&name, "component", "ok") }));
+            let reinitialised = random.as_ref().and_then(|random| random.cosines.get(component).copied());
+            rows.push((series.key(t), Persona { share, cos_axis, reinitialised, ..row(&name, "component", "ok") }));
         }
         let (activations, d) = replies.rows(series, t, layer)?;
         for ((id, kind), own) in replies.contexts.iter().zip(activations.chunks_exact(replies.replies * d)) {
@@ -219,6 +244,7 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
         choice: third(spaces[n - 1].per_reply(), spaces[n - 1].d)? / series.scale(n - 1, replies.readout, layer),
         cosine: None,
         rivals: Vec::new(),
+        baseline: None,
         status: None,
     };
     Ok((rows, vec![trace]))

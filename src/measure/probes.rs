@@ -4,6 +4,7 @@
 //! checkpoint's probe, on groups that it has not seen). The logistic probe over groups is the one that is dated; it alone has
 //! a selectivity, a codelength and a frozen ruler, and is handed to `transfer`.
 
+use super::baseline::{self, Baseline, Words};
 use super::contrast::labelled;
 use super::transfer::{self, Native};
 use super::{CONTRASTED, Trace, columns, held_out_third, similarity};
@@ -105,7 +106,10 @@ struct ProbeRow {
     accuracy_lower: Option<f64>,
     accuracy_upper: Option<f64>,
     brier: Option<f64>,
-    /// AUROC minus the better lexical baseline.
+    /// The same logistic probe over groups on the items' mean input embeddings, and on this layer of a network with random weights.
+    embedding_auroc: Option<f64>,
+    reinitialised_auroc: Option<f64>,
+    /// AUROC minus the best baseline: counts of words, lengths, mean embeddings, random weights.
     excess_auc: Option<f64>,
     /// The same probe's accuracy on control labels, and its accuracy minus that.
     control_accuracy: Option<f64>,
@@ -125,15 +129,15 @@ pub struct Set<'a> {
     /// Group of each item.
     pub groups: Vec<usize>,
     /// `None` with fewer than two groups.
-    draws: Option<Draws>,
+    pub draws: Option<Draws>,
     n_groups: usize,
     /// Fold of each item, per entry of [`SPLITS`]; `None` where there are fewer than two to hold out.
-    folds: [Option<Vec<usize>>; 3],
+    pub folds: [Option<Vec<usize>>; 3],
     control: Option<Vec<bool>>,
     /// Groups in the order in which they are sent.
     order: Vec<usize>,
-    /// AUROC of the better lexical baseline; `None` where there are no texts.
-    baseline: Option<f64>,
+    /// What the items' words reach.
+    words: Words,
 }
 
 /// What one layer contributes.
@@ -189,8 +193,7 @@ impl<'a> Set<'a> {
         for last in (1..order.len()).rev() {
             order.swap(last, uniform_index(last + 1, &mut shuffle));
         }
-        Ok(Some(Self {
-            baseline: series.audit(family)?.iter().filter_map(|row| row.auroc).reduce(f64::max),
+        let mut set = Self {
             folds: [grouped(&groups, OUTER).ok(), grouped(&templates, OUTER).ok(), grouped(&lexicons, OUTER).ok()],
             control: control::labels(&types, &labels, series.seed, &key),
             n_groups: ids.len(),
@@ -201,7 +204,10 @@ impl<'a> Set<'a> {
             groups,
             draws,
             order,
-        }))
+            words: Words::default(),
+        };
+        set.words = Words::new(series, &set)?;
+        Ok(Some(set))
     }
 
     /// Number of groups.
@@ -232,7 +238,7 @@ impl<'a> Set<'a> {
         }
     }
 
-    fn evaluated(&self, row: ProbeRow, evaluation: &Evaluation) -> ProbeRow {
+    fn evaluated(&self, row: ProbeRow, evaluation: &Evaluation, t: usize, random: Option<&Baseline>) -> ProbeRow {
         let (auroc, auroc_lower, auroc_upper) = columns(evaluation.auroc);
         let (accuracy, accuracy_lower, accuracy_upper) = columns(evaluation.accuracy);
         ProbeRow {
@@ -244,7 +250,9 @@ impl<'a> Set<'a> {
             accuracy_lower,
             accuracy_upper,
             brier: evaluation.brier.map(|brier| brier.value),
-            excess_auc: auroc.zip(self.baseline).map(|(auroc, baseline)| auroc - baseline),
+            embedding_auroc: self.words.embedding(t),
+            reinitialised_auroc: random.map(|baseline| baseline.value),
+            excess_auc: auroc.zip(self.words.best(t, random)).map(|(auroc, baseline)| auroc - baseline.value),
             ..row
         }
     }
@@ -260,11 +268,12 @@ impl<'a> Set<'a> {
 fn at_layer(series: &Series, set: &Set, layer: usize) -> Result<Part> {
     let n = series.points.len();
     let paired = similarity::applies(series, set.family, layer);
+    let random = baseline::of_random_weights(series, set, layer)?;
     let (mut rows, mut native): (Vec<(Key, ProbeRow)>, Vec<Option<Native>>) = (Vec::new(), Vec::new());
     let (mut value, mut replicates) = (Vec::new(), Vec::new());
     for t in 0..n {
         check_interrupt()?;
-        let mut at = At::new(series, set, layer, t)?;
+        let mut at = At { random: random.as_ref(), ..At::new(series, set, layer, t)? };
         for (index, split) in SPLITS.into_iter().enumerate() {
             at.split(index, split)?;
         }
@@ -281,7 +290,9 @@ fn at_layer(series: &Series, set: &Set, layer: usize) -> Result<Part> {
     for (t, scores) in frozen.iter().enumerate() {
         let row = |status| set.row(series, layer, ["logistic", "group", "frozen", status]);
         let row = match (scores, &set.draws) {
-            (Some(scores), Some(draws)) => set.evaluated(row("ok"), &evaluate(scores, &set.labels, &set.groups, Scale::LogOdds, draws)?),
+            (Some(scores), Some(draws)) => {
+                set.evaluated(row("ok"), &evaluate(scores, &set.labels, &set.groups, Scale::LogOdds, draws)?, t, random.as_ref())
+            }
             _ => row(set.absent(0)),
         };
         rows.push((series.key(t), row));
@@ -290,7 +301,7 @@ fn at_layer(series: &Series, set: &Set, layer: usize) -> Result<Part> {
         Some(Some(last)) if value.len() == n => {
             let by_resample = (0..replicates[0].len()).flat_map(|b| replicates.iter().map(move |sample| sample[b])).collect();
             let trace = Trace::new(NAME, set.family, (0..n).collect(), Curve::new(value, by_resample)?).at(series, set.readout, layer);
-            Some(Trace { choice: set.choice(&last.scores)?, ..trace })
+            Some(Trace { choice: set.choice(&last.scores)?, baseline: set.words.best(n - 1, random.as_ref()), ..trace })
         }
         _ => None,
     };
@@ -305,6 +316,8 @@ struct At<'a> {
     checkpoint: usize,
     activations: Vec<f32>,
     d: usize,
+    /// What random weights reach at the layer.
+    random: Option<&'a Baseline>,
     /// All items under one kernel; `None` where there is nothing to fit.
     whole: Option<Split>,
     rows: Vec<ProbeRow>,
@@ -317,7 +330,7 @@ impl<'a> At<'a> {
     fn new(series: &'a Series, set: &'a Set, layer: usize, checkpoint: usize) -> Result<Self> {
         let (activations, d) = series.rows(checkpoint, set.readout, layer, &set.items)?;
         let whole = if set.draws.is_some() { Some(Design::new(&activations, d)?.whole()) } else { None };
-        Ok(Self { series, set, layer, checkpoint, activations, d, whole, rows: Vec::new(), auroc: None, native: None })
+        Ok(Self { series, set, layer, checkpoint, activations, d, random: None, whole, rows: Vec::new(), auroc: None, native: None })
     }
 
     /// Every probe with entry `index` of [`SPLITS`] held out.
@@ -350,7 +363,7 @@ impl<'a> At<'a> {
                 }
             };
             let evaluation = evaluate(&outcome.scores, &set.labels, &set.groups, probe.scale, draws)?;
-            let mut row = set.evaluated(row("ok"), &evaluation);
+            let mut row = set.evaluated(row("ok"), &evaluation, self.checkpoint, self.random);
             if let (0, Some(held)) = (index, &outcome.logistic) {
                 match self.beside(whole, &splits, &held.lambdas) {
                     Ok((control, bits)) => {

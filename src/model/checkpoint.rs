@@ -1,7 +1,8 @@
 //! One opened checkpoint: configuration, family and weights.
 
 use super::architecture::{self, Architecture};
-use super::config::DecoderConfig;
+use super::config::{DecoderConfig, NormKind};
+use crate::checkpoint::random::Random;
 use crate::checkpoint::read_json;
 use crate::checkpoint::weights::Weights;
 use anyhow::{Context, Result, ensure};
@@ -56,6 +57,21 @@ impl Checkpoint {
             Some(folder) => self.weights.adapted(folder, self.config.tied)?,
             None => self.weights.share(),
         };
+        let (architecture, config) = (self.architecture, self.config.clone());
+        Ok(Self { folder: self.folder.clone(), architecture, config, weights, digest: self.digest.clone() })
+    }
+
+    /// The same architecture before any training: random weights from `seed` in the place of its own.
+    ///
+    /// # Errors
+    /// `config.json` cannot be read any more.
+    pub fn reinitialised(&self, seed: u64) -> Result<Self> {
+        /// What transformers' configuration classes default `initializer_range` to.
+        const INITIALIZER_RANGE: f64 = 0.02;
+        let json = read_json(&self.folder.join("config.json"))?;
+        let sd = json.get("initializer_range").and_then(serde_json::Value::as_f64).unwrap_or(INITIALIZER_RANGE);
+        let neutral = if self.config.norm == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
+        let weights = self.weights.reinitialised(Random { seed, sd, neutral });
         let (architecture, config) = (self.architecture, self.config.clone());
         Ok(Self { folder: self.folder.clone(), architecture, config, weights, digest: self.digest.clone() })
     }

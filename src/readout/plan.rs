@@ -1,10 +1,9 @@
 //! Which rows of a store's file are computed and which are taken over from an old one.
 
 use super::{Request, tokens};
-use crate::manifest::Readout;
 use crate::prompt::forest::Forest;
-use crate::prompt::item::ItemSet;
-use crate::store::{Readouts, Writer};
+use crate::prompt::item::{Item, ItemSet};
+use crate::store::{EMBEDDING, Readouts, Writer};
 use anyhow::{Context, Result};
 use safetensors::Dtype;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -14,6 +13,8 @@ use std::ops::Range;
 pub(super) struct Plan {
     pub(super) forest: Forest,
     pub(super) parts: Vec<Part>,
+    /// Mean input embedding of labelled items: what words alone could be told by.
+    pub(super) embedding: Part,
     /// Items that have answers, and for each the log-probability of a reused row, or the slices of `scored` of its answers and foils.
     answered: Vec<(usize, Score)>,
     /// Width of the table of foils: the most that an item has.
@@ -45,6 +46,20 @@ pub(super) struct Part {
 }
 
 impl Part {
+    fn new(name: &'static str, d_model: usize) -> Self {
+        Self { name, items: Vec::new(), old: Vec::new(), runs: Vec::new(), row_bytes: d_model * 4, layer_bytes: 0 }
+    }
+
+    /// Adds the row of an item: that of the old file, or the mean over `run`.
+    fn push(&mut self, item: usize, old: Option<usize>, run: impl FnOnce() -> Vec<usize>) {
+        if old.is_none() {
+            self.runs.push(run());
+        }
+        self.items.push(item);
+        self.old.push(old);
+        self.layer_bytes += self.row_bytes;
+    }
+
     /// One layer's bytes, fresh rows and old ones in item order.
     pub(super) fn assemble(&self, fresh: &[u8], old: Option<&Readouts>, index: usize) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(self.layer_bytes);
@@ -81,6 +96,7 @@ impl Plan {
         let mut plan = Self {
             forest,
             parts: Vec::new(),
+            embedding: Part::new(EMBEDDING, d_model),
             answered: Vec::new(),
             foils: prompts.iter().map(|prompt| prompt.foils.len()).max().unwrap_or(0),
             said: said.into_iter().collect(),
@@ -89,19 +105,17 @@ impl Plan {
             reused: 0,
         };
         for &readout in request.readouts {
-            let mut part =
-                Part { name: readout.name(), items: Vec::new(), old: Vec::new(), runs: Vec::new(), row_bytes: d_model * 4, layer_bytes: 0 };
+            let mut part = Part::new(readout.name(), d_model);
             for (item, prompt) in prompts.iter().enumerate() {
                 let Some(span) = tokens(readout, prompt) else { continue };
-                let row = if reusable(item) { known.row(readout, &items[item].hash) } else { None };
-                if row.is_none() {
-                    part.runs.push(plan.forest.span(prompt_of[item], span));
-                }
-                part.items.push(item);
-                part.old.push(row);
+                let row = if reusable(item) { known.row(readout.name(), &items[item].hash) } else { None };
+                part.push(item, row, || plan.forest.span(prompt_of[item], span));
             }
-            part.layer_bytes = part.items.len() * part.row_bytes;
             plan.parts.push(part);
+        }
+        for (item, prompt) in prompts.iter().enumerate().filter(|(item, _)| is_labelled(&items[*item])) {
+            let row = if reusable(item) { known.row(EMBEDDING, &items[item].hash) } else { None };
+            plan.embedding.push(item, row, || plan.forest.span(prompt_of[item], 0..prompt.ids.len()));
         }
         for (item, prompt) in prompts.iter().enumerate() {
             if prompt.answers.is_none() {
@@ -138,7 +152,9 @@ impl Plan {
         let layers = request.layers.len();
         let mut tensors: Vec<_> =
             self.parts.iter().map(|part| (part.name.to_owned(), Dtype::F32, vec![layers, part.items.len(), d_model])).collect();
-        tensors.extend(self.parts.iter().map(|part| (format!("rows.{}", part.name), Dtype::I64, vec![part.items.len()])));
+        tensors.push((EMBEDDING.to_owned(), Dtype::F32, vec![1, self.embedding.items.len(), d_model]));
+        let with_rows = self.parts.iter().chain([&self.embedding]);
+        tensors.extend(with_rows.map(|part| (format!("rows.{}", part.name), Dtype::I64, vec![part.items.len()])));
         tensors.push(("item_hash".to_owned(), Dtype::U8, vec![n_items, HASH_BYTES]));
         tensors.push(("answers.rows".to_owned(), Dtype::I64, vec![self.answered.len()]));
         tensors.push(("answers.log_probability".to_owned(), Dtype::F32, vec![self.answered.len(), 2]));
@@ -158,8 +174,8 @@ impl Plan {
         old: Option<&Readouts>,
     ) -> Result<()> {
         let numbers = |items: &mut dyn Iterator<Item = usize>| items.flat_map(|item| (item as i64).to_le_bytes()).collect::<Vec<u8>>();
-        let mut tensor = self.parts.len();
-        for part in &self.parts {
+        let mut tensor = self.parts.len() + 1;
+        for part in self.parts.iter().chain([&self.embedding]) {
             writer.write(tensor, 0, &numbers(&mut part.items.iter().copied()))?;
             tensor += 1;
         }
@@ -196,6 +212,11 @@ impl Plan {
 /// Bytes of an item's hash, which is stored as text.
 const HASH_BYTES: usize = 32;
 
+/// Whether an item is one of a labelled set, whose words might give its label away.
+pub(super) fn is_labelled(item: &Item) -> bool {
+    item.y.is_some() && item.is_plain() && !item.neutral
+}
+
 /// Items of an old file that have all that is asked for.
 #[derive(Default)]
 struct Known {
@@ -205,25 +226,26 @@ struct Known {
 }
 
 impl Known {
-    fn row(&self, readout: Readout, hash: &str) -> Option<usize> {
-        self.rows.get(&(readout.name(), hash.to_owned())).copied()
+    fn row(&self, readout: &'static str, hash: &str) -> Option<usize> {
+        self.rows.get(&(readout, hash.to_owned())).copied()
     }
 }
 
 fn old_rows(old: &Readouts, request: &Request) -> Result<Known> {
     let mut known = Known::default();
     let hashes: Vec<String> = old.bytes("item_hash")?.chunks(HASH_BYTES).map(|hash| String::from_utf8_lossy(hash).into_owned()).collect();
-    for readout in request.readouts.iter().filter(|readout| old.contains(readout.name())) {
-        for (row, item) in old.rows(readout.name(), hashes.len())?.into_iter().enumerate() {
-            known.rows.insert((readout.name(), hashes[item].clone()), row);
+    for name in request.readouts.iter().map(|readout| readout.name()).chain([EMBEDDING]).filter(|name| old.contains(name)) {
+        for (row, item) in old.rows(name, hashes.len())?.into_iter().enumerate() {
+            known.rows.insert((name, hashes[item].clone()), row);
         }
     }
     for (row, item) in old.integers("answers.rows")?.into_iter().map(|item| item as usize).enumerate() {
         known.scores.insert(hashes.get(item).context("answers.rows names an item")?.clone(), row);
     }
     for (item, prompt) in request.set.items.iter().zip(&request.set.prompts) {
-        let reads = request.readouts.iter().all(|readout| tokens(*readout, prompt).is_none() || known.row(*readout, &item.hash).is_some());
-        if reads && (prompt.answers.is_none() || known.scores.contains_key(&item.hash)) {
+        let has = |name| known.row(name, &item.hash).is_some();
+        let reads = request.readouts.iter().all(|readout| tokens(*readout, prompt).is_none() || has(readout.name()));
+        if reads && (!is_labelled(item) || has(EMBEDDING)) && (prompt.answers.is_none() || known.scores.contains_key(&item.hash)) {
             known.complete.insert(item.hash.clone());
         }
     }

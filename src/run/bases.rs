@@ -1,6 +1,7 @@
 //! Opening what an entry of the manifest names: a model, or a base with an adapter. The base of a series of adapters is opened once.
 
 use super::Job;
+use super::baseline::SEED;
 use crate::checkpoint::identity;
 use crate::manifest::CheckpointSpec;
 use crate::model::Checkpoint;
@@ -31,14 +32,15 @@ impl Job {
         if !folder.is_dir() {
             return Checkpoint::open_adapted(folder, adapter);
         }
+        let checkpoint = |base: &Checkpoint| if spec.reinitialised { base.reinitialised(SEED) } else { base.with_adapter(adapter) };
         let key = format!("{} {}", folder.display(), identity::stat_key(folder)?);
         let mut last = self.base.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_none_or(|(known, _)| *known != key) {
             *last = Some((key, Checkpoint::open(folder)?));
         }
         match last.as_ref() {
-            Some((_, base)) => base.with_adapter(adapter),
-            None => Checkpoint::open_adapted(folder, adapter),
+            Some((_, base)) => checkpoint(base),
+            None => checkpoint(&Checkpoint::open(folder)?),
         }
     }
 

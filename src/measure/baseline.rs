@@ -1,0 +1,90 @@
+//! What a measure reaches without anything learned: by words, by their mean input embedding, and by random weights. A level is
+//! evidence only where it exceeds these.
+
+use super::probes::Set;
+use crate::emergence::curve::{Curve, mean};
+use crate::estimate::Estimate;
+use crate::probe::evaluate::{Scale, evaluate};
+use crate::probe::kernel::Design;
+use crate::probe::logistic;
+use crate::series::Series;
+use anyhow::Result;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Scores, in log-odds, are rounded to this. Where words are balanced over the labels, mean embeddings differ by rounding alone, and
+/// so would scores; ranked as they are, rounding errors would be a verdict.
+const RESOLUTION: f64 = 1e-3;
+
+/// A level that is no evidence of anything learned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline {
+    pub value: f64,
+    /// By resample, paired with those of the measure's curve; none where the level was not resampled.
+    pub replicates: Vec<f64>,
+}
+
+impl Baseline {
+    /// Mean of `curve` over the checkpoints `late`, less this.
+    pub fn excess(&self, curve: &Curve, late: &Range<usize>) -> Option<Estimate> {
+        let level = |row: &[f64]| mean(&row[late.clone()]);
+        let baseline = |resample: usize| self.replicates.get(resample).copied().unwrap_or(self.value);
+        let replicates: Vec<f64> = curve.replicate_rows().enumerate().map(|(resample, row)| level(row) - baseline(resample)).collect();
+        Estimate::percentile(level(&curve.value) - self.value, &replicates)
+    }
+}
+
+/// What the words of labelled items reach, as AUROC of a probe over groups.
+#[derive(Debug, Clone, Default)]
+pub struct Words {
+    /// The better one of counts and lengths; `None` where there are no texts.
+    lexical: Option<f64>,
+    /// The logistic probe on mean input embeddings, by checkpoint; `None` where the store has none.
+    embedding: Vec<Option<Baseline>>,
+}
+
+impl Words {
+    /// Of the items of a set.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn new(series: &Series, set: &Set) -> Result<Self> {
+        let at = |t: usize| -> Result<Option<Baseline>> {
+            let Some((rows, d)) = series.embeddings(t, &set.items)? else { return Ok(None) };
+            held_out(&rows, d, set)
+        };
+        let embedding = (0..series.points.len()).into_par_iter().map(at).collect::<Result<_>>()?;
+        Ok(Self { lexical: series.audit(set.family)?.iter().filter_map(|row| row.auroc).reduce(f64::max), embedding })
+    }
+
+    /// AUROC on mean input embeddings at a checkpoint.
+    pub fn embedding(&self, t: usize) -> Option<f64> {
+        self.embedding[t].as_ref().map(|baseline| baseline.value)
+    }
+
+    /// The highest baseline of a checkpoint, what `random` weights reach included.
+    pub fn best(&self, t: usize, random: Option<&Baseline>) -> Option<Baseline> {
+        let lexical = self.lexical.map(|value| Baseline { value, replicates: Vec::new() });
+        [lexical, self.embedding[t].clone(), random.cloned()].into_iter().flatten().max_by(|a, b| a.value.total_cmp(&b.value))
+    }
+}
+
+/// The same probe on a layer of the network with random weights; `None` where it was not walked.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn of_random_weights(series: &Series, set: &Set, layer: usize) -> Result<Option<Baseline>> {
+    let there = |random: &&Series| set.items.iter().all(|&item| random.has(0, set.readout, item));
+    let Some(random) = series.baseline().filter(there) else { return Ok(None) };
+    let (rows, d) = random.rows(0, set.readout, layer, &set.items)?;
+    held_out(&rows, d, set)
+}
+
+fn held_out(rows: &[f32], d: usize, set: &Set) -> Result<Option<Baseline>> {
+    let (Some(folds), Some(draws)) = (&set.folds[0], &set.draws) else { return Ok(None) };
+    let splits = Design::new(rows, d)?.whole().folds(folds)?;
+    let Some(held) = logistic::held_out_by(&splits, &set.labels, &set.groups, 1)? else { return Ok(None) };
+    let scores: Vec<f64> = held.scores.iter().map(|score| (score / RESOLUTION).round() * RESOLUTION).collect();
+    let evaluation = evaluate(&scores, &set.labels, &set.groups, Scale::LogOdds, draws)?;
+    Ok(evaluation.auroc.map(|auroc| Baseline { value: auroc.value, replicates: evaluation.auroc_replicates }))
+}

@@ -1,0 +1,129 @@
+//! What a run says of itself: a record per checkpoint, `checkpoints.parquet` and `run.json`.
+
+use super::{Job, bases};
+use crate::manifest::{CheckpointSpec, Readout, Source};
+use crate::model::Checkpoint;
+use crate::table::{self, Key, LAYER_CONVENTION, write_atomically};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// One row of `checkpoints.parquet` behind the keys, and what a later run needs to know that nothing changed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub source: String,
+    pub commit: Option<String>,
+    /// That of the model under an adapter, if it is on the hub.
+    pub base_commit: Option<String>,
+    pub fingerprint: Option<String>,
+    pub architecture: Option<String>,
+    pub n_params: Option<i64>,
+    pub n_layers: Option<i32>,
+    pub d_model: Option<i32>,
+    pub dtype: Option<String>,
+    pub device: String,
+    /// Prompt tokens before sharing, and nodes that were computed.
+    pub tokens: i64,
+    pub nodes: i64,
+    pub items: i64,
+    pub reused_items: i64,
+    /// Layers that were taken over from an earlier walk over the same base.
+    pub shared_layers: Option<i32>,
+    /// Wall time of the walk: opening and planning, and everything after.
+    pub seconds_read: f64,
+    pub seconds_compute: f64,
+    pub peak_bytes: Option<i64>,
+    pub status: String,
+    pub error: Option<String>,
+    /// Inodes, sizes and times of the files, hashed.
+    pub stat_key: Option<String>,
+    /// Hash of what was asked.
+    pub request: Option<String>,
+    /// Layers that were kept.
+    pub layers: Vec<i32>,
+}
+
+impl Job {
+    fn record_path(&self, id: &str) -> PathBuf {
+        self.folder.join("readouts").join(format!("{id}.json"))
+    }
+
+    /// The record of an earlier walk.
+    pub fn record(&self, id: &str) -> Option<Record> {
+        serde_json::from_str(&std::fs::read_to_string(self.record_path(id)).ok()?).ok()
+    }
+
+    pub(super) fn write_record(&self, spec: &CheckpointSpec, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec_pretty(record)?;
+        write_atomically(&self.record_path(&spec.id), |file| Ok(std::io::Write::write_all(file, &text)?))
+    }
+
+    /// Writes `checkpoints.parquet` from the records that are there.
+    ///
+    /// # Errors
+    /// The run folder is not writable.
+    pub fn write_checkpoints(&self) -> Result<()> {
+        let row = |spec: &CheckpointSpec| {
+            let missing = || Record { source: bases::source(spec), status: "not_run".to_owned(), ..Record::default() };
+            (self.key(spec), self.record(&spec.id).unwrap_or_else(missing))
+        };
+        let rows: Vec<(Key, Record)> = self.manifest.checkpoints.iter().chain(&self.baseline).map(row).collect();
+        table::write_keyed(&self.folder.join("checkpoints.parquet"), &rows, &self.hash())
+    }
+
+    pub(super) fn key(&self, spec: &CheckpointSpec) -> Key {
+        Key {
+            run: self.manifest.run.name.clone(),
+            checkpoint: spec.id.clone(),
+            stage: spec.stage.clone(),
+            step: spec.step.map(|step| step as i64),
+            order: spec.order as i32,
+        }
+    }
+
+    /// Digest of the resolved manifest and of every item.
+    pub fn hash(&self) -> String {
+        let manifest = serde_json::to_string(&self.manifest).unwrap_or_default();
+        blake3::hash(format!("{manifest}{}", self.set.hash()).as_bytes()).to_hex().to_string()
+    }
+
+    /// Writes `run.json`: what an analysis needs to know, and the resolved manifest.
+    pub(super) fn write_run_file(&self) -> Result<()> {
+        let checkpoints: Vec<_> = self.manifest.checkpoints.iter().map(|spec| {
+            json!({
+                "id": spec.id, "stage": spec.stage, "step": spec.step, "tokens": spec.tokens, "order": spec.order, "reference": spec.reference,
+                "source": spec.changing(), "commit": spec.commit,
+                "base_source": spec.adapter.as_ref().map(|_| &spec.source), "base_commit": spec.base_commit(),
+            })
+        }).collect();
+        let tokenizer = self.manifest.tokenizer_source();
+        let layers = self.manifest.checkpoints.iter().rev().find_map(|spec| {
+            let depth = || Some(Checkpoint::config(spec.source.folder().ok()?).ok()?.1.n_layers);
+            let n_layers = depth().or_else(|| Some(self.record(&spec.id)?.n_layers? as usize))?;
+            self.manifest.model.layers.resolve(n_layers).ok()
+        });
+        let run = json!({
+            "run": self.manifest.run.name,
+            "seed": self.manifest.run.seed,
+            "axis": self.manifest.run.axis,
+            "flips": self.manifest.analysis.flips,
+            "bootstraps": self.manifest.analysis.bootstraps,
+            "evidence": self.manifest.evidence,
+            "layers": layers.unwrap_or_default(),
+            "layer_convention": LAYER_CONVENTION,
+            "readouts": self.manifest.model.readouts.iter().map(|readout: &Readout| readout.name()).collect::<Vec<_>>(),
+            "checkpoints": checkpoints,
+            "baseline": self.baseline.as_ref().map(|spec| &spec.id),
+            "tokenizer_source": tokenizer,
+            "tokenizer_commit": tokenizer.and_then(Source::commit),
+            "version": env!("CARGO_PKG_VERSION"),
+            "items": self.set.hash(),
+            "ruler": self.ruler.hash()?,
+            "run_hash": self.hash(),
+            "manifest": self.manifest,
+        });
+        let text = serde_json::to_vec_pretty(&run)?;
+        write_atomically(&self.folder.join("run.json"), |file| Ok(std::io::Write::write_all(file, &text)?))
+    }
+}
