@@ -5,16 +5,13 @@ use super::probes::Set;
 use crate::emergence::curve::{Curve, mean};
 use crate::estimate::Estimate;
 use crate::probe::evaluate::{Scale, evaluate};
+use crate::probe::folds::INNER;
 use crate::probe::kernel::Design;
-use crate::probe::logistic;
+use crate::probe::{lexical, logistic};
 use crate::series::Series;
 use anyhow::Result;
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// Scores, in log-odds, are rounded to this. Where words are balanced over the labels, mean embeddings differ by rounding alone, and
-/// so would scores; ranked as they are, rounding errors would be a verdict.
-const RESOLUTION: f64 = 1e-3;
 
 /// A level that is no evidence of anything learned.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +36,7 @@ impl Baseline {
 pub struct Words {
     /// The better one of counts and lengths; `None` where there are no texts.
     lexical: Option<f64>,
-    /// The logistic probe on mean input embeddings, by checkpoint; `None` where the store has none.
+    /// Ridge regression on mean input embeddings, by checkpoint; `None` where the store has none.
     embedding: Vec<Option<Baseline>>,
 }
 
@@ -50,8 +47,8 @@ impl Words {
     /// The store cannot be read.
     pub fn new(series: &Series, set: &Set) -> Result<Self> {
         let at = |t: usize| -> Result<Option<Baseline>> {
-            let Some((rows, d)) = series.embeddings(t, &set.items)? else { return Ok(None) };
-            held_out(&rows, d, set)
+            let (Some((rows, d)), Some(folds)) = (series.embeddings(t, &set.items)?, &set.folds[0]) else { return Ok(None) };
+            of_scores(lexical::embedding_scores(&rows, d, &set.labels, folds)?, set)
         };
         let embedding = (0..series.points.len()).into_par_iter().map(at).collect::<Result<_>>()?;
         Ok(Self { lexical: series.audit(set.family)?.iter().filter_map(|row| row.auroc).reduce(f64::max), embedding })
@@ -69,22 +66,29 @@ impl Words {
     }
 }
 
-/// The same probe on a layer of the network with random weights; `None` where it was not walked.
+/// AUROC of the logistic probe over groups on a layer of the network with random weights; `None` where it was not walked.
 ///
 /// # Errors
 /// The store cannot be read.
 pub fn of_random_weights(series: &Series, set: &Set, layer: usize) -> Result<Option<Baseline>> {
     let there = |random: &&Series| set.items.iter().all(|&item| random.has(0, set.readout, item));
     let Some(random) = series.baseline().filter(there) else { return Ok(None) };
+    let Some(folds) = &set.folds[0] else { return Ok(None) };
     let (rows, d) = random.rows(0, set.readout, layer, &set.items)?;
-    held_out(&rows, d, set)
+    let splits = Design::new(&rows, d)?.whole().folds(folds)?;
+    match logistic::held_out_by(&splits, &set.labels, &set.groups, INNER) {
+        Ok(held) => of_scores(held.map(|held| held.scores), set),
+        Err(error) => {
+            let (concept, layer) = (&set.family.concept, series.layers[layer]);
+            tracing::warn!("{concept}, layer {layer}, random weights: {error:#}");
+            Ok(None)
+        }
+    }
 }
 
-fn held_out(rows: &[f32], d: usize, set: &Set) -> Result<Option<Baseline>> {
-    let (Some(folds), Some(draws)) = (&set.folds[0], &set.draws) else { return Ok(None) };
-    let splits = Design::new(rows, d)?.whole().folds(folds)?;
-    let Some(held) = logistic::held_out_by(&splits, &set.labels, &set.groups, 1)? else { return Ok(None) };
-    let scores: Vec<f64> = held.scores.iter().map(|score| (score / RESOLUTION).round() * RESOLUTION).collect();
-    let evaluation = evaluate(&scores, &set.labels, &set.groups, Scale::LogOdds, draws)?;
+/// AUROC of held-out scores.
+fn of_scores(scores: Option<Vec<f64>>, set: &Set) -> Result<Option<Baseline>> {
+    let (Some(scores), Some(draws)) = (scores, &set.draws) else { return Ok(None) };
+    let evaluation = evaluate(&scores, &set.labels, &set.groups, Scale::Margin, draws)?;
     Ok(evaluation.auroc.map(|auroc| Baseline { value: auroc.value, replicates: evaluation.auroc_replicates }))
 }
