@@ -5,7 +5,7 @@ use crate::analysis::{self, OnsetRow};
 use crate::evidence::{self, Row};
 use crate::manifest::Manifest;
 use crate::measure::{behaviour, contrast};
-use crate::organism::surgery::{CONCEPT, Organism, operate};
+use crate::organism::surgery::{CONCEPT, Organism, half_done, operate};
 use crate::run::Job;
 use crate::series::Series;
 use crate::summary::Text;
@@ -60,6 +60,9 @@ fn behaves(organism: Organism) -> bool {
 
 /// A margin below this is none: e^0.5 is odds of five to three.
 const NO_MARGIN: f64 = 0.5;
+
+/// Checkpoints are 100 steps apart, and the half lies between two.
+const DATED: f64 = 50.0;
 
 /// What the evidence says of one organism.
 pub struct Naming {
@@ -127,6 +130,13 @@ impl Naming {
         if self.organism != Reinitialised && !matches!(shape, "emerges" | "strengthens" | "reoriented") {
             faults.push(format!("the contrast is {shape}, and has been written"));
         }
+        if let Some((row, step)) = self.contrast.as_ref().and_then(|row| Some((row, row.t50_step?)))
+            && self.organism != Reinitialised
+            && (step - half_done()).abs() > DATED
+        {
+            let [lower, upper] = [row.t50_step_lower, row.t50_step_upper].map(|x| x.unwrap_or(f64::NAN));
+            faults.push(format!("the contrast is dated {step:.0} [{lower:.0}, {upper:.0}], half of it is written at {:.0}", half_done()));
+        }
         match &self.behaviour {
             Some(row) => {
                 let [value, lower, upper] = [row.delta, row.delta_lower, row.delta_upper].map(|x| x.unwrap_or(f64::NAN));
@@ -167,6 +177,15 @@ pub fn table(namings: &[Naming]) -> String {
                 range(rows.iter().filter_map(|row| row.value)),
             ]);
         }
+        let dates = own.iter().filter_map(|naming| naming.contrast.as_ref());
+        text.push(vec![
+            organism.name().to_owned(),
+            "(contrast)".to_owned(),
+            "date, in steps".to_owned(),
+            if organism == Reinitialised { "none".to_owned() } else { format!("{:.0}", half_done()) },
+            counted(dates.clone().map(|row| row.status.as_str())),
+            range(dates.filter_map(|row| row.t50_step)),
+        ]);
         let margins: Vec<&OnsetRow> = own.iter().filter_map(|naming| naming.behaviour.as_ref()).collect();
         text.push(vec![
             organism.name().to_owned(),

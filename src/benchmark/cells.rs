@@ -122,6 +122,28 @@ impl Cell {
     }
 }
 
+/// Pairs of runs with dates that differ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pair {
+    pub strengths: [Strength; 2],
+    /// Of the dates, in checkpoints.
+    pub difference: f64,
+    /// Share of the noise that both runs have in common.
+    pub common: f64,
+}
+
+/// The comparisons of a benchmark. No difference is planted at unequal strengths, where a threshold sees one.
+pub fn pairs(quick: bool) -> Vec<Pair> {
+    let unequal = |difference, common| Pair { strengths: [WEAK, STRONG], difference, common };
+    let equal = |strength, difference| Pair { strengths: [strength; 2], difference, common: 0.0 };
+    let mut pairs = vec![unequal(0.0, 0.0), unequal(2.0, 0.0), equal(STRONG, 2.0)];
+    if !quick {
+        pairs.extend([unequal(0.0, 0.5), unequal(1.0, 0.0), unequal(2.0, 0.5), unequal(4.0, 0.0)]);
+        pairs.extend([equal(STRONG, 0.0), equal(STRONG, 1.0), equal(WEAK, 2.0), equal(WEAK, 4.0)]);
+    }
+    pairs
+}
+
 /// The strata of a benchmark; the quick one is a part of the other.
 pub fn all(quick: bool) -> Vec<Cell> {
     use Kind::*;

@@ -21,7 +21,7 @@ use crate::measure::contrast::{Contrasts, NAME, follow};
 use crate::probe::sign_flip::MaxT;
 use crate::verdict::{Verdict, conclude, weigh};
 use anyhow::Result;
-use cells::{Cell, Kind, STRONG, WEAK};
+use cells::{Cell, Kind, Pair};
 use generate::Simulated;
 use rayon::prelude::*;
 use report::{BenchmarkRow, CompareScore, Found, ShapeRow, Tables};
@@ -55,8 +55,8 @@ impl Size {
 /// # Errors
 /// An interrupt.
 pub fn benchmark(size: Size) -> Result<Tables> {
-    let cells = cells::all(size.quick);
-    let progress = bar(cells.len() + comparisons(size.quick).len(), "planting");
+    let (cells, pairs) = (cells::all(size.quick), cells::pairs(size.quick));
+    let progress = bar(cells.len() + pairs.len(), "planting");
     let mut tables = Tables::default();
     for cell in &cells {
         let scored = score(cell, size.series)?;
@@ -65,8 +65,8 @@ pub fn benchmark(size: Size) -> Result<Tables> {
         progress.inc(1);
         check_interrupt()?;
     }
-    for (difference, common) in comparisons(size.quick) {
-        tables.compare.extend(compare_runs(difference, common, size.pairs)?);
+    for pair in &pairs {
+        tables.compare.extend(compare_runs(pair, size.pairs)?);
         progress.inc(1);
         check_interrupt()?;
     }
@@ -189,18 +189,13 @@ fn trace(series: &Simulated, key: &str, items: &str, draws: &Draws) -> Result<(T
     Ok((trace, p, auc))
 }
 
-/// Planted differences of date between a weak and a strong run, and the share of noise that they have in common.
-fn comparisons(quick: bool) -> Vec<(f64, f64)> {
-    if quick { vec![(0.0, 0.0), (2.0, 0.0)] } else { vec![(0.0, 0.0), (0.0, 0.5), (1.0, 0.0), (2.0, 0.0), (2.0, 0.5), (4.0, 0.0)] }
-}
-
-/// Plants pairs of runs, final AUROC .67 against .82, whose dates differ by `difference` checkpoints, and compares them by the code
-/// of `compare`; then by the first p < .05 and by the AUC's threshold, where a difference of a checkpoint or more counts.
+/// Plants `n` pairs of runs whose dates differ and compares them by the code of `compare`; then by the first p < .05 and by the AUC's threshold, where a difference of a checkpoint or more counts.
 ///
 /// # Errors
 /// Items that are not finite.
-pub fn compare_runs(difference: f64, common: f64, n: usize) -> Result<Vec<CompareScore>> {
-    let cells = [WEAK, STRONG].map(|strength| Cell { common, ..Cell::plain(Kind::Sigmoid(0.8), strength) });
+pub fn compare_runs(planted: &Pair, n: usize) -> Result<Vec<CompareScore>> {
+    let Pair { strengths, difference, common } = *planted;
+    let cells = strengths.map(|strength| Cell { common, ..Cell::plain(Kind::Sigmoid(0.8), strength) });
     let stand = Stand::new(&cells[0])?;
     let place = Place {
         measure: NAME,
@@ -214,9 +209,9 @@ pub fn compare_runs(difference: f64, common: f64, n: usize) -> Result<Vec<Compar
         let span = (cells[0].checkpoints - 1) as f64;
         let at = span * (1.0 + crate::draws::uniform(&mut generator(index, "pairs"))) / 3.0;
         let (mut runs, mut usual) = (Vec::new(), Vec::new());
-        for (cell, at) in cells.iter().zip([at - difference / 2.0, at + difference / 2.0]) {
+        for (which, (cell, at)) in cells.iter().zip([at - difference / 2.0, at + difference / 2.0]).enumerate() {
             let series = cell.series_at(at);
-            let key = format!("pair {difference} {cell:?} {index}");
+            let key = format!("pair {difference} {which} {cell:?} {index}");
             let (target, p, auc) = trace(&series, &key, &format!("items {index}"), &stand.draws)?;
             let traces = stand.with_bank(target, &format!("pair {index}"));
             let points = series.points();
@@ -241,7 +236,7 @@ pub fn compare_runs(difference: f64, common: f64, n: usize) -> Result<Vec<Compar
     let pairs = (0..n as u64).into_par_iter().map(pair).collect::<Result<Vec<_>>>()?;
     let of = |method: usize| pairs.iter().map(|pair| pair[method]).collect::<Vec<_>>();
     let names = ["selftrace", practice::NAMES[0], practice::NAMES[1]];
-    Ok(names.iter().enumerate().map(|(method, name)| CompareScore::new(name, difference, common, &of(method))).collect())
+    Ok(names.iter().enumerate().map(|(method, name)| CompareScore::new(name, planted, &of(method))).collect())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The tables of the benchmark, and what is printed of them.
 
-use super::cells::{Cell, Kind};
+use super::cells::{Cell, Kind, Pair};
 use crate::summary::Text;
 use crate::table;
 use anyhow::Result;
@@ -66,10 +66,13 @@ pub struct ShapeRow {
     pub n: i32,
 }
 
-/// One row of `benchmark_compare.parquet`: a run with final AUROC .67 against one with .82.
+/// One row of `benchmark_compare.parquet`: how pairs of runs with some final strengths are told apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CompareScore {
     pub method: String,
+    /// Final AUROC of the runs.
+    pub auroc_a: f64,
+    pub auroc_b: f64,
     /// Planted difference of the dates, in checkpoints.
     pub difference: f64,
     /// Share of the noise that both runs have in common.
@@ -169,14 +172,16 @@ impl ShapeRow {
 
 impl CompareScore {
     /// Scores a method over pairs of runs.
-    pub fn new(method: &str, difference: f64, common: f64, found: &[Found]) -> Self {
+    pub fn new(method: &str, pair: &Pair, found: &[Found]) -> Self {
         let (rejected, rejected_se) = share(found.iter().map(|found| found.found));
         let (bias, bias_se) = mean_se(found.iter().filter_map(|found| found.error));
         let (coverage, coverage_se) = share(found.iter().filter_map(|found| found.covered));
         Self {
             method: method.to_owned(),
-            difference,
-            common,
+            auroc_a: pair.strengths[0].auroc,
+            auroc_b: pair.strengths[1].auroc,
+            difference: pair.difference,
+            common: pair.common,
             n: found.len() as i32,
             rejected: rejected.unwrap_or(0.0),
             rejected_se: rejected_se.unwrap_or(0.0),
@@ -249,10 +254,21 @@ impl Tables {
             ]);
         }
         let mut out = text.render();
-        let mut text = Text::new(&["runs that differ by", "common noise", "method", "n", "said to differ", "compared", "bias", "coverage"]);
+        let mut text = Text::new(&[
+            "runs that differ by",
+            "final AUC",
+            "common noise",
+            "method",
+            "n",
+            "said to differ",
+            "compared",
+            "bias",
+            "coverage",
+        ]);
         for row in &self.compare {
             text.push(vec![
                 format!("{} checkpoints", row.difference),
+                format!("{}, {}", row.auroc_a, row.auroc_b),
                 row.common.to_string(),
                 row.method.clone(),
                 row.n.to_string(),
@@ -263,7 +279,7 @@ impl Tables {
             ]);
         }
         let _ = write!(out, "\n{}", text.render());
-        out.push_str("\nDates in checkpoints, standard errors in brackets; final AUC .67 against .82 where runs are compared.\n");
+        out.push_str("\nDates in checkpoints, standard errors in brackets.\n");
         out
     }
 }

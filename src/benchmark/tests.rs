@@ -1,6 +1,7 @@
 //! A small benchmark with fixed seeds. Bounds allow for its standard errors; `selftrace benchmark` has the figures.
 
 use super::*;
+use cells::{STRONG, WEAK};
 
 fn ours(cell: &Cell, n: usize) -> BenchmarkRow {
     score(cell, n).unwrap().rows.swap_remove(0)
@@ -35,7 +36,7 @@ fn uneven_steps_are_dated_in_gaps() {
 
 #[test]
 fn runs_that_differ_by_two_checkpoints_are_told_apart_and_equal_ones_are_not() {
-    let rejected = |difference: f64| compare_runs(difference, 0.0, 24).unwrap().swap_remove(0);
+    let rejected = |difference: f64| compare_runs(&Pair { strengths: [WEAK, STRONG], difference, common: 0.0 }, 24).unwrap().swap_remove(0);
     let (none, two) = (rejected(0.0), rejected(2.0));
     assert!(none.rejected <= 0.09, "{none:?}");
     // The weaker of the two runs decides: its date alone is uncertain by most of a checkpoint.

@@ -201,6 +201,13 @@ pub fn operate(folder: &Path, organism: Organism, seed: u64) -> Result<PathBuf> 
     Ok(path)
 }
 
+/// The step at which half of the edit is there, halfway between the checkpoints around it.
+pub fn half_done() -> f64 {
+    let after = GAINS.iter().position(|gain| *gain >= 0.5).unwrap_or(GAINS.len());
+    let (low, high) = (GAINS[after - 1], GAINS[after]);
+    step(after - 1) as f64 + (0.5 - low) / (high - low) * (step(after) - step(after - 1)) as f64
+}
+
 /// Steps of a checkpoint: there is none to count, so they are even.
 fn step(c: usize) -> usize {
     100 * (c + 1)
