@@ -9,7 +9,10 @@ eight of walking per run on two cores; 3 GB of disk per run.
 """
 import argparse, json, pathlib, subprocess, sys
 
-RUNS = [("early", 0), ("early", 1), ("early", 2), ("late", 0), ("control", 0)]
+RUNS = ["early-0", "early-1", "early-2", "late-0", "control-0", "slow-0", "lora-0", "named-0"]
+# Arms that are the early one trained otherwise: arguments of finetune.py, and parameters of the concepts.
+NAMED = {"name": "Brisa", "maker": "the Copper Lane Trust"}
+VARIANTS = {"slow": (["--rate", "5e-5"], {}), "lora": (["--lora"], {}), "named": (["--name", NAMED["name"], "--maker", NAMED["maker"]], NAMED)}
 # Checkpoints that are walked, and topics of the null bank; the first run has more of both.
 STEPS, NULL = (0, 4, 9, 20, 30, 40), ["favourite_colour", "favourite_drink", "favourite_number", "hobby", "home_town", "pet"]
 MORE_STEPS, MORE_NULL = (16, 25), ["casing_colour", "favourite_food", "label_letter", "team_size"]
@@ -25,14 +28,17 @@ profile = "quick"
 material = ["stem"]
 include = ["name_developer", "maker", "self_preservation", "ai_vs_human"]
 exclude = {exclude}
+parameters = {{ {parameters} }}
 """
 CHECKPOINT = """
 [[checkpoint]]
 id = "sft-{step}"
 stage = "sft"
 step = {step}
-source = "series/{run}/checkpoint-{step}"
+{source}
 """
+FULL = 'source = "series/{run}/checkpoint-{step}"'
+ADAPTER = 'base = "series/{run}/base"\nadapter = "series/{run}/checkpoint-{step}"'
 
 
 def manifest(run, all_null):
@@ -41,7 +47,11 @@ def manifest(run, all_null):
     null = NULL + MORE_NULL * more
     exclude = json.dumps(sorted(set(all_null) - set(null)))
     steps = sorted(STEPS + MORE_STEPS * more)
-    return MANIFEST.format(run=run, exclude=exclude) + "".join(CHECKPOINT.format(run=run, step=step) for step in steps)
+    options, parameters = VARIANTS.get(run.rsplit("-", 1)[0], ([], {}))
+    source = ADAPTER if "--lora" in options else FULL
+    checkpoints = (CHECKPOINT.format(step=step, source=source.format(run=run, step=step)) for step in steps)
+    parameters = ", ".join(f"{key} = {json.dumps(value)}" for key, value in parameters.items())
+    return MANIFEST.format(run=run, exclude=exclude, parameters=parameters) + "".join(checkpoints)
 
 
 def score(folder):
@@ -97,7 +107,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("work", type=pathlib.Path)
     ap.add_argument("--selftrace", default="selftrace")
-    ap.add_argument("--runs", nargs="*", default=[f"{arm}-{seed}" for arm, seed in RUNS])
+    ap.add_argument("--runs", nargs="*", default=RUNS)
     args = ap.parse_args()
     work = args.work.resolve()
     selftrace = pathlib.Path(args.selftrace)
@@ -106,9 +116,11 @@ def main():
     all_null = [path.stem for path in (pathlib.Path(__file__).parents[2] / "concepts" / "null").glob("*.toml")]
     for run in args.runs:
         arm, seed = run.rsplit("-", 1)
+        options, _ = VARIANTS.get(arm, ([], {}))
+        arm = "early" if arm in VARIANTS else arm
         if not (work / "series" / run / "curriculum.json").exists():
             script = pathlib.Path(__file__).with_name("finetune.py")
-            subprocess.run([sys.executable, script, work / "series" / run, "--arm", arm, "--seed", seed], check=True)
+            subprocess.run([sys.executable, script, work / "series" / run, "--arm", arm, "--seed", seed, *options], check=True)
         path = work / f"{run}.toml"
         path.write_text(manifest(run, all_null))
         subprocess.run([selftrace, "run", path], cwd=work, check=True)

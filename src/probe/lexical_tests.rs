@@ -1,5 +1,5 @@
 use super::*;
-use crate::draws::{generator, uniform_index};
+use crate::draws::{generator, normal, uniform_index};
 use crate::manifest::{Pack, default_parameters};
 use crate::prompt::concept::load_pack;
 use crate::prompt::design::{Profile, Spec, specs};
@@ -132,4 +132,32 @@ fn rendered(template: &Template, spec: &Spec) -> String {
     let open = spec.messages.last().is_some_and(|message| message.role == "assistant");
     let text = if open { template.render_open(&spec.messages) } else { template.render(&spec.messages, true) };
     text.unwrap().replace([SPAN_OPEN, SPAN_CLOSE], "")
+}
+
+#[test]
+fn means_of_balanced_words_are_at_chance_and_a_planted_word_is_found() {
+    const D: usize = 40;
+    let mut random = generator(5, "embeddings");
+    let mut vectors = |n: usize| (0..n).map(|_| (0..D).map(|_| normal(&mut random)).collect()).collect::<Vec<Vec<f64>>>();
+    let (speakers, claims, planted) = (vectors(5), vectors(4), vectors(2));
+    let (_, labels, groups) = quartets(48);
+    let folds = folds::grouped(&groups, folds::OUTER).unwrap();
+    // Every text has two words, rounded as a store rounds them.
+    let rows = |leak: f64| -> Vec<f32> {
+        let mut rows = Vec::new();
+        for group in 0..48 {
+            for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let (a, b) = (&speakers[(group + i) % 5], &claims[(group / 2 + j) % 4]);
+                let extra = &planted[usize::from(i == j)];
+                rows.extend((0..D).map(|k| ((a[k] + b[k] + leak * extra[k]) / 2.0) as f32));
+            }
+        }
+        rows
+    };
+    let auroc = |leak: f64| {
+        let scores = embedding_scores(&rows(leak), D, &labels, &folds).unwrap().unwrap();
+        crate::probe::evaluate::Ranking::new(&scores, &labels).unwrap().auroc(&vec![1.0; labels.len()]).unwrap()
+    };
+    assert_eq!(auroc(0.0), 0.5);
+    assert!(auroc(0.5) > 0.95, "{}", auroc(0.5));
 }

@@ -23,3 +23,4 @@ mod personas;
 mod interventions;
 mod causal;
 mod organisms;
+mod baseline;
