@@ -14,7 +14,8 @@ use crate::summary::{Text, number, span};
 use crate::table::Key;
 use anyhow::Result;
 use indicatif::DecimalBytes;
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// What `check` prints.
@@ -38,8 +39,9 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
     job.prepare(&job.entries().collect::<Vec<_>>())?;
     let (mut download, mut counted) = (0, BTreeSet::new());
     let mut costs = Costs::default();
-    let (mut sweep, mut depths) = (None, BTreeSet::new());
-    for spec in job.entries() {
+    let (mut sweep, mut depths) = (None, BTreeMap::new());
+    // The network with random weights comes last: it takes as long as the checkpoint that has been tried.
+    for spec in job.manifest.checkpoints.iter().chain(&job.baseline) {
         let complete = job.is_complete(spec);
         let sources = [Some((&spec.source, Part::Model)), spec.adapter.as_ref().map(|adapter| (adapter, Part::Adapter))];
         let missing = sources.into_iter().flatten().try_fold(0, |sum, (source, part)| -> Result<u64> {
@@ -56,8 +58,12 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
             Ok(((architecture, config, _), missing)) => {
                 let layers = job.manifest.model.layers.resolve(config.n_layers)?;
                 let bytes = job.store_bytes(&config)?;
-                if depths.insert(config.n_layers) {
-                    sweep = sweep.or(job.causal_cost(config.n_layers)?.map(|cost| interventions(&cost, config.n_layers)));
+                if let Entry::Vacant(depth) = depths.entry(config.n_layers) {
+                    let cost = job.causal_cost(config.n_layers)?;
+                    sweep = sweep.or(cost.map(|cost| interventions(&cost, config.n_layers)));
+                    depth.insert(
+                        cost.map_or(0.0, |cost| cost.node_blocks as f64 / config.n_layers.max(1) as f64 / forest.len().max(1) as f64),
+                    );
                 }
                 let opened = if missing == 0 { job.open(spec).map(Some) } else { Ok(None) };
                 // What is wrong with the block that is tried is wrong with this checkpoint alone.
@@ -69,7 +75,8 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
                     other => (other, None),
                 };
                 if !complete {
-                    budget.add(bytes, cost);
+                    let walks = if spec.reinitialised { 0.0 } else { depths.get(&config.n_layers).copied().unwrap_or(0.0) };
+                    budget.add(bytes, cost, walks, spec.reinitialised);
                 }
                 let (parameters, state) = match opened {
                     Err(error) => {
@@ -208,41 +215,47 @@ impl Costs {
 #[derive(Default)]
 struct Budget {
     checkpoints: usize,
+    random_weights: bool,
     store_bytes: usize,
     memory_bytes: u64,
     /// Of the checkpoints whose weights are there to be tried.
     seconds: f64,
     tried: usize,
+    /// Of interventions on these.
+    intervening: f64,
 }
 
 impl Budget {
-    fn add(&mut self, store_bytes: usize, cost: Option<Cost>) {
-        self.checkpoints += 1;
+    /// Adds a checkpoint, on which interventions take as long as `walks` walks.
+    fn add(&mut self, store_bytes: usize, cost: Option<Cost>, walks: f64, random_weights: bool) {
+        self.checkpoints += usize::from(!random_weights);
+        self.random_weights |= random_weights;
         self.store_bytes += store_bytes;
         if let Some(cost) = cost {
             self.tried += 1;
             self.memory_bytes = self.memory_bytes.max(cost.memory_bytes);
             self.seconds += cost.seconds;
+            self.intervening += walks * cost.seconds;
         }
     }
 
     fn render(&self) -> String {
-        if self.checkpoints == 0 {
+        let number = self.checkpoints + usize::from(self.random_weights);
+        if number == 0 {
             return String::new();
         }
+        let what = format!("To walk: {} checkpoints{}", self.checkpoints, if self.random_weights { " and random weights" } else { "" });
         let disk = DecimalBytes(self.store_bytes as u64);
         if self.tried == 0 {
-            return format!(
-                "To walk: {} checkpoints, {disk} in the store; time and memory are known once weights are there.\n\n",
-                self.checkpoints
-            );
+            return format!("{what}, {disk} in the store; time and memory are known once weights are there.\n\n");
         }
-        let each = self.seconds / self.tried as f64;
+        let all = number as f64 / self.tried as f64;
+        let intervening =
+            if self.intervening > 0.0 { format!(" and {} of interventions", duration(self.intervening * all)) } else { String::new() };
         format!(
-            "To walk: {} checkpoints, about {} on this device ({} each), {} of memory and {disk} in the store.\n\n",
-            self.checkpoints,
-            duration(each * self.checkpoints as f64),
-            duration(each),
+            "{what}, about {} on this device ({} each){intervening}, {} of memory and {disk} in the store.\n\n",
+            duration(self.seconds * all),
+            duration(self.seconds / self.tried as f64),
             DecimalBytes(self.memory_bytes),
         )
     }
