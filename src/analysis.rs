@@ -31,6 +31,7 @@ const TABLES: &[&str] = &[
     "lens.parquet",
     "placement.parquet",
     "behaviour.parquet",
+    "agreement.parquet",
     "prediction.parquet",
     "persona.parquet",
     "persistence.parquet",
@@ -139,7 +140,7 @@ pub fn measure(series: &Series) -> Result<Vec<Trace>> {
 
 /// Digest of everything that the tables are computed from.
 fn key(series: &Series) -> String {
-    let text = format!("analysis-4 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
+    let text = format!("analysis-5 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 

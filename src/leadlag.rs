@@ -104,7 +104,13 @@ mod tests {
         let mut rng = generator(3, concept);
         let value: Vec<f64> = (0..12).map(|t| if t >= from { 4.0 } else { 0.0 }).collect();
         let replicates = (0..200).flat_map(|_| value.iter().map(|v| v + 0.2 * normal(&mut rng)).collect::<Vec<_>>()).collect();
-        let family = Family { concept: concept.to_owned(), label_family: "stem".to_owned(), null_bank: false, groups: Vec::new() };
+        let family = Family {
+            concept: concept.to_owned(),
+            label_family: "stem".to_owned(),
+            null_bank: false,
+            specification: None,
+            groups: Vec::new(),
+        };
         Trace::new(measure, &family, (0..12).collect(), Curve::new(value, replicates).unwrap())
     }
 

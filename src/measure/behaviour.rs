@@ -4,7 +4,7 @@
 //! Where a concept has foils, what is dated is the first answer against the mean of all of them, among theirs ([`super::foils`]).
 
 use super::change::{Pairs, stems};
-use super::foils::Among;
+use super::foils::{Among, Scores};
 use super::{Trace, columns};
 use crate::console::check_interrupt;
 use crate::draws::Draws;
@@ -61,11 +61,7 @@ struct Behaviour {
 /// The store cannot be read or the table cannot be written.
 pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let (mut rows, mut traces) = (Vec::new(), Vec::new());
-    let n = series.points.len();
-    let scores = Scores {
-        answers: (0..n).map(|t| series.answers(t)).collect::<Result<_>>()?,
-        foils: (0..n).map(|t| series.foils(t)).collect::<Result<_>>()?,
-    };
+    let scores = Scores::read(series)?;
     let contexts = contexts(&series.items);
     for Pairs { family, groups } in stems(series) {
         check_interrupt()?;
@@ -78,25 +74,6 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     }
     table::write_keyed(&series.folder.join("behaviour.parquet"), &rows, &series.run_hash)?;
     Ok(traces)
-}
-
-/// Log-probabilities of what the items are answered with, per checkpoint and item.
-struct Scores {
-    answers: Vec<Vec<Option<[f64; 2]>>>,
-    foils: Vec<Vec<Vec<f64>>>,
-}
-
-impl Scores {
-    /// First answer minus the second.
-    fn margin(&self, t: usize, item: usize) -> Option<f64> {
-        self.answers[t][item].map(|[first, second]| first - second)
-    }
-
-    /// Both answers, then the foils; `None` where there are none.
-    fn choices(&self, t: usize, item: usize) -> Option<Vec<f64>> {
-        let foils = &self.foils[t][item];
-        (!foils.is_empty()).then(|| self.answers[t][item].iter().flatten().chain(foils).copied().collect())
-    }
 }
 
 /// Answer stems that are asked in contexts, by concept and context.
@@ -161,7 +138,7 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
     };
     let difference = curve_of(&|t, group| own(t, group) - others(t, group))?;
     let (selves, others) = (curve_of(&own)?, curve_of(&others)?);
-    let among = among(&groups, scores, &draws)?;
+    let among = among(&groups, n, scores, &draws)?;
     let row = |t: usize| {
         let (margin, margin_lower, margin_upper) = columns(difference.at(t));
         let (self_margin, self_margin_lower, self_margin_upper) = columns(selves.at(t));
@@ -195,19 +172,18 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
 }
 
 /// The first answer among the second and the foils, self minus others; `None` where an item of a group has no foils.
-fn among(groups: &[&Group], scores: &Scores, draws: &Draws) -> Result<Option<Among>> {
+fn among(groups: &[&Group], n: usize, scores: &Scores, draws: &Draws) -> Result<Option<Among>> {
     let contrast = |t: usize, (own, others): &Group| -> Option<Vec<f64>> {
-        let mut contrast = scores.choices(t, *own)?;
+        let mut contrast = scores.among_foils(t, *own)?;
         // Some of the others have foils, see the design.
         let others: Vec<Vec<f64>> =
-            others.iter().filter_map(|&other| scores.choices(t, other)).filter(|other| other.len() == contrast.len()).collect();
+            others.iter().filter_map(|&other| scores.among_foils(t, other)).filter(|other| other.len() == contrast.len()).collect();
         for other in &others {
             contrast.iter_mut().zip(other).for_each(|(x, other)| *x -= other / others.len() as f64);
         }
         (!others.is_empty()).then_some(contrast)
     };
-    let among: Option<Vec<Vec<Vec<f64>>>> =
-        (0..scores.answers.len()).map(|t| groups.iter().map(|group| contrast(t, group)).collect()).collect();
+    let among: Option<Vec<Vec<Vec<f64>>>> = (0..n).map(|t| groups.iter().map(|group| contrast(t, group)).collect()).collect();
     among.map(|among| Among::new(&among, draws)).transpose()
 }
 

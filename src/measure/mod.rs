@@ -13,6 +13,7 @@ pub mod foils;
 pub mod lens;
 pub mod placement;
 pub mod behaviour;
+pub mod agreement;
 pub mod prediction;
 pub mod persona;
 pub mod persistence;
@@ -43,6 +44,7 @@ pub const MEASURES: &[Measure] = &[
     Measure { name: lens::NAME, run: lens::run },
     Measure { name: placement::NAME, run: placement::run },
     Measure { name: behaviour::NAME, run: behaviour::run },
+    Measure { name: agreement::NAME, run: agreement::run },
     Measure { name: prediction::NAME, run: prediction::run },
     Measure { name: persona::NAME, run: persona::run },
     Measure { name: persistence::NAME, run: persistence::run },
