@@ -1,10 +1,12 @@
 //! What people read on stdout: the concepts with their tokens, when things appeared, how two runs differ, what an audit found.
 
 use crate::analysis::OnsetRow;
+use crate::compare::void::{self, VoidRow};
 use crate::compare::{CompareRow, differs};
 use crate::manifest::{Concepts, Manifest, Pack, default_parameters};
 use crate::prompt::concept::{self, Concept};
 use crate::prompt::item::Item;
+use crate::prompt::specification::Specification;
 use crate::run::Job;
 use crate::series::families;
 use anyhow::{Result, bail};
@@ -132,6 +134,46 @@ pub fn comparison(rows: &[CompareRow]) -> String {
     if let Some(row) = rows.first() {
         let (a, b) = (&row.run_a, &row.run_b);
         let _ = writeln!(out, "\nA is {a}, B is {b}; dates on the axis {}, intervals over {}s.", row.axis, row.unit);
+    }
+    out
+}
+
+/// How runs of an arm differ on concepts that specifications leave open and on those they name, both arms pooled; empty where no concept
+/// is classified.
+pub fn void(rows: &[VoidRow]) -> String {
+    let classified = |row: &&VoidRow| row.arm == "both" && row.quantity == void::VARIANCE && row.specification.is_some() && !row.null_bank;
+    let mut shown: Vec<&VoidRow> = rows.iter().filter(classified).collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let ratios = rows.iter().filter(|row| row.arm == "both" && row.quantity == void::RATIO);
+    let mut out = String::from("\nBetween runs of an arm, late answers about oneself\n");
+    if shown.iter().all(|row| row.status == "needs_seeds") {
+        return out + "needs seeds: give two or more runs on each side with --a A1 A2 --b B1 B2\n";
+    }
+    let mut text = Text::new(&["concept", "specification", "margin", "variance", "95% interval", "status"]);
+    shown.sort_by(|a, b| (b.specification, &a.concept).cmp(&(a.specification, &b.concept)));
+    let name = |specification: Option<Specification>| match specification {
+        Some(Specification::Explicit) => "explicit",
+        Some(Specification::Silent) => "silent",
+        None => "-",
+    };
+    for row in shown {
+        text.push(vec![
+            row.concept.clone().unwrap_or_default(),
+            name(row.specification).to_owned(),
+            number(row.margin, 2),
+            number(row.value, 3),
+            span(row.lower, row.upper),
+            row.status.clone(),
+        ]);
+    }
+    out += &text.render();
+    for row in ratios {
+        let (of, number, span) = (if row.null_bank { "null bank" } else { "silent" }, number(row.value, 2), span(row.lower, row.upper));
+        let verdict = row.verdict.as_ref().map_or_else(String::new, |verdict| format!(": {verdict} the void"));
+        let verdict = verdict.replace("inconclusive the void", "inconclusive about the void");
+        let _ = writeln!(out, "variance, {of} over explicit: {number} {span} ({}){verdict}", row.status);
     }
     out
 }

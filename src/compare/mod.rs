@@ -8,6 +8,7 @@
 
 pub mod same;
 pub mod shift;
+pub mod void;
 mod direction;
 pub(crate) mod run;
 
@@ -22,6 +23,7 @@ use run::{Known, Place, Run};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use void::VoidRow;
 
 /// One row of `compare.parquet`: a concept by one measure at one layer, in both arms. Differences are B minus A.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,10 +84,12 @@ pub struct CompareRow {
 /// What was compared and where it is written.
 pub struct Comparison {
     pub rows: Vec<CompareRow>,
+    /// Rows of `void.parquet`, beside the table.
+    pub void: Vec<VoidRow>,
     pub table: PathBuf,
 }
 
-/// Compares two runs, or two sets of runs, from their stores, and writes `compare.parquet` into `out` (by default
+/// Compares two runs, or two sets of runs, from their stores, and writes `compare.parquet` and `void.parquet` into `out` (by default
 /// `<A>-vs-<B>` beside the first run). The runs' own folders are only read.
 ///
 /// # Errors
@@ -147,10 +151,14 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
         }
         rows.push(row);
     }
-    let table = folder(a, b, out)?.join("compare.parquet");
+    let folder = folder(a, b, out)?;
+    let table = folder.join("compare.parquet");
     let hash = stores.iter().map(|store| store.digest()).collect::<Vec<_>>().join(" ");
-    table::write(&table, &rows, &blake3::hash(hash.as_bytes()).to_hex())?;
-    Ok(Comparison { rows, table })
+    let hash = blake3::hash(hash.as_bytes()).to_hex();
+    let void = void::rows(&stores, a.len(), &run_a, &run_b)?;
+    table::write(&table, &rows, &hash)?;
+    table::write(&folder.join(void::TABLE), &void, &hash)?;
+    Ok(Comparison { rows, void, table })
 }
 
 /// Lets all runs resample as the first does: replicates are pairs only if they drew the same groups.

@@ -225,7 +225,11 @@ fn planted_selves_assistants_and_personas_are_told_apart() {
         assert!(strength("masks") > 0.7 && strength("gated") < 0.5, "{} {}", strength("masks"), strength("gated"));
         for (_, row) in rows.iter().filter(|((concept, ..), _)| concept == "random") {
             assert!(
-                row.verdict == "inconclusive" && matches!(row.status.as_str(), "gate_fail" | "not_run" | "no_bank" | "too_few_checkpoints"),
+                row.verdict == "inconclusive"
+                    && matches!(
+                        row.status.as_str(),
+                        "gate_fail" | "not_run" | "no_bank" | "too_few_checkpoints" | "unclassified" | "needs_seeds"
+                    ),
                 "{row:?}"
             );
         }
