@@ -19,6 +19,7 @@ mod cli;
 mod hub_server;
 mod hub;
 mod compare;
+mod void;
 mod personas;
 mod interventions;
 mod causal;
