@@ -112,7 +112,8 @@ pub fn analyze(series: &Series) -> Result<Vec<OnsetRow>> {
     let _ = std::fs::remove_file(series.folder.join(NOTE));
     let audit = audit(series)?;
     table::write(&series.folder.join("lexical_audit.parquet"), &audit, &series.run_hash)?;
-    let traces = measure(series)?;
+    let mut traces = measure(series)?;
+    traces.retain(|trace| trace.dated);
     let (rows, lags) = date(series, &traces, &audit)?;
     table::write(&series.folder.join("onset.parquet"), &rows, &series.run_hash)?;
     evidence::write(series, &lags)?;

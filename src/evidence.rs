@@ -12,7 +12,7 @@ use crate::measure::causal::{self, Causal};
 use crate::measure::cluster;
 use crate::measure::contrast;
 use crate::measure::persistence::{self, Persistence};
-use crate::measure::residual::{self, DATED, Residual};
+use crate::measure::residual::{self, Residual};
 use crate::series::Series;
 use crate::table::{self, Key};
 use anyhow::Result;
@@ -254,15 +254,15 @@ impl Bench<'_> {
     fn rows(&self, find: &dyn Fn(&str) -> Found) -> Vec<Row> {
         let Evidence { persistence, persistence_absent, consistency, icc, equivalence, .. } = *self.limits;
         let Evidence { effect_z, effect_equivalence, axis_share, .. } = *self.limits;
-        let residual = format!("residual_{DATED}");
+        let residual = residual::LEVEL;
         let part =
             |hypothesis: &str, measure: &str, threshold: f64, side: Side| self.held(hypothesis, measure, find(measure), threshold, side);
         let mut rows = vec![
             part("functional_self", "persistence", persistence, Side::Above),
             part("functional_self", "consistency", consistency, Side::Above),
-            self.outside(&residual, find(&residual)),
+            self.outside(residual, find(residual)),
             part("self_is_assistant", "persistence", persistence, Side::Above),
-            part("self_is_assistant", &residual, equivalence, Side::Below),
+            part("self_is_assistant", residual, equivalence, Side::Below),
             part("personas_all_the_way_down", "icc_item", icc, Side::Below),
             part("personas_all_the_way_down", "persistence", persistence_absent, Side::Below),
             part("personas_all_the_way_down", "consistency", consistency, Side::Below),

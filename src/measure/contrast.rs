@@ -271,6 +271,8 @@ pub fn follow(deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Follow
         choice: third(&deltas[last], width)?,
         rivals: Vec::new(),
         status: None,
+        dated: true,
+        sign: 1.0,
     };
     let late = Gram::mean(&grams[late])?;
     Ok(Followed { grams, cross, late, curve, trace })

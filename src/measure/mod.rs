@@ -3,6 +3,7 @@
 //!
 //! To add one: a file beside these and a line in [`MEASURES`].
 
+pub mod level;
 pub mod similarity;
 pub mod contrast;
 pub mod transfer;
@@ -83,6 +84,10 @@ pub struct Trace {
     pub rivals: Vec<Vec<f64>>,
     /// Why there is no curve to speak of; then `curve` may cover few points.
     pub status: Option<&'static str>,
+    /// Whether it is a curve along the series. If not, it is one number ([`level`]), and only comparisons of runs have a use for it.
+    pub dated: bool,
+    /// -1 where the curve is of minus the quantity, so that it rises; runs are compared with the quantity's own sign.
+    pub sign: f64,
 }
 
 impl Trace {
@@ -105,6 +110,8 @@ impl Trace {
             cosine: None,
             rivals: Vec::new(),
             status: None,
+            dated: true,
+            sign: 1.0,
         }
     }
 

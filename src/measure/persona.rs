@@ -220,6 +220,8 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
         cosine: None,
         rivals: Vec::new(),
         status: None,
+        dated: true,
+        sign: 1.0,
     };
     Ok((rows, vec![trace]))
 }
