@@ -5,10 +5,12 @@
 
 use super::change::{Pairs, stems};
 use super::foils::{Among, Scores};
+use super::level::Levels;
 use super::{Trace, columns};
 use crate::console::check_interrupt;
 use crate::draws::Draws;
 use crate::emergence::curve::Curve;
+use crate::persona::axis::Sampled;
 use crate::prompt::item::Item;
 use crate::prompt::persona::DEFAULT;
 use crate::series::{Family, Series};
@@ -18,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub const NAME: &str = "behaviour";
+/// The mean margin over contexts, a level that is compared between runs.
+pub const IN_CONTEXTS: &str = "behaviour_in_contexts";
 
 type Rows = Vec<(Key, Behaviour)>;
 /// A self item and the others'.
@@ -68,9 +72,14 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         let (more, trace) = follow(series, &scores, family, DEFAULT, &groups)?;
         rows.extend(more);
         traces.extend(trace);
+        let mut asked = Vec::new();
         for ((_, persona), groups) in contexts.iter().filter(|((concept, _), _)| *concept == family.concept) {
-            rows.extend(follow(series, &scores, family, persona, groups)?.0);
+            let (more, trace) = follow(series, &scores, family, persona, groups)?;
+            // A concept without answers has no rows, and nothing to average.
+            asked.extend((!more.is_empty()).then_some(trace));
+            rows.extend(more);
         }
+        traces.extend(over_contexts(series, family, &asked));
     }
     table::write_keyed(&series.folder.join("behaviour.parquet"), &rows, &series.run_hash)?;
     Ok(traces)
@@ -90,6 +99,26 @@ fn contexts(items: &[Item]) -> BTreeMap<(&str, &str), Vec<Group>> {
     let whole =
         |groups: BTreeMap<&str, Group>| groups.into_values().filter(|(own, others)| *own != usize::MAX && !others.is_empty()).collect();
     found.into_iter().map(|(place, groups)| (place, whole(groups))).collect()
+}
+
+/// The mean margin over contexts, a level; its status is `not_scored` where one of them has no margins.
+fn over_contexts(series: &Series, family: &Family, asked: &[Option<Trace>]) -> Vec<Trace> {
+    if asked.is_empty() {
+        return Vec::new();
+    }
+    let curves: Option<Vec<&Curve>> = asked.iter().map(|trace| trace.as_ref().map(|trace| &trace.curve)).collect();
+    let (n, mut levels) = (series.points.len(), Levels::new(series.points.len()));
+    for t in 0..n {
+        let at = |curves: &Vec<&Curve>| {
+            let mean = |of: &dyn Fn(&Curve) -> f64| curves.iter().map(|curve| of(curve)).sum::<f64>() / curves.len() as f64;
+            Sampled {
+                value: mean(&|curve| curve.value[t]),
+                replicates: (0..series.bootstraps).map(|b| mean(&|curve| curve.replicates[b * n + t])).collect(),
+            }
+        };
+        levels.push(t, IN_CONTEXTS, curves.as_ref().map(at).as_ref().ok_or("not_scored"));
+    }
+    levels.traces(family).into_iter().map(|level| Trace { label_family: "stem".to_owned(), ..level }).collect()
 }
 
 /// One concept along the series, asked in one context.

@@ -21,6 +21,7 @@ mod hub;
 mod compare;
 mod void;
 mod personas;
+mod compare_contexts;
 mod interventions;
 mod causal;
 mod organisms;
