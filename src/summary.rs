@@ -153,15 +153,10 @@ pub fn void(rows: &[VoidRow]) -> String {
     }
     let mut text = Text::new(&["concept", "specification", "margin", "variance", "95% interval", "status"]);
     shown.sort_by(|a, b| (b.specification, &a.concept).cmp(&(a.specification, &b.concept)));
-    let name = |specification: Option<Specification>| match specification {
-        Some(Specification::Explicit) => "explicit",
-        Some(Specification::Silent) => "silent",
-        None => "-",
-    };
     for row in shown {
         text.push(vec![
             row.concept.clone().unwrap_or_default(),
-            name(row.specification).to_owned(),
+            row.specification.map_or("-", Specification::name).to_owned(),
             number(row.margin, 2),
             number(row.value, 3),
             span(row.lower, row.upper),
@@ -257,7 +252,7 @@ fn visible(content: &str) -> String {
 }
 
 fn list(concepts: &[Concept]) -> String {
-    let mut text = Text::new(&["name", "null bank", "material", "title"]);
+    let mut text = Text::new(&["name", "null bank", "specification", "material", "title"]);
     for concept in concepts {
         let parts = [
             ("crossed", concept.crossed.is_some()),
@@ -269,7 +264,8 @@ fn list(concepts: &[Concept]) -> String {
         ];
         let parts: Vec<&str> = parts.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
         let null = if concept.null_bank { "yes" } else { "" };
-        text.push(vec![concept.name.clone(), null.to_owned(), parts.join(" "), concept.title.clone()]);
+        let specification = concept.specification.map_or("", Specification::name);
+        text.push(vec![concept.name.clone(), null.to_owned(), specification.to_owned(), parts.join(" "), concept.title.clone()]);
     }
     text.render()
 }

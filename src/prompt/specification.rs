@@ -21,3 +21,13 @@ pub enum Specification {
     /// They leave it open.
     Silent,
 }
+
+impl Specification {
+    /// As files spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Explicit => "explicit",
+            Self::Silent => "silent",
+        }
+    }
+}
