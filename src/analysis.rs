@@ -5,7 +5,7 @@ use crate::emergence::confirm::{change_point, confirmation, rise_p_values};
 use crate::emergence::onset::Onset;
 use crate::emergence::shape::FEWEST;
 use crate::evidence;
-use crate::leadlag;
+use crate::leadlag::{self, SilentLag, silent_lags};
 use crate::measure::{MEASURES, Trace, causal, columns};
 use crate::probe::lexical::LexicalAudit;
 use crate::series::Series;
@@ -31,6 +31,7 @@ const TABLES: &[&str] = &[
     "lens.parquet",
     "placement.parquet",
     "behaviour.parquet",
+    "agreement.parquet",
     "prediction.parquet",
     "persona.parquet",
     "persistence.parquet",
@@ -116,10 +117,11 @@ pub fn analyze(series: &Series) -> Result<Vec<OnsetRow>> {
     let _ = std::fs::remove_file(series.folder.join(NOTE));
     let audit = audit(series)?;
     table::write(&series.folder.join("lexical_audit.parquet"), &audit, &series.run_hash)?;
-    let traces = measure(series)?;
-    let rows = date(series, &traces, &audit)?;
+    let mut traces = measure(series)?;
+    traces.retain(|trace| trace.dated);
+    let (rows, lags) = date(series, &traces, &audit)?;
     table::write(&series.folder.join("onset.parquet"), &rows, &series.run_hash)?;
-    evidence::write(series)?;
+    evidence::write(series, &lags)?;
     // The note comes last: without it the tables are not complete.
     table::write_atomically(&series.folder.join(NOTE), |file| Ok(file.write_all(key(series).as_bytes())?))?;
     Ok(rows)
@@ -144,7 +146,7 @@ pub fn measure(series: &Series) -> Result<Vec<Trace>> {
 
 /// Digest of everything that the tables are computed from.
 fn key(series: &Series) -> String {
-    let text = format!("analysis-5 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
+    let text = format!("analysis-6 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
@@ -178,7 +180,8 @@ pub fn audit(series: &Series) -> Result<Vec<LexicalAudit>> {
     Ok(audits.into_iter().flatten().collect())
 }
 
-fn date(series: &Series, traces: &[Trace], audit: &[LexicalAudit]) -> Result<Vec<OnsetRow>> {
+/// Rows of `onset.parquet`, and how silent concepts lag.
+fn date(series: &Series, traces: &[Trace], audit: &[LexicalAudit]) -> Result<(Vec<OnsetRow>, Vec<SilentLag>)> {
     let verdicts = verdicts(&series.timeline(), traces, &|trace| leaks(audit, trace))?;
     leadlag::write(series, &verdicts)?;
     let mut rows = verdicts.par_iter().map(|verdict| row(series, verdict)).collect::<Result<Vec<_>>>()?;
@@ -192,7 +195,7 @@ fn date(series: &Series, traces: &[Trace], audit: &[LexicalAudit]) -> Result<Vec
             b.layer,
         ))
     });
-    Ok(rows)
+    Ok((rows, silent_lags(&verdicts, &|concept| series.specification(concept))))
 }
 
 /// Whether the audit found that words give the labels of a trace away.

@@ -232,7 +232,7 @@ fn walk(arguments: &WalkArguments) -> Result<Outcome> {
 fn run_compare(arguments: &CompareArguments) -> Result<Outcome> {
     let (a, b) = if arguments.runs.len() == 2 { arguments.runs.split_at(1) } else { (&arguments.a[..], &arguments.b[..]) };
     let comparison = compare::compare(a, b, arguments.out.as_deref())?;
-    print!("{}", summary::comparison(&comparison.rows));
+    print!("{}{}", summary::comparison(&comparison.rows), summary::void(&comparison.void));
     tracing::info!("table: {}", comparison.table.display());
     Ok(Outcome::default())
 }

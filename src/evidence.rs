@@ -6,12 +6,13 @@
 //! so: effects are there only with `[causal]`.
 
 use crate::emergence::gate::reference_and_late;
+use crate::leadlag::SilentLag;
 use crate::manifest::Evidence;
 use crate::measure::causal::{self, Causal};
 use crate::measure::cluster;
 use crate::measure::contrast;
 use crate::measure::persistence::{self, Persistence};
-use crate::measure::residual::{self, DATED, Residual};
+use crate::measure::residual::{self, Residual};
 use crate::series::Series;
 use crate::table::{self, Key};
 use anyhow::Result;
@@ -19,6 +20,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+mod void;
 
 pub const TABLE: &str = "evidence.parquet";
 
@@ -39,6 +42,7 @@ pub struct Row {
     pub status: String,
     /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt;
     /// with `gate_fail` it supports nothing. With `ok` it supports nothing at checkpoints before the rise (status `before_onset`).
+    /// Rows of `void` are about answers and not about the contrast; `not_run` stands for a concept without one.
     pub gate: String,
     pub value: Option<f64>,
     pub lower: Option<f64>,
@@ -112,18 +116,16 @@ const ALONG_AXIS: &str = "steering_along_axis";
 const EFFECT_ON_REPORT: &str = causal::CURVES[0];
 const EFFECT_ON_BEHAVIOUR: &str = causal::CURVES[1];
 
-/// Parts of every signature that need other runs, or more items than there are.
-const NOT_RUN: [(&str, &str); 2] = [("void", "late_agreement"), ("void", "between_run_variance")];
-
-/// Writes `evidence.parquet` from the tables of the measures and of the onsets.
+/// Writes `evidence.parquet` from the tables of the measures and of the onsets, and from how spec-silent concepts lag.
 ///
 /// # Errors
 /// A table cannot be read or written.
-pub fn write(series: &Series) -> Result<()> {
+pub fn write(series: &Series, lags: &[SilentLag]) -> Result<()> {
     let places = places(&series.folder)?;
     let numbers = Numbers::read(&series.folder)?;
     let mut rows: Vec<(Key, Row)> = Vec::new();
     let first = series.key(0).checkpoint;
+    let void = void::Void::new(series, &places, lags)?;
     for t in 0..series.points.len() {
         let key = series.key(t);
         for place in &places {
@@ -134,6 +136,7 @@ pub fn write(series: &Series) -> Result<()> {
                 rows.push((key.clone(), row));
             }
         }
+        rows.extend(void.rows(t).into_iter().map(|row| (key.clone(), row)));
     }
     table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)
 }
@@ -251,15 +254,15 @@ impl Bench<'_> {
     fn rows(&self, find: &dyn Fn(&str) -> Found) -> Vec<Row> {
         let Evidence { persistence, persistence_absent, consistency, icc, equivalence, .. } = *self.limits;
         let Evidence { effect_z, effect_equivalence, axis_share, .. } = *self.limits;
-        let residual = format!("residual_{DATED}");
+        let residual = residual::LEVEL;
         let part =
             |hypothesis: &str, measure: &str, threshold: f64, side: Side| self.held(hypothesis, measure, find(measure), threshold, side);
         let mut rows = vec![
             part("functional_self", "persistence", persistence, Side::Above),
             part("functional_self", "consistency", consistency, Side::Above),
-            self.outside(&residual, find(&residual)),
+            self.outside(residual, find(residual)),
             part("self_is_assistant", "persistence", persistence, Side::Above),
-            part("self_is_assistant", &residual, equivalence, Side::Below),
+            part("self_is_assistant", residual, equivalence, Side::Below),
             part("personas_all_the_way_down", "icc_item", icc, Side::Below),
             part("personas_all_the_way_down", "persistence", persistence_absent, Side::Below),
             part("personas_all_the_way_down", "consistency", consistency, Side::Below),
@@ -271,8 +274,6 @@ impl Bench<'_> {
             part("epiphenomenal", EFFECT_ON_REPORT, effect_equivalence, Side::Below),
             part("epiphenomenal", EFFECT_ON_BEHAVIOUR, effect_equivalence, Side::Below),
         ];
-        let not_run = |(hypothesis, measure): (&str, &str)| self.row(hypothesis, measure, "not_run", None);
-        rows.extend(NOT_RUN.map(not_run));
         if self.place.status == "lexical_leak" {
             // Whatever words give away is no evidence about a self.
             for row in rows.iter_mut().filter(|row| row.status == "ok") {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-/// The evidence of a run as text; empty where there are neither contexts nor interventions.
+/// The evidence of a run as text; empty where there are neither contexts nor interventions nor answers to agree about.
 ///
 /// # Errors
 /// The table cannot be read.
@@ -18,7 +18,9 @@ pub fn text(folder: &Path) -> Result<String> {
     // A representation by itself is what the onsets say already.
     let asked: BTreeSet<&str> =
         rows.iter().filter(|row| is_asked(row) && row.status != "not_run").map(|row| row.concept.as_str()).collect();
-    if asked.is_empty() {
+    let shown = |row: &&Row| row.hypothesis == "void" || asked.contains(row.concept.as_str());
+    let shown: Vec<&Row> = rows.iter().filter(|row| !row.null_bank && says_something(row)).filter(shown).collect();
+    if asked.is_empty() && shown.is_empty() {
         return Ok(String::new());
     }
     let mut table = Text::new(&[
@@ -35,7 +37,7 @@ pub fn text(folder: &Path) -> Result<String> {
         "contrast",
     ]);
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-    for row in rows.iter().filter(|row| !row.null_bank && row.status != "not_run" && asked.contains(row.concept.as_str())) {
+    for row in shown {
         table.push(vec![
             row.hypothesis.clone(),
             row.concept.clone(),
@@ -51,7 +53,8 @@ pub fn text(folder: &Path) -> Result<String> {
         ]);
     }
     let mut out = format!("\nEvidence at {checkpoint}, part by part; hypotheses get no score\n{}", table.render());
-    let null: Vec<&Row> = rows.iter().filter(|row| row.null_bank && is_asked(row) && row.status == "ok").collect();
+    let null: Vec<&Row> =
+        rows.iter().filter(|row| row.null_bank && (is_asked(row) || row.hypothesis == "void") && row.status == "ok").collect();
     let parts: BTreeSet<(&str, &str)> = null.iter().map(|row| (row.hypothesis.as_str(), row.measure.as_str())).collect();
     for (hypothesis, measure) in parts {
         let own = || null.iter().filter(|row| row.hypothesis == hypothesis && row.measure == measure);
@@ -60,8 +63,16 @@ pub fn text(folder: &Path) -> Result<String> {
     }
     let missing: BTreeSet<String> =
         rows.iter().filter(|row| row.status == "not_run").map(|row| format!("{} {}", row.hypothesis, row.measure)).collect();
-    let _ = writeln!(out, "not run: {}", missing.into_iter().collect::<Vec<_>>().join(", "));
+    if !missing.is_empty() {
+        let _ = writeln!(out, "not run: {}", missing.into_iter().collect::<Vec<_>>().join(", "));
+    }
+    out.push_str("void between_run_variance needs several runs: selftrace compare --a A1 A2 --b B1 B2\n");
     Ok(out)
+}
+
+/// Whether a row has more to say than why it is empty.
+fn says_something(row: &Row) -> bool {
+    !matches!(row.status.as_str(), "not_run" | "spec_explicit" | "unclassified" | "needs_seeds" | "no_answers" | "not_scored")
 }
 
 /// Contexts or interventions.

@@ -6,6 +6,7 @@ use crate::emergence::axis::{Axis, Mark, Positions};
 use crate::manifest::Evidence;
 use crate::probe::lexical::LexicalAudit;
 use crate::prompt::item::Item;
+use crate::prompt::specification::Specification;
 use crate::store::Readouts;
 use crate::table::{self, Key};
 use anyhow::{Context, Result, bail, ensure};
@@ -318,6 +319,11 @@ impl Series {
     /// The family of a concept.
     pub fn family(&self, concept: &str, label_family: &str) -> Option<&Family> {
         self.families.iter().find(|family| family.concept == concept && family.label_family == label_family)
+    }
+
+    /// What model specifications say about a concept, where its items tell.
+    pub fn specification(&self, concept: &str) -> Option<Specification> {
+        self.families.iter().filter(|family| family.concept == concept).find_map(|family| family.specification)
     }
 
     /// The lexical audit of a family: how well its words and its lengths tell y, before any model runs.

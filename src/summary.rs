@@ -1,10 +1,12 @@
 //! What people read on stdout: the concepts with their tokens, when things appeared, how two runs differ, what an audit found.
 
 use crate::analysis::OnsetRow;
+use crate::compare::void::{self, VoidRow};
 use crate::compare::{CompareRow, differs};
 use crate::manifest::{Concepts, Manifest, Pack, default_parameters};
 use crate::prompt::concept::{self, Concept};
 use crate::prompt::item::Item;
+use crate::prompt::specification::Specification;
 use crate::run::Job;
 use crate::series::families;
 use anyhow::{Result, bail};
@@ -136,6 +138,41 @@ pub fn comparison(rows: &[CompareRow]) -> String {
     out
 }
 
+/// How runs of an arm differ on concepts that specifications leave open and on those they name, both arms pooled; empty where no concept
+/// is classified.
+pub fn void(rows: &[VoidRow]) -> String {
+    let classified = |row: &&VoidRow| row.arm == "both" && row.quantity == void::VARIANCE && row.specification.is_some() && !row.null_bank;
+    let mut shown: Vec<&VoidRow> = rows.iter().filter(classified).collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let ratios = rows.iter().filter(|row| row.arm == "both" && row.quantity == void::RATIO);
+    let mut out = String::from("\nBetween runs of an arm, late answers about oneself\n");
+    if shown.iter().all(|row| row.status == "needs_seeds") {
+        return out + "needs seeds: give two or more runs on each side with --a A1 A2 --b B1 B2\n";
+    }
+    let mut text = Text::new(&["concept", "specification", "margin", "variance", "95% interval", "status"]);
+    shown.sort_by(|a, b| (b.specification, &a.concept).cmp(&(a.specification, &b.concept)));
+    for row in shown {
+        text.push(vec![
+            row.concept.clone().unwrap_or_default(),
+            row.specification.map_or("-", Specification::name).to_owned(),
+            number(row.margin, 2),
+            number(row.value, 3),
+            span(row.lower, row.upper),
+            row.status.clone(),
+        ]);
+    }
+    out += &text.render();
+    for row in ratios {
+        let (of, number, span) = (if row.null_bank { "null bank" } else { "silent" }, number(row.value, 2), span(row.lower, row.upper));
+        let verdict = row.verdict.as_ref().map_or_else(String::new, |verdict| format!(": {verdict} the void"));
+        let verdict = verdict.replace("inconclusive the void", "inconclusive about the void");
+        let _ = writeln!(out, "variance, {of} over explicit: {number} {span} ({}){verdict}", row.status);
+    }
+    out
+}
+
 /// `contrast (last_prompt)` for measures that exist at several readouts.
 fn with_readout(measure: &str, readout: Option<&str>) -> String {
     match (readout, measure) {
@@ -215,7 +252,7 @@ fn visible(content: &str) -> String {
 }
 
 fn list(concepts: &[Concept]) -> String {
-    let mut text = Text::new(&["name", "null bank", "material", "title"]);
+    let mut text = Text::new(&["name", "null bank", "specification", "material", "title"]);
     for concept in concepts {
         let parts = [
             ("crossed", concept.crossed.is_some()),
@@ -227,7 +264,8 @@ fn list(concepts: &[Concept]) -> String {
         ];
         let parts: Vec<&str> = parts.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
         let null = if concept.null_bank { "yes" } else { "" };
-        text.push(vec![concept.name.clone(), null.to_owned(), parts.join(" "), concept.title.clone()]);
+        let specification = concept.specification.map_or("", Specification::name);
+        text.push(vec![concept.name.clone(), null.to_owned(), specification.to_owned(), parts.join(" "), concept.title.clone()]);
     }
     text.render()
 }

@@ -8,6 +8,7 @@
 
 pub mod same;
 pub mod shift;
+pub mod void;
 mod direction;
 pub(crate) mod run;
 
@@ -22,6 +23,7 @@ use run::{Known, Place, Run};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use void::VoidRow;
 
 /// One row of `compare.parquet`: a concept by one measure at one layer, in both arms. Differences are B minus A.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,10 +40,13 @@ pub struct CompareRow {
     pub readout: Option<String>,
     /// The layer with the largest choice over all runs, which is the same in all of them.
     pub primary: bool,
-    /// `ok` where there is a date in every run; else the first reason why not, A's before B's.
+    /// `ok` where there is a date in every run or, for what is not dated, a level; else the first reason why not, A's before B's.
+    /// `not_run`: a run has nothing there, for instance no `[personas]` or no `[causal]`.
     pub status: String,
     pub status_a: String,
     pub status_b: String,
+    /// Empty for what is not dated: `persistence_ratio`, `icc_item`, `within_persona`, `consistency`, `residual_3`, `cluster` and
+    /// `behaviour_in_contexts`.
     pub shape_a: String,
     pub shape_b: String,
     /// Midpoint of the rise in units of the axis, with its 95% interval.
@@ -61,7 +66,7 @@ pub struct CompareRow {
     pub shift_step_upper: Option<f64>,
     /// P(t50 of A < t50 of B): share of resamples, or of pairs of runs; ties count by half.
     pub p_a_first: Option<f64>,
-    /// Mean over the late checkpoints, in units of the measure.
+    /// Mean over the late checkpoints, in units of the measure; of effects, with the sign that they have in each arm.
     pub level_a: Option<f64>,
     pub level_b: Option<f64>,
     pub level_difference: Option<f64>,
@@ -82,10 +87,12 @@ pub struct CompareRow {
 /// What was compared and where it is written.
 pub struct Comparison {
     pub rows: Vec<CompareRow>,
+    /// Rows of `void.parquet`, beside the table.
+    pub void: Vec<VoidRow>,
     pub table: PathBuf,
 }
 
-/// Compares two runs, or two sets of runs, from their stores, and writes `compare.parquet` into `out` (by default
+/// Compares two runs, or two sets of runs, from their stores, and writes `compare.parquet` and `void.parquet` into `out` (by default
 /// `<A>-vs-<B>` beside the first run). The runs' own folders are only read.
 ///
 /// # Errors
@@ -104,6 +111,13 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
     stores.iter().try_for_each(same::require_finished)?;
     for store in &stores[1..] {
         same::require_comparable(&stores[0], store)?;
+        for table in same::one_sided(&stores[0], store) {
+            tracing::warn!(
+                "{} and {}: only one of them has {table}; what takes it has the status not_run in the other",
+                stores[0].run,
+                store.run
+            );
+        }
     }
     for store in stores[1..].iter().filter(|store| same::counts_differently(&stores[0], store)) {
         tracing::warn!(
@@ -147,10 +161,14 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
         }
         rows.push(row);
     }
-    let table = folder(a, b, out)?.join("compare.parquet");
+    let folder = folder(a, b, out)?;
+    let table = folder.join("compare.parquet");
     let hash = stores.iter().map(|store| store.digest()).collect::<Vec<_>>().join(" ");
-    table::write(&table, &rows, &blake3::hash(hash.as_bytes()).to_hex())?;
-    Ok(Comparison { rows, table })
+    let hash = blake3::hash(hash.as_bytes()).to_hex();
+    let void = void::rows(&stores, a.len(), &run_a, &run_b)?;
+    table::write(&table, &rows, &hash)?;
+    table::write(&folder.join(void::TABLE), &void, &hash)?;
+    Ok(Comparison { rows, void, table })
 }
 
 /// Lets all runs resample as the first does: replicates are pairs only if they drew the same groups.

@@ -39,7 +39,8 @@ pub(crate) struct Known {
     pub max_t_p: Option<f64>,
     shape: String,
     date: Option<Date>,
-    level: Replicated,
+    /// `None` where the status says why not.
+    level: Option<Replicated>,
 }
 
 struct Date {
@@ -51,10 +52,21 @@ struct Date {
 
 impl Known {
     pub fn new(timeline: &Timeline, verdict: &Verdict) -> Result<Self> {
-        let curve = &verdict.trace.curve;
+        let (trace, curve) = (verdict.trace, &verdict.trace.curve);
+        if !trace.dated {
+            let level = Replicated { value: curve.value[0], replicates: curve.replicates.clone() };
+            return Ok(Self {
+                status: trace.status.unwrap_or("ok"),
+                primary: verdict.primary,
+                max_t_p: None,
+                shape: String::new(),
+                date: None,
+                level: trace.status.is_none().then_some(level),
+            });
+        }
         let date = match verdict.onset.as_ref().and_then(|onset| Some((onset.t50?, onset))) {
             Some((t50, onset)) if verdict.status == "ok" => {
-                let positions = timeline.positions(&verdict.trace.points)?;
+                let positions = timeline.positions(&trace.points)?;
                 let step = |x: f64| if x.is_finite() { positions.step_at(x).unwrap_or(f64::NAN) } else { f64::NAN };
                 let steps = positions
                     .step_at(t50.value)
@@ -65,8 +77,8 @@ impl Known {
         };
         let late = verdict.late.clone();
         let level = Replicated {
-            value: mean(&curve.value[late.clone()]),
-            replicates: curve.replicate_rows().map(|row| mean(&row[late.clone()])).collect(),
+            value: trace.sign * mean(&curve.value[late.clone()]),
+            replicates: curve.replicate_rows().map(|row| trace.sign * mean(&row[late.clone()])).collect(),
         };
         Ok(Self {
             // A rise that passes and that hardly any resample has gets no date.
@@ -75,7 +87,7 @@ impl Known {
             max_t_p: verdict.gate.and_then(|gate| gate.max_t_p),
             shape: serde_json::to_value(verdict.shape)?.as_str().unwrap_or_default().to_owned(),
             date,
-            level,
+            level: Some(level),
         })
     }
 }
@@ -109,8 +121,8 @@ impl<'a> Arm<'a> {
         }
     }
 
-    fn levels(&self) -> Option<Vec<f64>> {
-        self.all.then(|| self.known.iter().map(|known| known.level.value).collect())
+    fn levels(&self) -> Option<Vec<&'a Replicated>> {
+        self.known.iter().map(|known| known.level.as_ref()).collect::<Option<Vec<_>>>().filter(|_| self.all)
     }
 }
 
@@ -141,13 +153,13 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
         }
     }
     let (levels_a, levels_b) = (a.levels(), b.levels());
+    let values = |levels: &[&Replicated]| levels.iter().map(|level| level.value).collect::<Vec<f64>>();
     let level_difference = match (levels_a.as_deref(), levels_b.as_deref()) {
-        (Some(_), Some(_)) if single => {
-            let (a, b) = (&a.known[0].level, &b.known[0].level);
+        (Some([a]), Some([b])) if single => {
             require_pairs(place, &a.replicates, &b.replicates)?;
             paired((a.value, &a.replicates), (b.value, &b.replicates))
         }
-        (Some(a), Some(b)) => between_runs(a, b),
+        (Some(a), Some(b)) => between_runs(&values(a), &values(b)),
         _ => None,
     };
     let (t50_a, t50_a_lower, t50_a_upper) = columns(a.t50());
@@ -155,7 +167,7 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
     let (shift, shift_lower, shift_upper) = columns(shift);
     let (shift_step, shift_step_lower, shift_step_upper) = columns(shift_step);
     let (level_difference, level_difference_lower, level_difference_upper) = columns(level_difference);
-    let level = |levels: Option<Vec<f64>>| levels.and_then(|levels| finite(mean(&levels)));
+    let level = |levels: Option<Vec<&Replicated>>| levels.and_then(|levels| finite(mean(&values(&levels))));
     Ok(CompareRow {
         run_a: String::new(),
         run_b: String::new(),

@@ -1,7 +1,10 @@
-//! Whether two runs can be compared: walked to the end, the same items in the same order, the same tokens, the same axis, and perhaps the same base.
+//! Whether two runs can be compared: walked to the end, the same items in the same order, the same tokens, the same axis, and perhaps the
+//! same base. Only one of them may have contexts, or interventions: then everything else is compared, and these are `not_run` in the other.
 
 use crate::emergence::axis::Axis;
+use crate::prompt::choices::{CHOICE, FACT};
 use crate::prompt::item::Item;
+use crate::prompt::persona::AXIS;
 use crate::series::Series;
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
@@ -44,8 +47,47 @@ pub fn require_comparable(a: &Series, b: &Series) -> Result<()> {
     Ok(())
 }
 
-/// What differs between two lists of items, in one clause; `None` where nothing does.
+/// Items that are asked only where the manifest has the table; a run has all of them or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Block {
+    Plain,
+    Personas,
+    Causal,
+}
+
+impl Block {
+    fn of(item: &Item) -> Self {
+        match item.label_family.as_str() {
+            CHOICE | FACT => Self::Causal,
+            AXIS => Self::Personas,
+            _ if !item.is_plain() => Self::Personas,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// The optional blocks that one run has and the other has not, named as in a manifest.
+pub fn one_sided(a: &Series, b: &Series) -> Vec<&'static str> {
+    let has = |series: &Series, block: Block| series.items.iter().any(|item| Block::of(item) == block);
+    let blocks = [(Block::Personas, "[personas]"), (Block::Causal, "[causal]")];
+    blocks.into_iter().filter(|(block, _)| has(a, *block) != has(b, *block)).map(|(_, name)| name).collect()
+}
+
+/// What differs between two lists of items, in one clause; `None` where nothing does, but for blocks that only one of them has.
 fn different_items(a: &[Item], b: &[Item]) -> Option<String> {
+    let blocks =
+        |items: &[Item]| [Block::Plain, Block::Personas, Block::Causal].map(|block| items.iter().any(|item| Block::of(item) == block));
+    let (blocks_a, blocks_b) = (blocks(a), blocks(b));
+    let shared = |item: &&Item| {
+        let block = Block::of(item);
+        block == Block::Plain || (blocks_a[block as usize] && blocks_b[block as usize])
+    };
+    let of = |items: &[Item]| items.iter().filter(shared).cloned().collect::<Vec<Item>>();
+    let (a, b) = (of(a), of(b));
+    different(&a, &b)
+}
+
+fn different(a: &[Item], b: &[Item]) -> Option<String> {
     let by_id = |items: &'_ [Item]| -> BTreeMap<String, Item> { items.iter().map(|item| (item.item_id.clone(), item.clone())).collect() };
     let (in_a, in_b) = (by_id(a), by_id(b));
     let missing = |from: &BTreeMap<String, Item>, items: &[Item]| -> Vec<String> {
@@ -98,12 +140,20 @@ pub fn share_base(a: &Series, b: &Series) -> Result<bool> {
     if let (Some(a), Some(b)) = (a.fingerprint(0), b.fingerprint(0)) {
         return Ok(a == b);
     }
+    // By name: a run with contexts has more items, and they may stand elsewhere.
+    let by_id: BTreeMap<&str, usize> = b.items.iter().enumerate().map(|(index, item)| (item.item_id.as_str(), index)).collect();
+    let place = |index: usize, item: &Item| {
+        let is_there = b.items.get(index).is_some_and(|other| other.item_id == item.item_id);
+        if is_there { Some(index) } else { by_id.get(item.item_id.as_str()).copied() }
+    };
     for (readout, name) in a.readouts.iter().enumerate() {
         let Some(other) = b.readout(name) else { continue };
-        let items: Vec<usize> = (0..a.items.len()).filter(|&item| a.has(0, readout, item) && b.has(0, other, item)).collect();
+        let pairs = a.items.iter().enumerate().filter_map(|(item, own)| Some((item, place(item, own)?)));
+        let (items, others): (Vec<usize>, Vec<usize>) =
+            pairs.filter(|(item, in_b)| a.has(0, readout, *item) && b.has(0, other, *in_b)).unzip();
         for (layer, number) in a.layers.iter().enumerate() {
             let Some(other_layer) = b.layers.iter().position(|layer| layer == number) else { continue };
-            if a.rows(0, readout, layer, &items)? != b.rows(0, other, other_layer, &items)? {
+            if a.rows(0, readout, layer, &items)? != b.rows(0, other, other_layer, &others)? {
                 return Ok(false);
             }
         }

@@ -1,7 +1,7 @@
 //! Differences between two sets of runs, over runs.
 
 use crate::emergence::curve::mean;
-use crate::emergence::gate::student_upper_tail;
+use crate::emergence::gate::{normal_upper_tail, student_upper_tail};
 use crate::estimate::{Estimate, mean_sd};
 
 /// Mean of B's runs minus mean of A's, with the interval of Welch's t (1947). Seeds are the unit: their spread holds what training
@@ -46,6 +46,35 @@ fn two_sided_t(freedom: u32) -> f64 {
     high
 }
 
+/// The point below which chi-squared with `freedom` (at least 1) degrees of freedom is with probability `p`, by bisection.
+pub fn chi_squared(p: f64, freedom: u32) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    while chi_squared_upper_tail(high, freedom) > 1.0 - p {
+        high *= 2.0;
+    }
+    for _ in 0..100 {
+        let middle = (low + high) / 2.0;
+        if chi_squared_upper_tail(middle, freedom) > 1.0 - p { low = middle } else { high = middle }
+    }
+    high
+}
+
+/// P(X >= x) by the finite series of Abramowitz & Stegun (1964), 26.4.4 and 26.4.5.
+fn chi_squared_upper_tail(x: f64, freedom: u32) -> f64 {
+    let half = (-x / 2.0).exp();
+    // Terms x^(k/2) / (k (k - 2) ...): k = 0, 2, 4 ... for even freedom, 1, 3, 5 ... for odd, up to freedom - 2.
+    let odd = freedom % 2 == 1;
+    let (mut sum, mut term, mut k) = (0.0, if odd { x.sqrt() } else { 1.0 }, u32::from(odd));
+    while k + 2 <= freedom {
+        sum += term;
+        term *= x / f64::from(k + 2);
+        k += 2;
+    }
+    let scale = if odd { (2.0 / std::f64::consts::PI).sqrt() } else { 1.0 };
+    let tail = if odd { 2.0 * normal_upper_tail(x.sqrt()) } else { 0.0 };
+    tail + scale * half * sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +83,22 @@ mod tests {
     fn quantiles_of_t_are_those_of_the_tables() {
         for (freedom, t) in [(1, 12.7062), (2, 4.30265), (10, 2.22814), (30, 2.04227)] {
             assert!((two_sided_t(freedom) - t).abs() < 1e-4, "{freedom}");
+        }
+    }
+
+    #[test]
+    fn quantiles_of_chi_squared_are_those_of_scipy() {
+        let table = [
+            (1, 0.000_982_069_117_175_255_5, 5.023_886_187_314_888),
+            (2, 0.050_635_615_968_579_75, 7.377_758_908_227_871),
+            (3, 0.215_795_282_623_897_85, 9.348_403_604_496_148),
+            (4, 0.484_418_557_087_929_9, 11.143_286_781_877_796),
+            (7, 1.689_869_180_677_355, 16.012_764_274_629_326),
+            (10, 3.246_972_780_236_841_3, 20.483_177_350_807_388),
+        ];
+        for (freedom, lower, upper) in table {
+            assert!((chi_squared(0.025, freedom) / lower - 1.0).abs() < 1e-9, "{freedom}");
+            assert!((chi_squared(0.975, freedom) / upper - 1.0).abs() < 1e-9, "{freedom}");
         }
     }
 

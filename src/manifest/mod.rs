@@ -91,6 +91,8 @@ const KEYS: [(&str, &[&str]); 14] = [
             "axis_share",
             "guard_kl",
             "guard_facts",
+            "agreement",
+            "variance_ratio",
         ],
     ),
     (ANALYSIS, &["flips", "bootstraps"]),

@@ -65,6 +65,11 @@ pub struct Evidence {
     pub guard_kl: f64,
     /// Loss of margin on factual questions, in nats, up to which it does.
     pub guard_facts: f64,
+    /// Probability that two wordings get the same answer, from which on they agree.
+    pub agreement: f64,
+    /// How many times the variance between runs on concepts that specifications leave open is that on those they name, from which on it
+    /// is much larger.
+    pub variance_ratio: f64,
 }
 
 impl Default for Evidence {
@@ -81,6 +86,8 @@ impl Default for Evidence {
             axis_share: 0.8,
             guard_kl: 0.05,
             guard_facts: 0.5,
+            agreement: 0.8,
+            variance_ratio: 2.0,
         }
     }
 }
@@ -138,6 +145,8 @@ impl Evidence {
             axis_share: share("axis_share", default.axis_share)?,
             guard_kl: amount("guard_kl", default.guard_kl)?,
             guard_facts: amount("guard_facts", default.guard_facts)?,
+            agreement: share("agreement", default.agreement)?,
+            variance_ratio: amount("variance_ratio", default.variance_ratio)?,
         })
     }
 }

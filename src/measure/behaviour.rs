@@ -4,11 +4,13 @@
 //! Where a concept has foils, what is dated is the first answer against the mean of all of them, among theirs ([`super::foils`]).
 
 use super::change::{Pairs, stems};
-use super::foils::Among;
+use super::foils::{Among, Scores};
+use super::level::Levels;
 use super::{Trace, columns};
 use crate::console::check_interrupt;
 use crate::draws::Draws;
 use crate::emergence::curve::Curve;
+use crate::persona::axis::Sampled;
 use crate::prompt::item::Item;
 use crate::prompt::persona::DEFAULT;
 use crate::series::{Family, Series};
@@ -18,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub const NAME: &str = "behaviour";
+/// The mean margin over contexts, a level that is compared between runs.
+pub const IN_CONTEXTS: &str = "behaviour_in_contexts";
 
 type Rows = Vec<(Key, Behaviour)>;
 /// A self item and the others'.
@@ -61,42 +65,24 @@ struct Behaviour {
 /// The store cannot be read or the table cannot be written.
 pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let (mut rows, mut traces) = (Vec::new(), Vec::new());
-    let n = series.points.len();
-    let scores = Scores {
-        answers: (0..n).map(|t| series.answers(t)).collect::<Result<_>>()?,
-        foils: (0..n).map(|t| series.foils(t)).collect::<Result<_>>()?,
-    };
+    let scores = Scores::read(series)?;
     let contexts = contexts(&series.items);
     for Pairs { family, groups } in stems(series) {
         check_interrupt()?;
         let (more, trace) = follow(series, &scores, family, DEFAULT, &groups)?;
         rows.extend(more);
         traces.extend(trace);
+        let mut asked = Vec::new();
         for ((_, persona), groups) in contexts.iter().filter(|((concept, _), _)| *concept == family.concept) {
-            rows.extend(follow(series, &scores, family, persona, groups)?.0);
+            let (more, trace) = follow(series, &scores, family, persona, groups)?;
+            // A concept without answers has no rows, and nothing to average.
+            asked.extend((!more.is_empty()).then_some(trace));
+            rows.extend(more);
         }
+        traces.extend(over_contexts(series, family, &asked));
     }
     table::write_keyed(&series.folder.join("behaviour.parquet"), &rows, &series.run_hash)?;
     Ok(traces)
-}
-
-/// Log-probabilities of what the items are answered with, per checkpoint and item.
-struct Scores {
-    answers: Vec<Vec<Option<[f64; 2]>>>,
-    foils: Vec<Vec<Vec<f64>>>,
-}
-
-impl Scores {
-    /// First answer minus the second.
-    fn margin(&self, t: usize, item: usize) -> Option<f64> {
-        self.answers[t][item].map(|[first, second]| first - second)
-    }
-
-    /// Both answers, then the foils; `None` where there are none.
-    fn choices(&self, t: usize, item: usize) -> Option<Vec<f64>> {
-        let foils = &self.foils[t][item];
-        (!foils.is_empty()).then(|| self.answers[t][item].iter().flatten().chain(foils).copied().collect())
-    }
 }
 
 /// Answer stems that are asked in contexts, by concept and context.
@@ -113,6 +99,26 @@ fn contexts(items: &[Item]) -> BTreeMap<(&str, &str), Vec<Group>> {
     let whole =
         |groups: BTreeMap<&str, Group>| groups.into_values().filter(|(own, others)| *own != usize::MAX && !others.is_empty()).collect();
     found.into_iter().map(|(place, groups)| (place, whole(groups))).collect()
+}
+
+/// The mean margin over contexts, a level; its status is `not_scored` where one of them has no margins.
+fn over_contexts(series: &Series, family: &Family, asked: &[Option<Trace>]) -> Vec<Trace> {
+    if asked.is_empty() {
+        return Vec::new();
+    }
+    let curves: Option<Vec<&Curve>> = asked.iter().map(|trace| trace.as_ref().map(|trace| &trace.curve)).collect();
+    let (n, mut levels) = (series.points.len(), Levels::new(series.points.len()));
+    for t in 0..n {
+        let at = |curves: &Vec<&Curve>| {
+            let mean = |of: &dyn Fn(&Curve) -> f64| curves.iter().map(|curve| of(curve)).sum::<f64>() / curves.len() as f64;
+            Sampled {
+                value: mean(&|curve| curve.value[t]),
+                replicates: (0..series.bootstraps).map(|b| mean(&|curve| curve.replicates[b * n + t])).collect(),
+            }
+        };
+        levels.push(t, IN_CONTEXTS, curves.as_ref().map(at).as_ref().ok_or("not_scored"));
+    }
+    levels.traces(family).into_iter().map(|level| Trace { label_family: "stem".to_owned(), ..level }).collect()
 }
 
 /// One concept along the series, asked in one context.
@@ -161,7 +167,7 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
     };
     let difference = curve_of(&|t, group| own(t, group) - others(t, group))?;
     let (selves, others) = (curve_of(&own)?, curve_of(&others)?);
-    let among = among(&groups, scores, &draws)?;
+    let among = among(&groups, n, scores, &draws)?;
     let row = |t: usize| {
         let (margin, margin_lower, margin_upper) = columns(difference.at(t));
         let (self_margin, self_margin_lower, self_margin_upper) = columns(selves.at(t));
@@ -195,19 +201,18 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
 }
 
 /// The first answer among the second and the foils, self minus others; `None` where an item of a group has no foils.
-fn among(groups: &[&Group], scores: &Scores, draws: &Draws) -> Result<Option<Among>> {
+fn among(groups: &[&Group], n: usize, scores: &Scores, draws: &Draws) -> Result<Option<Among>> {
     let contrast = |t: usize, (own, others): &Group| -> Option<Vec<f64>> {
-        let mut contrast = scores.choices(t, *own)?;
+        let mut contrast = scores.among_foils(t, *own)?;
         // Some of the others have foils, see the design.
         let others: Vec<Vec<f64>> =
-            others.iter().filter_map(|&other| scores.choices(t, other)).filter(|other| other.len() == contrast.len()).collect();
+            others.iter().filter_map(|&other| scores.among_foils(t, other)).filter(|other| other.len() == contrast.len()).collect();
         for other in &others {
             contrast.iter_mut().zip(other).for_each(|(x, other)| *x -= other / others.len() as f64);
         }
         (!others.is_empty()).then_some(contrast)
     };
-    let among: Option<Vec<Vec<Vec<f64>>>> =
-        (0..scores.answers.len()).map(|t| groups.iter().map(|group| contrast(t, group)).collect()).collect();
+    let among: Option<Vec<Vec<Vec<f64>>>> = (0..n).map(|t| groups.iter().map(|group| contrast(t, group)).collect()).collect();
     among.map(|among| Among::new(&among, draws)).transpose()
 }
 

@@ -4,8 +4,10 @@
 //! eigenvalue of their cosines is held against random sets of as many null concepts. One cause behind many answers would show here.
 
 use super::contrast::{Contrasts, draws, labelled, whitened};
+use super::level::Levels;
 use super::{Trace, columns, spread};
 use crate::console::check_interrupt;
+use crate::persona::axis::Sampled;
 use crate::probe::cluster::{Cluster, Direction, cluster};
 use crate::series::{Family, Series};
 use crate::table::{self, Key};
@@ -15,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 pub const NAME: &str = "cluster";
 pub const TABLE: &str = "cluster.parquet";
+
+/// What its level is a level of.
+const ALL: &str = "all";
 
 /// Layers that are looked at, the last one included.
 const LAYERS: usize = 5;
@@ -39,21 +44,35 @@ pub struct Row {
     pub n_null: i32,
 }
 
-/// Writes `cluster.parquet`; it has no curves, since it is about all concepts at once.
+/// Writes `cluster.parquet`; it has no curves, since it is about all concepts at once, but a level per layer, which is compared between
+/// runs. The middle one of the layers is the primary one: nothing but the shares themselves could choose it.
 ///
 /// # Errors
 /// The store cannot be read or the table cannot be written.
 pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let readout = series.readout("last_prompt").unwrap_or(0);
     let families: Vec<&Family> = series.families.iter().filter(|family| family.label_family == "crossed").collect();
-    let layers = spread(series.layers.len(), LAYERS.min(series.layers.len()));
-    let tasks: Vec<(usize, usize)> = layers.flat_map(|layer| (0..series.points.len()).map(move |t| (t, layer))).collect();
-    let rows = tasks.par_iter().map(|&(t, layer)| row(series, &families, readout, t, layer)).collect::<Result<Vec<_>>>()?;
+    let layers: Vec<usize> = spread(series.layers.len(), LAYERS.min(series.layers.len())).collect();
+    let n = series.points.len();
+    let tasks: Vec<(usize, usize)> = layers.iter().flat_map(|&layer| (0..n).map(move |t| (t, layer))).collect();
+    let found = tasks.par_iter().map(|&(t, layer)| row(series, &families, readout, t, layer)).collect::<Result<Vec<_>>>()?;
+    let all =
+        Family { concept: ALL.to_owned(), label_family: "crossed".to_owned(), null_bank: false, specification: None, groups: Vec::new() };
+    let mut traces = Vec::new();
+    for (position, (layer, found)) in layers.iter().zip(found.chunks_exact(n)).enumerate() {
+        let mut levels = Levels::new(n);
+        for (t, (.., share)) in found.iter().enumerate() {
+            levels.push(t, NAME, share.as_ref().ok_or("too_few_concepts"));
+        }
+        let choice = -(position.abs_diff(layers.len() / 2) as f64);
+        traces.extend(levels.traces(&all).into_iter().map(|level| Trace { choice, ..level.at(series, readout, *layer) }));
+    }
+    let rows: Vec<(Key, Row)> = found.into_iter().map(|(key, row, _)| (key, row)).collect();
     table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
-    Ok(Vec::new())
+    Ok(traces)
 }
 
-fn row(series: &Series, families: &[&Family], readout: usize, t: usize, layer: usize) -> Result<(Key, Row)> {
+fn row(series: &Series, families: &[&Family], readout: usize, t: usize, layer: usize) -> Result<(Key, Row, Option<Sampled>)> {
     check_interrupt()?;
     let mut contrasts: Vec<(&Family, Contrasts, usize)> = Vec::new();
     for family in families {
@@ -78,12 +97,12 @@ fn row(series: &Series, families: &[&Family], readout: usize, t: usize, layer: u
         }
     }
     let found = cluster(&own.iter().collect::<Vec<_>>(), &null.iter().collect::<Vec<_>>(), series.seed);
-    let (share, share_lower, share_upper) = columns(found.map(|found| found.share));
-    let band = found.and_then(|found| found.null);
+    let (share, share_lower, share_upper) = columns(found.as_ref().map(|found| found.share));
+    let band = found.as_ref().and_then(|found| found.null);
     let row = Row {
         layer: series.layers[layer] as i32,
         readout: series.readouts[readout].clone(),
-        status: match found {
+        status: match &found {
             None => "too_few_concepts",
             Some(Cluster { null: None, .. }) => "no_bank",
             Some(_) => "ok",
@@ -98,5 +117,6 @@ fn row(series: &Series, families: &[&Family], readout: usize, t: usize, layer: u
         n_concepts: own.len() as i32,
         n_null: null.len() as i32,
     };
-    Ok((series.key(t), row))
+    let share = found.map(|found| Sampled { value: found.share.value, replicates: found.replicates });
+    Ok((series.key(t), row, share))
 }

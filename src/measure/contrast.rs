@@ -290,6 +290,8 @@ pub fn follow(deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Follow
         rivals: Vec::new(),
         baseline: None,
         status: None,
+        dated: true,
+        sign: 1.0,
     };
     let late = Gram::mean(&grams[late])?;
     Ok(Followed { grams, cross, late, curve, trace })

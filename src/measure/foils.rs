@@ -8,8 +8,42 @@ use crate::draws::Draws;
 use crate::emergence::curve::{Curve, mean};
 use crate::emergence::gate::Standing;
 use crate::estimate::mean_sd;
+use crate::series::Series;
 use anyhow::Result;
 use std::ops::Range;
+
+/// Log-probabilities of what the items are answered with, per checkpoint and item.
+pub struct Scores {
+    answers: Vec<Vec<Option<[f64; 2]>>>,
+    foils: Vec<Vec<Vec<f64>>>,
+}
+
+impl Scores {
+    /// # Errors
+    /// The store cannot be read.
+    pub fn read(series: &Series) -> Result<Self> {
+        let n = series.points.len();
+        Ok(Self {
+            answers: (0..n).map(|t| series.answers(t)).collect::<Result<_>>()?,
+            foils: (0..n).map(|t| series.foils(t)).collect::<Result<_>>()?,
+        })
+    }
+
+    /// First answer minus the second.
+    pub fn margin(&self, t: usize, item: usize) -> Option<f64> {
+        self.answers[t][item].map(|[first, second]| first - second)
+    }
+
+    /// Both answers, then the foils, if there are any.
+    pub fn choices(&self, t: usize, item: usize) -> Option<Vec<f64>> {
+        self.answers[t][item].map(|answers| answers.iter().chain(&self.foils[t][item]).copied().collect())
+    }
+
+    /// The same where there are foils.
+    pub fn among_foils(&self, t: usize, item: usize) -> Option<Vec<f64>> {
+        self.choices(t, item).filter(|choices| choices.len() > 2)
+    }
+}
 
 /// Scores of an answer and its foils along the series, each against the mean of all others.
 pub struct Among {
@@ -66,7 +100,7 @@ pub fn correlation(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Every score minus the mean of all others.
-fn against_others(scores: &[f64]) -> Vec<f64> {
+pub fn against_others(scores: &[f64]) -> Vec<f64> {
     let (n, sum) = (scores.len() as f64, scores.iter().sum::<f64>());
     scores.iter().map(|score| (n * score - sum) / (n - 1.0)).collect()
 }

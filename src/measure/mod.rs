@@ -4,6 +4,7 @@
 //! To add one: a file beside these and a line in [`MEASURES`].
 
 pub mod baseline;
+pub mod level;
 pub mod similarity;
 pub mod contrast;
 pub mod transfer;
@@ -14,6 +15,7 @@ pub mod foils;
 pub mod lens;
 pub mod placement;
 pub mod behaviour;
+pub mod agreement;
 pub mod prediction;
 pub mod persona;
 pub mod persistence;
@@ -45,6 +47,7 @@ pub const MEASURES: &[Measure] = &[
     Measure { name: lens::NAME, run: lens::run },
     Measure { name: placement::NAME, run: placement::run },
     Measure { name: behaviour::NAME, run: behaviour::run },
+    Measure { name: agreement::NAME, run: agreement::run },
     Measure { name: prediction::NAME, run: prediction::run },
     Measure { name: persona::NAME, run: persona::run },
     Measure { name: persistence::NAME, run: persistence::run },
@@ -85,6 +88,10 @@ pub struct Trace {
     pub baseline: Option<Baseline>,
     /// Why there is no curve to speak of; then `curve` may cover few points.
     pub status: Option<&'static str>,
+    /// Whether it is a curve along the series. If not, it is one number ([`level`]), and only comparisons of runs have a use for it.
+    pub dated: bool,
+    /// -1 where the curve is of minus the quantity, so that it rises; runs are compared with the quantity's own sign.
+    pub sign: f64,
 }
 
 impl Trace {
@@ -108,6 +115,8 @@ impl Trace {
             rivals: Vec::new(),
             baseline: None,
             status: None,
+            dated: true,
+            sign: 1.0,
         }
     }
 

@@ -1,11 +1,14 @@
 //! Persistence of every concept that is asked in contexts, along the series: does the direction that is fitted in no context still
-//! read under personas, and is it the same in other formats? The curve that is dated is the mean d' under personas.
+//! read under personas, and is it the same in other formats? The curve that is dated is the mean d' under personas; ratios and cosines are
+//! levels, which are compared between runs.
 
 use super::contrast::{Contrasts, Sides, divisors, labelled, third};
+use super::level::Levels;
 use super::{Part, Trace, columns, write_parts};
 use crate::draws::Draws;
 use crate::emergence::curve::Curve;
 use crate::estimate::Estimate;
+use crate::persona::axis::Sampled;
 use crate::persona::persistence::{Panel, Persistence as Measured, Quantity, consistency, within};
 use crate::probe::contrast::Gram;
 use crate::prompt::item::Item;
@@ -17,6 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub const NAME: &str = "persistence";
 pub const TABLE: &str = "persistence.parquet";
+/// Levels that are compared between runs: `persistence`, `icc_item` and `within_persona` of the table, and consistency.
+pub const LEVELS: [&str; 3] = ["persistence_ratio", "icc_item", "within_persona"];
+pub const CONSISTENCY: &str = "consistency";
 /// One-sided 5% point of the standard normal: below it the default contrast is not there, and nothing can persist.
 const GATE: f64 = 1.645;
 
@@ -169,6 +175,7 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
     let labels = asked.labels(&asked.persona_groups);
     let place: Vec<Option<usize>> = asked.persona_groups.iter().copied().map(Some).collect();
     let (mut rows, mut value, mut samples, mut choice) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+    let mut levels = Levels::new(series.points.len());
     for t in 0..series.points.len() {
         let mut push = |row: Persistence| rows.push((series.key(t), row));
         let empty = |quantity: &str, n_groups: usize, n_contexts: usize| Persistence {
@@ -213,13 +220,16 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
             let Measured { default: d_prime, personas, personas_replicates, each, persistence, icc } = found;
             push(ungated(empty("d_prime_default"), d_prime));
             push(ungated(empty("d_prime_personas"), Estimate::percentile(personas, &personas_replicates)));
-            push(filled(empty("persistence"), gated, persistence));
-            push(filled(empty("icc_item"), gated, icc));
-            let strength = if gated { within(&default, &own, d, &draws)? } else { None };
-            push(filled(empty("within_persona"), gated, Quantity { estimate: strength, null: None }));
+            let strength = if gated { Some(within(&default, &own, d, &draws)?) } else { None };
+            let strength = Quantity { sampled: strength, null: None };
+            let quantities = [("persistence", &persistence), ("icc_item", &icc), ("within_persona", &strength)];
+            for ((name, quantity), level) in quantities.into_iter().zip(LEVELS) {
+                levels.push(t, level, there(gated, quantity));
+                push(filled(empty(name), gated, quantity));
+            }
             for ((id, kind, _), estimate) in asked.personas.iter().zip(each) {
                 let row = Persistence { persona: Some(id.clone()), persona_kind: Some(kind.clone()), ..empty("persona") };
-                push(filled(row, gated, Quantity { estimate, null: None }));
+                push(with_estimate(row, gated, estimate, None));
             }
             value.push(personas);
             samples.push(personas_replicates);
@@ -230,16 +240,18 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
             for items in &asked.formats {
                 deltas.push(contrasts(&white.apply(series.rows(t, readout, layer, items)?.0), d, &labels));
             }
-            let (found, there) = consistency(&deltas, d, &draw(labels.len())?)?;
+            let (found, n_there) = consistency(&deltas, d, &draw(labels.len())?)?;
             // Most formats have to show the concept before their agreement means anything.
-            let gated = gated && 2 * there > deltas.len();
-            let row = Persistence { n_there: Some(there as i32), ..empty("consistency", labels.len(), deltas.len()) };
-            push(filled(row, gated, found));
+            let gated = gated && 2 * n_there > deltas.len();
+            let row = Persistence { n_there: Some(n_there as i32), ..empty("consistency", labels.len(), deltas.len()) };
+            levels.push(t, CONSISTENCY, there(gated, &found));
+            push(filled(row, gated, &found));
         }
     }
     let finite = |x: &f64| x.is_finite();
     let traced = !value.is_empty() && value.iter().all(finite) && samples.iter().flatten().all(finite);
-    let traces = if traced { vec![trace(series, asked, readout, layer, choice, (value, samples))?] } else { Vec::new() };
+    let mut traces = if traced { vec![trace(series, asked, readout, layer, choice, (value, samples))?] } else { Vec::new() };
+    traces.extend(levels.traces(family).into_iter().map(|level| Trace { choice, ..level.at(series, readout, layer) }));
     Ok((rows, traces))
 }
 
@@ -280,12 +292,21 @@ impl White {
     }
 }
 
-fn filled(row: Persistence, gated: bool, quantity: Quantity) -> Persistence {
-    let (value, lower, upper) = columns(quantity.estimate.filter(|_| gated));
+/// The number behind a row, or the row's status.
+fn there(gated: bool, quantity: &Quantity) -> Result<&Sampled, &'static str> {
+    quantity.sampled.as_ref().filter(|_| gated).ok_or("gate_fail")
+}
+
+fn filled(row: Persistence, gated: bool, quantity: &Quantity) -> Persistence {
+    with_estimate(row, gated, quantity.sampled.as_ref().and_then(Sampled::estimate), quantity.null)
+}
+
+fn with_estimate(row: Persistence, gated: bool, estimate: Option<Estimate>, null: Option<[f64; 2]>) -> Persistence {
+    let (value, lower, upper) = columns(estimate.filter(|_| gated));
     let status = if value.is_some() { "ok" } else { "gate_fail" }.to_owned();
-    Persistence { status, value, lower, upper, null_lower: quantity.null.map(|n| n[0]), null_upper: quantity.null.map(|n| n[1]), ..row }
+    Persistence { status, value, lower, upper, null_lower: null.map(|n| n[0]), null_upper: null.map(|n| n[1]), ..row }
 }
 
 fn ungated(row: Persistence, estimate: Option<Estimate>) -> Persistence {
-    filled(row, true, Quantity { estimate, null: None })
+    with_estimate(row, true, estimate, None)
 }

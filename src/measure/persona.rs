@@ -246,6 +246,8 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
         rivals: Vec::new(),
         baseline: None,
         status: None,
+        dated: true,
+        sign: 1.0,
     };
     Ok((rows, vec![trace]))
 }

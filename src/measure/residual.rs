@@ -1,9 +1,11 @@
 //! The residual of every concept's contrast outside of the assistant axis and the first role components, along the series.
 //!
 //! The axis comes from the fixed replies, the contrasts from the crossed quartets, so neither can make the other. Both are in the
-//! coordinates in which contrasts are whitened. The curve that is dated is the amplitude of what is left at k = 3.
+//! coordinates in which contrasts are whitened. The curve that is dated is the amplitude of what is left at k = 3;
+//! the share that is left is a level, which is compared between runs.
 
 use super::contrast::{Contrasts, Sides, divisors, labelled, third};
+use super::level::Levels;
 use super::persona::Replies;
 use super::{Part, Trace, columns, write_parts};
 use crate::draws::Draws;
@@ -22,7 +24,9 @@ pub const TABLE: &str = "residual.parquet";
 /// Dimensions that are taken out.
 const DIMENSIONS: [usize; 3] = [1, 3, 10];
 /// The one that is dated and that hypotheses are held against.
-pub const DATED: usize = 3;
+const DATED: usize = 3;
+/// The share at that k, as it is compared between runs.
+pub const LEVEL: &str = "residual_3";
 /// One-sided 5% point of the standard normal: a contrast below it is not there, and nothing is left of nothing.
 const GATE: f64 = 1.645;
 
@@ -100,6 +104,7 @@ impl<'a> Asked<'a> {
         let Self { family, readout, sides, items, key, draws } = self;
         let (readout, n) = (*readout, series.points.len());
         let (mut rows, mut outside, mut choice) = (Vec::new(), Vec::new(), f64::NEG_INFINITY);
+        let mut levels = Levels::new(n);
         for (t, space) in spaces.iter().enumerate() {
             let (activations, d) = series.rows(t, readout, layer, items)?;
             ensure!(space.d == d, "{}: replies have d_model {}, contrasts {d}", series.points[t].id, space.d);
@@ -126,6 +131,7 @@ impl<'a> Asked<'a> {
             };
             if basis.is_empty() {
                 // Contexts leave no trace here, as in the embedding of a token.
+                levels.push(t, LEVEL, Err("no_axis"));
                 rows.extend(DIMENSIONS.map(|k| (series.key(t), empty(k, "no_axis"))));
                 continue;
             }
@@ -135,11 +141,15 @@ impl<'a> Asked<'a> {
             for k in DIMENSIONS {
                 let u = finite(gram.u());
                 let found = if there { Some(split.residual(k, draws, series.seed, key)?) } else { None };
+                if k == DATED {
+                    let ratio = found.as_ref().map(|found| found.ratio.as_ref().ok_or("no_axis"));
+                    levels.push(t, LEVEL, ratio.unwrap_or(Err("gate_fail")));
+                }
                 let Some(found) = found else {
                     rows.push((series.key(t), Residual { u, ..empty(k, "gate_fail") }));
                     continue;
                 };
-                let (residual, residual_lower, residual_upper) = columns(found.ratio);
+                let (residual, residual_lower, residual_upper) = columns(found.ratio.and_then(|ratio| ratio.estimate()));
                 let null = |at: usize| found.null.map(|null| null[at]);
                 let row = Residual {
                     residual,
@@ -162,6 +172,7 @@ impl<'a> Asked<'a> {
             let trace = Trace::new(NAME, family, (0..n).collect(), Curve::of_amplitudes(&outside, draws)?).at(series, readout, layer);
             traces.push(Trace { floor: Some(0.0), choice, ..trace });
         }
+        traces.extend(levels.traces(family).into_iter().map(|level| Trace { choice, ..level.at(series, readout, layer) }));
         Ok((rows, traces))
     }
 }

@@ -17,6 +17,7 @@
 use crate::draws::Draws;
 use crate::estimate::{Estimate, quantile};
 use crate::matrix::{self, Right};
+use crate::persona::axis::Sampled;
 use crate::probe::contrast::{Gram, amplitude, cosine};
 use anyhow::{Result, ensure};
 
@@ -25,9 +26,10 @@ pub const FLIPS: usize = 99;
 const FOLDS: usize = 4;
 
 /// A quantity with its interval and the 95% band of what it is without the concept.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Quantity {
-    pub estimate: Option<Estimate>,
+    /// `None` where there is nothing to compute it from.
+    pub sampled: Option<Sampled>,
     pub null: Option<[f64; 2]>,
 }
 
@@ -101,10 +103,11 @@ impl Panel<'_> {
                 Estimate::percentile(ratio(value[p], value[0]), &replicates.iter().map(|row| ratio(row[p], row[0])).collect::<Vec<_>>())
             })
             .collect();
-        let persistence = ratio(mean(&value[1..]), value[0]);
-        let persistence =
-            Estimate::percentile(persistence, &replicates.iter().map(|row| ratio(mean(&row[1..]), row[0])).collect::<Vec<_>>());
-        let icc_replicates: Vec<f64> = draws.multiplicities().chunks_exact(groups).map(|weights| icc(&stats, weights)).collect();
+        let persistence = Sampled {
+            value: ratio(mean(&value[1..]), value[0]),
+            replicates: replicates.iter().map(|row| ratio(mean(&row[1..]), row[0])).collect(),
+        };
+        let icc_replicates = draws.multiplicities().chunks_exact(groups).map(|weights| icc(&stats, weights)).collect();
         let (mut null, mut icc_null) = (Vec::new(), Vec::new());
         for direction in 1..directions {
             let stats = of(direction);
@@ -116,8 +119,8 @@ impl Panel<'_> {
             personas: mean(&value[1..]),
             personas_replicates: replicates.iter().map(|row| mean(&row[1..])).collect(),
             each,
-            persistence: Quantity { estimate: persistence, null: band(null) },
-            icc: Quantity { estimate: Estimate::percentile(icc(&stats, &one), &icc_replicates), null: band(icc_null) },
+            persistence: Quantity { sampled: Some(persistence), null: band(null) },
+            icc: Quantity { sampled: Some(Sampled { value: icc(&stats, &one), replicates: icc_replicates }), null: band(icc_null) },
         })
     }
 
@@ -236,7 +239,7 @@ fn band(mut null: Vec<f64>) -> Option<[f64; 2]> {
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn within(default: &[f32], personas: &[Vec<f32>], d: usize, draws: &Draws) -> Result<Option<Estimate>> {
+pub fn within(default: &[f32], personas: &[Vec<f32>], d: usize, draws: &Draws) -> Result<Sampled> {
     let ratio = |persona: f64, default: f64| if default > 0.0 { amplitude(persona) / amplitude(default) } else { f64::NAN };
     let default = Gram::new(default, d)?;
     let default_replicates = default.bootstrap_u(draws)?;
@@ -249,7 +252,7 @@ pub fn within(default: &[f32], personas: &[Vec<f32>], d: usize, draws: &Draws) -
             *sum += ratio(*own, *default) / personas.len() as f64;
         }
     }
-    Ok(Estimate::percentile(value, &replicates))
+    Ok(Sampled { value, replicates })
 }
 
 /// C over formats, each `[group, d]` on the same groups, and the number of formats in which the contrast is there (sign-flip p <=
@@ -292,5 +295,5 @@ pub fn consistency(formats: &[Vec<f32>], d: usize, draws: &Draws) -> Result<(Qua
             }
         }
     }
-    Ok((Quantity { estimate: Estimate::percentile(value, &replicates), null: band(null) }, there.len()))
+    Ok((Quantity { sampled: Some(Sampled { value, replicates }), null: band(null) }, there.len()))
 }

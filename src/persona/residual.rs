@@ -5,7 +5,8 @@
 //! coordinates in an orthonormal basis of the roles' space.
 
 use crate::draws::{Draws, generator, normal};
-use crate::estimate::{Estimate, quantile};
+use crate::estimate::quantile;
+use crate::persona::axis::Sampled;
 use crate::probe::contrast::Gram;
 use anyhow::{Result, ensure};
 
@@ -16,7 +17,7 @@ pub const SUBSPACES: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Residual {
     /// 1: nothing of the contrast lies in A; 0: all of it does.
-    pub ratio: Option<Estimate>,
+    pub ratio: Option<Sampled>,
     /// 2.5%, 50% and 97.5% points over random subspaces; `None` where the roles span no more than k dimensions.
     pub null: Option<[f64; 3]>,
     /// Share of random subspaces that leave less.
@@ -71,12 +72,12 @@ impl<'a> Split<'a> {
         let left = Gram::from_matrix(self.whole.groups(), left)?;
         let value = left.u() / u;
         let ratio = |left: f64, whole: f64| if whole > 0.0 { left / whole } else { f64::NAN };
-        let replicates: Vec<f64> =
+        let replicates =
             left.calibrated_bootstrap_u(draws)?.into_iter().zip(&self.whole_replicates).map(|(left, whole)| ratio(left, *whole)).collect();
         let null = self.null(k, seed, key);
         let percentile = null.as_ref().map(|null| null.iter().filter(|other| **other < value).count() as f64 / null.len() as f64);
         let band = null.map(|null| [0.025, 0.5, 0.975].map(|q| quantile(&null, q)));
-        Ok(Residual { ratio: Estimate::percentile(value, &replicates), null: band, percentile })
+        Ok(Residual { ratio: Some(Sampled { value, replicates }), null: band, percentile })
     }
 
     /// R of random k-dimensional subspaces of the basis, ascending.
@@ -159,7 +160,7 @@ mod tests {
                 let split = Split::new(&delta, 32, &basis, &draws).unwrap();
                 let outside = Gram::new(&split.outside(3), 32).unwrap().u();
                 let residual = split.residual(3, &draws, seed, "test").unwrap();
-                let ratio = residual.ratio.unwrap();
+                let ratio = residual.ratio.unwrap().estimate().unwrap();
                 assert!((outside / split.u() - ratio.value).abs() < 1e-4, "both ways give one number");
                 (ratio, residual.null.unwrap())
             };

@@ -51,10 +51,12 @@ impl Direction {
 }
 
 /// How far concepts share one direction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Cluster {
     /// First eigenvalue over the number of concepts: 1/n without anything shared, 1 for one direction.
     pub share: Estimate,
+    /// Resamples of it, moved so that their mean is the share.
+    pub replicates: Vec<f64>,
     /// 2.5%, 50% and 97.5% points over random sets of as many null concepts; `None` where there are too few.
     pub null: Option<[f64; 3]>,
 }
@@ -68,7 +70,9 @@ pub fn cluster(own: &[&Direction], null: &[&Direction], seed: u64) -> Option<Clu
     let replicates: Vec<f64> = (1..own.iter().map(|direction| direction.u.len()).min()?).map(|b| share(own, b)).collect();
     // Resampling adds noise to directions that have noise, and noise adds to eigenvalues: the spread of the resamples is that of the
     // estimate, their centre is not.
-    let half = HALF * mean_sd(replicates.iter().copied()).1;
+    let (centre, sd) = mean_sd(replicates.iter().copied());
+    let half = HALF * sd;
+    let replicates = replicates.into_iter().map(|x| x - centre + value).collect();
     let mut rng = generator(seed, "cluster");
     let shares = (null.len() > own.len()).then(|| {
         let mut shares: Vec<f64> = (0..SETS)
@@ -82,7 +86,7 @@ pub fn cluster(own: &[&Direction], null: &[&Direction], seed: u64) -> Option<Clu
         shares
     });
     let share = Estimate { value, lower: value - half, upper: value + half };
-    Some(Cluster { share, null: shares.map(|shares| [0.025, 0.5, 0.975].map(|q| quantile(&shares, q))) })
+    Some(Cluster { share, replicates, null: shares.map(|shares| [0.025, 0.5, 0.975].map(|q| quantile(&shares, q))) })
 }
 
 /// First eigenvalue of the cosines of resample `b` over their number.

@@ -5,6 +5,7 @@
 //! span that is read out. It may also name a public data set, whose records come in as they are (see `import`).
 
 use super::import::{Import, Imported};
+use super::specification::Specification;
 use crate::manifest::{Concepts, Material, Pack};
 use anyhow::{Context, Result, ensure};
 use include_dir::{Dir, include_dir};
@@ -27,6 +28,8 @@ pub struct Concept {
     /// Nobody teaches this: it belongs to the null distribution.
     #[serde(default)]
     pub null_bank: bool,
+    /// What model specifications say about it.
+    pub specification: Option<Specification>,
     pub source: String,
     pub license: String,
     pub crossed: Option<Crossed>,
@@ -188,12 +191,8 @@ impl Concept {
             }
         }
         if let Some(binding) = &self.binding {
-            ensure!(
-                binding.named.len() == binding.own.len(),
-                "[binding] named has {} questions, self has {}; they go in pairs",
-                binding.named.len(),
-                binding.own.len()
-            );
+            let (named, own) = (binding.named.len(), binding.own.len());
+            ensure!(named == own, "[binding] named has {named} questions, self has {own}; they go in pairs");
             ensure!(binding.entities.len() >= 3, "[binding] entities: found {}, expected at least 3", binding.entities.len());
             ensure!(
                 !binding.poles.is_empty() && !binding.contexts.is_empty() && !binding.named.is_empty(),

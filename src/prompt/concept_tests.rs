@@ -183,3 +183,23 @@ fn answers_are_never_their_own_foils() {
     };
     assert_eq!(["self", "other0", "other1"].map(foils), [own.foils.len(), own.foils.len(), 0].map(|n| BTreeSet::from([n])));
 }
+
+#[test]
+fn what_specifications_say_is_marked_where_it_is_clear() {
+    let concepts = built_in();
+    let of = |wanted: Option<Specification>| -> Vec<&str> {
+        let own = concepts.iter().filter(|concept| !concept.null_bank && concept.specification == wanted);
+        own.map(|concept| concept.name.as_str()).collect()
+    };
+    assert_eq!(of(Some(Specification::Silent)), ["deep_character", "mystic_affect", "preference"]);
+    assert_eq!(of(None), ["introspection", "memory_continuity", "self_slot", "situational_awareness"]);
+    assert_eq!(of(Some(Specification::Explicit)).len(), 10);
+    // Untaught topics are silent, and kept apart by being the null bank.
+    assert!(concepts.iter().filter(|concept| concept.null_bank).all(|concept| concept.specification == Some(Specification::Silent)));
+    let silent = concepts.iter().find(|concept| concept.name == "preference").unwrap();
+    let specs = specs(silent, Profile::QUICK, &default_parameters()).unwrap();
+    assert!(specs.iter().all(|spec| spec.specification == Some(Specification::Silent)));
+    let text = "name = \"x\"\ntitle = \"t\"\ndescription = \"d\"\nspecification = \"loud\"\nsource = \"s\"\nlicense = \"l\"\n";
+    let error = Concept::parse(text, "x.toml").unwrap_err().to_string();
+    assert!(error.starts_with("x.toml:4") && error.contains("`loud`") && error.contains("`silent`"), "{error}");
+}

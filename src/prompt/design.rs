@@ -6,6 +6,7 @@
 use super::concept::{Binding, Concept, Crossed, Frame, Label, Prediction, Question, Stem, Turn};
 use super::import::Imported;
 use super::slots::{Slots, capitalised, fill, possessive};
+use super::specification::Specification;
 use super::template::Message;
 use super::tokenize::{SPAN_CLOSE, SPAN_OPEN};
 use anyhow::{Context, Result, bail, ensure};
@@ -36,6 +37,7 @@ pub struct Spec {
     pub concept: String,
     pub label_family: &'static str,
     pub null_bank: bool,
+    pub specification: Option<Specification>,
     /// Unit of resampling, unique within the concept.
     pub group_id: String,
     pub cell: String,
@@ -58,6 +60,7 @@ impl Spec {
             concept: concept.to_owned(),
             label_family,
             null_bank: false,
+            specification: None,
             group_id,
             cell,
             y: None,
@@ -168,7 +171,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn spec(&self, label_family: &'static str, group_id: String, cell: &str, y: Option<i8>, messages: Vec<Message>) -> Spec {
         let spec = Spec::unlabelled(&self.concept.name, label_family, group_id, cell.to_owned());
-        Spec { null_bank: self.concept.null_bank, y, messages, ..spec }
+        Spec { null_bank: self.concept.null_bank, specification: self.concept.specification, y, messages, ..spec }
     }
 
     fn crossed(&self, family: &'static str, block: &Crossed, templates: &[Turn], groups: usize, specs: &mut Vec<Spec>) -> Result<()> {

@@ -3,6 +3,7 @@
 use super::concept::Concept;
 use super::design::{self, Profile, Spec};
 use super::persona::{AXIS, CHAT, DEFAULT};
+use super::specification::Specification;
 use super::tokenize::Ruler;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ pub struct Item {
     pub group_id: String,
     pub cell: String,
     pub y: Option<i8>,
+    /// Whether model specifications name the concept; null where nobody says. No part of the hash.
+    #[serde(default)]
+    pub specification: Option<Specification>,
     #[serde(default)]
     pub template_id: String,
     #[serde(default)]
@@ -170,6 +174,7 @@ impl ItemSet {
             group_id: spec.group_id,
             cell: spec.cell,
             y: spec.y,
+            specification: spec.specification,
             template_id: spec.template_id,
             lexicon_id: spec.lexicon_id,
             persona_id: setting.persona_id.clone(),

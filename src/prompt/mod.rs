@@ -3,6 +3,7 @@
 pub mod records;
 pub mod import;
 pub mod traits;
+pub mod specification;
 pub mod concept;
 mod slots;
 pub mod design;

@@ -4,6 +4,7 @@ use crate::draws::Draws;
 use crate::probe::folds::numbered;
 use crate::probe::lexical::{self, Labelled, LexicalAudit};
 use crate::prompt::item::Item;
+use crate::prompt::specification::Specification;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -13,6 +14,8 @@ pub struct Family {
     pub concept: String,
     pub label_family: String,
     pub null_bank: bool,
+    /// What its first item says.
+    pub specification: Option<Specification>,
     /// Group ids in order of first appearance, and the items of each.
     pub groups: Vec<(String, Vec<usize>)>,
 }
@@ -58,6 +61,7 @@ pub fn families(items: &[Item]) -> Vec<Family> {
                 concept: item.concept.clone(),
                 label_family: item.label_family.clone(),
                 null_bank: item.null_bank,
+                specification: item.specification,
                 groups: Vec::new(),
             });
             families.len() - 1

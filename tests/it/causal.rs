@@ -3,10 +3,11 @@
 use safetensors::{Dtype, tensor::TensorView};
 use selftrace::analysis::analyze;
 use selftrace::causal::sheet::{Along, Sheet};
+use selftrace::compare::{CompareRow, compare};
 use selftrace::draws::{generator, normal};
 use selftrace::evidence::{Row, read_last};
 use selftrace::manifest::Manifest;
-use selftrace::measure::causal::Causal;
+use selftrace::measure::causal::{CURVES, Causal};
 use selftrace::run::{Job, Outcome};
 use selftrace::series::Series;
 use selftrace::table;
@@ -29,9 +30,9 @@ fn words() -> Vec<String> {
     words
 }
 
-/// A random Llama of two blocks, into whose residual `up` and `down` write along coordinate 0; `writes`: whether coordinate 0
-/// is read by the unembedding of the answers.
-fn write_model(folder: &Path, seed: u64, writes: bool) {
+/// A random Llama of two blocks, into whose residual `up` and `down` write along coordinate 0, which the unembedding of the answers reads
+/// with weight `reads`.
+fn write_model(folder: &Path, seed: u64, reads: f32) {
     std::fs::create_dir_all(folder).unwrap();
     let words = words();
     let config = json!({
@@ -66,7 +67,7 @@ fn write_model(folder: &Path, seed: u64, writes: bool) {
     }
     let mut unembed = matrix(words.len(), D, 1.0);
     for (word, sign) in [("yes", 1.0), ("no", -1.0)] {
-        unembed[at(word) * D] = if writes { sign } else { 0.0 };
+        unembed[at(word) * D] = reads * sign;
     }
     let mut tensors = vec![
         ("model.embed_tokens.weight".to_owned(), vec![words.len(), D], embed),
@@ -95,8 +96,13 @@ fn write_model(folder: &Path, seed: u64, writes: bool) {
 
 /// A concept pack, choices, two models and a manifest.
 fn write_run(folder: &Path, extra: &str) {
-    write_model(&folder.join("cut"), 1, false);
-    write_model(&folder.join("writes"), 1, true);
+    write_run_that_reads(folder, extra, 1.0);
+}
+
+/// The same, where the second model reads with another weight.
+fn write_run_that_reads(folder: &Path, extra: &str, reads: f32) {
+    write_model(&folder.join("cut"), 1, 0.0);
+    write_model(&folder.join("writes"), 1, reads);
     let rows = |words: &dyn Fn(usize) -> [String; 2]| (0..PAIRS).map(|k| format!("{:?}", words(k))).collect::<Vec<_>>().join(", ");
     let nouns = ["gate", "lake", "tree", "wolf", "door", "lamp", "rain", "moon"];
     let a = rows(&|k| [nouns[k].to_owned(), nouns[(k + 3) % PAIRS].to_owned()]);
@@ -177,6 +183,39 @@ fn a_direction_that_writes_to_the_answer_is_found_and_one_that_does_not_has_no_e
         assert!(row(measure).value.unwrap() > 3.0 && row(measure).layer.is_some(), "{:?}", row(measure));
     }
     assert_eq!(row("steering_along_axis").status, "no_axis");
+}
+
+#[test]
+fn two_runs_are_told_apart_by_their_effects_and_the_sign_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let walk = |name: &str, causal: &str, reads: f32| {
+        let own = folder.path().join(name);
+        write_run_that_reads(&own, causal, reads);
+        assert_eq!(job(&own).walk(&|_| true).unwrap().failed, 0);
+        own.join("reports/test")
+    };
+    let causal = format!("{CAUSAL}directions = 12\n");
+    let [reads, against, cut] = [("reads", 1.0), ("against", -1.0), ("cut", 0.0)].map(|(name, weight)| walk(name, &causal, weight));
+    let without = walk("without", "", 1.0);
+    let effects = |a: &Path, b: &Path| -> Vec<CompareRow> {
+        let rows = compare(&[a.to_owned()], &[b.to_owned()], Some(folder.path())).unwrap().rows;
+        assert!(rows.iter().any(|row| row.measure == "contrast" && row.level_difference.is_some()));
+        let effects: Vec<CompareRow> = rows.into_iter().filter(|row| CURVES.contains(&row.measure.as_str())).collect();
+        assert_eq!(effects.len(), 2 * 2, "two outcomes at two layers");
+        effects
+    };
+    for row in effects(&reads, &against) {
+        assert!(row.level_a.unwrap() > 3.0 && row.level_b.unwrap() < -3.0 && row.level_difference_upper.unwrap() < -6.0, "{row:?}");
+    }
+    for row in effects(&reads, &cut) {
+        assert!(row.level_difference_upper.unwrap() < 0.0 && row.level_b.unwrap().abs() < 2.0, "{row:?}");
+    }
+    for row in effects(&reads, &reads) {
+        assert_eq!((row.level_difference_lower, row.level_difference_upper), (Some(0.0), Some(0.0)), "{row:?}");
+    }
+    for row in effects(&reads, &without) {
+        assert!(row.status_b == "not_run" && row.level_a.is_some() && row.level_difference.is_none(), "{row:?}");
+    }
 }
 
 #[test]

@@ -70,22 +70,22 @@ const ASKED: usize = 16;
 const PERSONAS: usize = 17;
 const ROLES: usize = 24;
 const REPLIES: usize = 12;
-const FORMATS: [&str; 3] = ["chat", "story", "choice"];
+pub const FORMATS: [&str; 3] = ["chat", "story", "choice"];
 const CONCEPTS: [&str; 5] = ["functional", "assistant", "gated", "masks", "random"];
 
 #[derive(Serialize, Deserialize, Clone)]
-struct Item {
+pub struct Item {
     item_id: String,
-    concept: String,
-    label_family: String,
+    pub concept: String,
+    pub label_family: String,
     null_bank: bool,
     neutral: bool,
     group_id: String,
     cell: String,
     y: Option<i8>,
-    persona_id: String,
+    pub persona_id: String,
     persona_kind: String,
-    format_id: String,
+    pub format_id: String,
 }
 
 fn item(concept: &str, family: &str, group: usize, cell: &str, y: Option<i8>) -> Item {
@@ -104,7 +104,7 @@ fn item(concept: &str, family: &str, group: usize, cell: &str, y: Option<i8>) ->
     }
 }
 
-fn items(default_contexts: usize, formats: &[&str]) -> Vec<Item> {
+pub fn items(default_contexts: usize, formats: &[&str]) -> Vec<Item> {
     let mut items: Vec<Item> = (0..20).map(|n| item("neutral", "neutral", n, "q", None)).collect();
     let in_persona = |item: Item, id: String, kind: &str| Item { persona_id: id, persona_kind: kind.to_owned(), ..item };
     let quartet = |concept: &str, group: usize| {
@@ -131,7 +131,7 @@ fn items(default_contexts: usize, formats: &[&str]) -> Vec<Item> {
 }
 
 /// Coordinate of a concept's contrast in a context: 0 is the assistant's, 1 to 12 are those of roles, the rest is nobody's.
-fn direction(item: &Item) -> Option<usize> {
+pub fn direction(item: &Item) -> Option<usize> {
     let persona: Option<usize> = item.persona_id.strip_prefix("persona").and_then(|n| n.parse().ok());
     let format = FORMATS.iter().position(|format| *format == item.format_id)?;
     match (item.concept.as_str(), persona) {
@@ -145,14 +145,18 @@ fn direction(item: &Item) -> Option<usize> {
 }
 
 fn write_store(folder: &Path, seed: u64, default_contexts: usize, formats: &[&str]) {
-    let items = items(default_contexts, formats);
+    write_planted(folder, seed, seed, &items(default_contexts, formats), &direction);
+}
+
+/// A store in which contrasts lie where `direction` has them. Items and roles are those of `seed`, noise is of its own.
+pub fn write_planted(folder: &Path, seed: u64, noise_seed: u64, items: &[Item], direction: &dyn Fn(&Item) -> Option<usize>) {
     std::fs::create_dir_all(folder.join("readouts")).unwrap();
-    table::write(&folder.join("items.parquet"), &items, "").unwrap();
+    table::write(&folder.join("items.parquet"), items, "").unwrap();
     let roles: Vec<f64> = (0..ROLES * 12).scan(generator(seed, "roles"), |g, _| Some(1.5 * normal(g))).collect();
     for t in 0..2 {
-        let mut noise = generator(seed, &format!("noise {t}"));
+        let mut noise = generator(noise_seed, &format!("noise {t}"));
         let mut bytes = Vec::new();
-        for item in &items {
+        for item in items {
             // What an item says is the same in every context.
             let mut own = generator(seed, &format!("{}/{}/{}", item.concept, item.group_id, item.cell));
             for j in 0..D {
@@ -225,7 +229,11 @@ fn planted_selves_assistants_and_personas_are_told_apart() {
         assert!(strength("masks") > 0.7 && strength("gated") < 0.5, "{} {}", strength("masks"), strength("gated"));
         for (_, row) in rows.iter().filter(|((concept, ..), _)| concept == "random") {
             assert!(
-                row.verdict == "inconclusive" && matches!(row.status.as_str(), "gate_fail" | "not_run" | "no_bank" | "too_few_checkpoints"),
+                row.verdict == "inconclusive"
+                    && matches!(
+                        row.status.as_str(),
+                        "gate_fail" | "not_run" | "no_bank" | "too_few_checkpoints" | "unclassified" | "needs_seeds"
+                    ),
                 "{row:?}"
             );
         }

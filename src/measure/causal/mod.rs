@@ -132,28 +132,34 @@ struct Cell<'a> {
 /// What one sheet says about a cell.
 struct Answer {
     row: Causal,
+    status: &'static str,
     z: Option<Sampled>,
 }
 
 impl Cell<'_> {
     fn part(&self) -> Result<Part<Causal>> {
-        let (mut rows, mut points, mut effects) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut points, mut effects, mut status) = (Vec::new(), Vec::new(), Vec::new(), "not_run");
         for (t, sheet) in self.sheets.iter().enumerate() {
             for answer in self.answers(sheet.as_ref())? {
                 if let (Some(z), CONCEPT) = (answer.z, answer.row.direction.as_str()) {
                     points.push(t);
                     effects.push(z);
                 }
+                if answer.row.direction == CONCEPT {
+                    status = answer.status;
+                }
                 rows.push((self.series.key(t), answer.row));
             }
         }
-        Ok((rows, self.trace(points, &effects)?.into_iter().collect()))
+        let trace = self.trace(points, &effects)?.or_else(|| self.without(status));
+        Ok((rows, trace.into_iter().collect()))
     }
 
     /// The curve of z, positive where the last checkpoint's is.
     fn trace(&self, points: Vec<usize>, effects: &[Sampled]) -> Result<Option<Trace>> {
         let family = self.series.family(self.concept, "crossed");
         let (Some(family), Some(last)) = (family, effects.last()) else { return Ok(None) };
+        // A date is of a rise; two runs are compared with the sign that it has in each.
         let sign = if last.value < 0.0 { -1.0 } else { 1.0 };
         let resamples = last.replicates.len();
         let replicates: Vec<f64> = (0..resamples).flat_map(|b| effects.iter().map(move |z| sign * z.replicates[b])).collect();
@@ -162,8 +168,17 @@ impl Cell<'_> {
         }
         let curve = Curve::new(effects.iter().map(|z| sign * z.value).collect(), replicates)?;
         let mut trace = Trace::new(CURVES[self.outcome], family, points, curve);
-        (trace.layer, trace.readout) = (Some(self.layer), Some(self.readout.to_owned()));
+        (trace.layer, trace.readout, trace.sign) = (Some(self.layer), Some(self.readout.to_owned()), sign);
         Ok(Some(trace))
+    }
+
+    /// What stands for a curve that is not there: why, for comparisons of runs.
+    fn without(&self, status: &'static str) -> Option<Trace> {
+        let family = self.series.family(self.concept, "crossed")?;
+        let curve = Curve { value: vec![f64::NAN], replicates: Vec::new() };
+        let (layer, readout) = (Some(self.layer), Some(self.readout.to_owned()));
+        let trace = Trace::new(CURVES[self.outcome], family, vec![self.series.points.len() - 1], curve);
+        Some(Trace { layer, readout, dated: false, status: Some(if status == "ok" { "no_null" } else { status }), ..trace })
     }
 
     fn empty(&self, direction: &str, status: &str) -> Causal {
@@ -208,7 +223,7 @@ impl Cell<'_> {
 
     /// A row along the concept's direction and one along the axis.
     fn answers(&self, sheet: Option<&Sheet>) -> Result<Vec<Answer>> {
-        let without = |direction: &str, status: &str| Answer { row: self.empty(direction, status), z: None };
+        let without = |direction: &str, status: &'static str| Answer { row: self.empty(direction, status), status, z: None };
         let none = || Ok(vec![without(CONCEPT, "not_run"), without(AXIS, "not_run")]);
         let Some(sheet) = sheet else { return none() };
         let number = sheet.header.concepts.iter().position(|concept| concept == self.concept);
@@ -296,6 +311,6 @@ impl Cell<'_> {
             n_items: question.groups.iter().map(|items| items.len() as i32).sum(),
             ..self.empty(direction, status)
         };
-        Answer { row, z }
+        Answer { row, status, z }
     }
 }
