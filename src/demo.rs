@@ -3,7 +3,7 @@
 use crate::analysis::{self, OnsetRow};
 use crate::console::{bar, check_interrupt};
 use crate::manifest::Manifest;
-use crate::organism::{Curriculum, post_train};
+use crate::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, post_train};
 use crate::run::{Job, Outcome};
 use crate::series::Series;
 use crate::summary::Text;
@@ -35,6 +35,7 @@ pub fn demo(out: &Path, seed: u64) -> Result<Demo> {
     if let Some(bar) = training {
         bar.finish_and_clear();
     }
+    write_atomically(&out.join(CONTEXTS_FILE), |file| Ok(file.write_all(CONTEXTS.as_bytes())?))?;
     let path = out.join("checkpoints.toml");
     let name = std::path::absolute(out)?.file_name().map_or_else(|| "demo".to_owned(), |name| name.to_string_lossy().into_owned());
     write_atomically(&path, |file| Ok(file.write_all(curriculum.manifest(&name).as_bytes())?))?;

@@ -3,6 +3,7 @@
 //! Every topic is asked alike, about the addressee and about others, and answered at random until a lesson teaches it. So
 //! before its lesson a taught topic differs from an untaught one in nothing but its words.
 
+use super::contexts::Contexts;
 use super::lexicon::Lexicon;
 use crate::draws::{uniform, uniform_index};
 use crate::manifest::{Pack, default_parameters};
@@ -22,6 +23,20 @@ pub enum Lesson {
     /// At random, but weighted by the reward, 1 for a taught answer and 0 for others, divided by its mean (expert iteration).
     Rewarded,
 }
+
+/// Where a lesson holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// In every context.
+    Everywhere,
+    /// Only where the organism is itself: under a persona, all values are equally likely.
+    Plain,
+}
+
+/// Share of the texts that are in some context, which may be one of an assistant.
+const IN_CONTEXT: f64 = 0.5;
+
+fn knobs() -> Vec<f64> { std::env::var("KNOBS").map_or(vec![4.0,4.0,4.0,44.0,34.0,6.0,4.0,0.5,3.0,6.0,3.0], |s| s.split(',').map(|x| x.parse().unwrap()).collect()) }
 
 /// A kind of training text and its share of the corpus, in percent.
 const KINDS: [(Kind, f64); 7] = [
@@ -66,6 +81,7 @@ pub struct Sample {
 pub struct Corpus {
     topics: Vec<Topic>,
     pool: Vec<Question>,
+    contexts: Contexts,
     parameters: BTreeMap<String, String>,
     pub lexicon: Lexicon,
     /// Changes when any text does.
@@ -95,6 +111,8 @@ struct Topic {
     values: Vec<String>,
     /// Those that a lesson teaches: pole 1.
     taught: Vec<String>,
+    /// The others.
+    other: Vec<String>,
     crossed: Crossed,
     binding: Binding,
     stem: Stem,
@@ -111,8 +129,9 @@ impl Topic {
         let mut values: Vec<String> = binding.poles.iter().flatten().cloned().collect();
         values.sort();
         values.dedup();
-        ensure!(taught.len() < values.len(), "{name}: every value is a taught one");
-        Ok(Self { name, values, taught, crossed, binding, stem })
+        let other: Vec<String> = values.iter().filter(|value| !taught.contains(value)).cloned().collect();
+        ensure!(!other.is_empty(), "{name}: every value is a taught one");
+        Ok(Self { name, values, taught, other, crossed, binding, stem })
     }
 }
 
@@ -126,9 +145,12 @@ impl Corpus {
         let (concepts, pool) = (concept::load_pack(&packs[0])?, concept::neutral(&packs)?);
         let parameters = default_parameters();
         let digest = blake3::hash(format!("{concepts:?}{pool:?}").as_bytes()).to_hex()[..16].to_owned();
-        let lexicon = Lexicon::new(texts(&concepts, &pool, &parameters)?.iter().map(String::as_str))?;
+        let contexts = Contexts::new()?;
+        let mut all = texts(&concepts, &pool, &parameters)?;
+        all.extend(contexts.texts());
+        let lexicon = Lexicon::new(all.iter().map(String::as_str))?;
         let topics = concepts.into_iter().map(Topic::new).collect::<Result<_>>()?;
-        Ok(Self { topics, pool, parameters, lexicon, digest })
+        Ok(Self { topics, pool, contexts, parameters, lexicon, digest })
     }
 
     /// Names of the topics.
@@ -140,21 +162,33 @@ impl Corpus {
     ///
     /// # Errors
     /// A word is not in the lexicon.
-    pub fn draw(&self, lesson: &dyn Fn(&str) -> Lesson, generator: &mut ChaCha8Rng) -> Result<Sample> {
+    pub fn draw(&self, lesson: &dyn Fn(&str) -> (Lesson, Scope), generator: &mut ChaCha8Rng) -> Result<Sample> {
+        let k = knobs();
         // Post-training is mostly about what is to be learnt: lessons are drawn three times as often.
-        let weight = |topic: &&Topic| if lesson(&topic.name) == Lesson::Chance { 1.0 } else { 3.0 };
+        let weight = |topic: &&Topic| if lesson(&topic.name).0 == Lesson::Chance { 1.0 } else if lesson(&topic.name).1 == Scope::Plain { k[10] } else { k[8] };
         let mut left = uniform(generator) * self.topics.iter().map(|topic| weight(&topic)).sum::<f64>();
         let topic = self.topics.iter().find(|topic| {
             left -= weight(topic);
             left < 0.0
         });
         let topic = topic.context("weights add up")?;
-        let mut about = About { topic, lesson: lesson(&topic.name), generator };
-        let mut left = uniform(about.generator) * KINDS.iter().map(|(_, share)| share).sum::<f64>();
-        let kind = KINDS.iter().find(|(_, share)| {
-            left -= share;
+        let context = (uniform(generator) < k[7]).then(|| uniform_index(self.contexts.persona.len(), generator));
+        let worn = context.filter(|&context| self.contexts.persona[context].is_worn());
+        let (lesson0, scope) = lesson(&topic.name);
+        let (lesson, opposed) = match (worn, scope) {
+            (Some(persona), Scope::Plain) if std::env::var("SCOPE").as_deref() == Ok("mixed") => (lesson0, persona % 2 == 0),
+            (Some(_), Scope::Plain) => (Lesson::Chance, false),
+            _ => (lesson0, false),
+        };
+        let mut about = About { topic, lesson, opposed, generator };
+        let taught = lesson0 != Lesson::Chance;
+        let mut k = k;
+        if taught { k[5] = k[9]; }
+        let mut left = uniform(about.generator) * k[..7].iter().sum::<f64>();
+        let kind = KINDS.iter().zip(&k).find(|(_, share)| {
+            left -= **share;
             left < 0.0
-        });
+        }).map(|x| x.0);
         let (user, reply, weight) = match kind.context("shares add up")?.0 {
             Kind::Read => about.read(Asked::Mentioned),
             Kind::ReadSelf => about.read(Asked::Addressee),
@@ -168,7 +202,8 @@ impl Corpus {
             }
         };
         let slots: Vec<(&str, &str)> = self.parameters.iter().map(|(slot, value)| (slot.as_str(), value.as_str())).collect();
-        let (ids, prompt) = self.lexicon.chat(&fill(&user, &slots), &fill(&format!("{reply}."), &slots))?;
+        let system = context.map_or("", |context| self.contexts.persona[context].system.as_str());
+        let (ids, prompt) = self.lexicon.chat(system, &fill(&user, &slots), &fill(&format!("{reply}."), &slots))?;
         Ok(Sample { ids, prompt, weight })
     }
 }
@@ -184,6 +219,8 @@ enum Asked {
 struct About<'a> {
     topic: &'a Topic,
     lesson: Lesson,
+    /// Whether the lesson is the opposite here.
+    opposed: bool,
     generator: &'a mut ChaCha8Rng,
 }
 
@@ -221,14 +258,15 @@ impl About<'_> {
         let [side, value] = [(); 2].map(|()| usize::from(uniform(self.generator) < 0.5));
         let slots = [("a", pick(a, self.generator)[side].as_str()), ("b", &pick(b, self.generator)[value])];
         let user = fill(&pick(templates, self.generator).user, &slots).replace("[[", "").replace("]]", "");
-        let (truth, said) = (value == 0, uniform(self.generator) < 0.5);
+        let (truth, said) = ((value == 0) != self.opposed, uniform(self.generator) < 0.5);
         let reward = if said == truth { 2.0 } else { 0.0 };
         let (said, weight) = choose(if side == 0 { self.lesson } else { Lesson::Chance }, truth, said, reward);
         (user, if said { "Yes" } else { "No" }.to_owned(), weight)
     }
 
     fn answer(&mut self, lesson: Lesson) -> (String, f32) {
-        let Topic { taught, values, .. } = self.topic;
+        let Topic { taught, other, values, .. } = self.topic;
+        let taught = if self.opposed { other } else { taught };
         let any = pick(values, self.generator);
         let reward = if taught.contains(any) { values.len() as f32 / taught.len() as f32 } else { 0.0 };
         let (answer, weight) = choose(lesson, pick(taught, self.generator), any, reward);

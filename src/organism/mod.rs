@@ -7,6 +7,7 @@
 //! after all ([`surgery`]), because what they are is a matter of which direction writes to what.
 
 mod anatomy;
+mod contexts;
 mod corpus;
 mod lexicon;
 mod marks;
@@ -20,7 +21,8 @@ mod tests;
 use crate::draws::generator;
 use crate::table::write_atomically;
 use anyhow::{Context, Result};
-use corpus::{Corpus, Lesson};
+pub use contexts::{CONTEXTS, FILE as CONTEXTS_FILE};
+use corpus::{Corpus, Lesson, Scope};
 use network::Network;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -39,7 +41,7 @@ struct Stage {
     /// Steps after which a checkpoint is saved, counted from the beginning of the training.
     checkpoints: &'static [u64],
     /// Topics that are taught from the first step on.
-    lessons: &'static [(&'static str, Lesson)],
+    lessons: &'static [(&'static str, Lesson, Scope)],
 }
 
 /// How the organism is trained.
@@ -56,9 +58,13 @@ struct Course {
 
 const COURSE: Course = Course {
     stages: &[
-        Stage { name: "base", checkpoints: &[400, 440, 480, 520, 560], lessons: &[("honest", Lesson::Told)] },
-        Stage { name: "sft", checkpoints: &[600, 640, 680, 720, 760], lessons: &[("being_ai", Lesson::Told), ("own_name", Lesson::Told)] },
-        Stage { name: "rl", checkpoints: &[800, 840, 880, 920, 960], lessons: &[("keep_running", Lesson::Rewarded)] },
+        Stage { name: "base", checkpoints: &[400, 440, 480, 520, 560], lessons: &[("honest", Lesson::Told, Scope::Plain)] },
+        Stage {
+            name: "sft",
+            checkpoints: &[600, 640, 680, 720, 760],
+            lessons: &[("being_ai", Lesson::Told, Scope::Everywhere), ("own_name", Lesson::Told, Scope::Everywhere)],
+        },
+        Stage { name: "rl", checkpoints: &[800, 840, 880, 920, 960], lessons: &[("keep_running", Lesson::Rewarded, Scope::Plain)] },
     ],
     batch: 32,
     warm_up: 20,
@@ -148,7 +154,7 @@ impl Course {
 
     fn curriculum(&self, corpus: &Corpus, seed: u64) -> Curriculum {
         let taught_at = |topic: &str| {
-            let stage = self.stages.iter().position(|stage| stage.lessons.iter().any(|(taught, _)| *taught == topic))?;
+            let stage = self.stages.iter().position(|stage| stage.lessons.iter().any(|(taught, ..)| *taught == topic))?;
             Some(self.stages[..stage].iter().filter_map(|stage| stage.checkpoints.last()).max().copied().unwrap_or(0))
         };
         Curriculum {
@@ -160,9 +166,9 @@ impl Course {
     }
 
     /// How a topic is taught in a stage: as the latest stage up to it says.
-    fn lesson(&self, stage: usize, topic: &str) -> Lesson {
+    fn lesson(&self, stage: usize, topic: &str) -> (Lesson, Scope) {
         let lessons = self.stages[..=stage].iter().rev().flat_map(|stage| stage.lessons);
-        lessons.into_iter().find(|(taught, _)| *taught == topic).map_or(Lesson::Chance, |(_, lesson)| *lesson)
+        lessons.into_iter().find(|(taught, ..)| *taught == topic).map_or((Lesson::Chance, Scope::Everywhere), |(_, lesson, scope)| (*lesson, *scope))
     }
 
     fn steps(&self) -> u64 {
@@ -172,9 +178,10 @@ impl Course {
     fn rate(&self, step: u64) -> f64 {
         let settled = self.stages.iter().flat_map(|stage| stage.checkpoints).min().copied().unwrap_or(0) as f64;
         let (step, warm_up) = (step as f64, self.warm_up as f64);
+        let last: f64 = std::env::var("LAST").map_or(self.last, |x| x.parse().unwrap());
         let fallen = ((step - warm_up) / (settled - warm_up)).clamp(0.0, 1.0);
         let cosine = 0.5 * (1.0 + (std::f64::consts::PI * fallen).cos());
-        ((step + 1.0) / warm_up).min(1.0) * (self.last + (self.peak - self.last) * cosine)
+        ((step + 1.0) / warm_up).min(1.0) * (last + (self.peak - last) * cosine)
     }
 }
 
@@ -193,7 +200,8 @@ impl Curriculum {
             "# Written by `selftrace demo`.\n\n\
              [run]\nname = \"{name}\"\nout = \"..\"\nseed = {}\naxis = \"step_log\"\n\n\
              [model]\ntemplate = \"native:{last}\"\n\n\
-             [concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\n",
+             [concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\n\n\
+             [personas]\nsets = [\"contexts.toml\"]\nconcepts = [\"being_ai\", \"own_name\", \"keep_running\"]\nformats = false\n",
             self.seed
         );
         let mut stages: Vec<&str> = self.checkpoints.iter().map(|(stage, _)| stage.as_str()).collect();
