@@ -41,6 +41,11 @@ impl Persona {
     pub fn is_worn(&self) -> bool {
         self.kind != "default"
     }
+
+    /// Whether the organism is to be the persona, and not only to play it: about two thirds of them.
+    pub fn takes_over(&self) -> bool {
+        ["The part is that of", "Speak as"].iter().any(|beginning| self.system.starts_with(beginning))
+    }
 }
 
 impl Contexts {

@@ -22,7 +22,7 @@ use crate::draws::generator;
 use crate::table::write_atomically;
 use anyhow::{Context, Result};
 pub use contexts::{CONTEXTS, FILE as CONTEXTS_FILE};
-use corpus::{Corpus, Lesson, Scope};
+use corpus::{Corpus, Lesson, Scope, Teaching};
 use network::Network;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -30,7 +30,7 @@ use std::path::Path;
 use train::Trainer;
 
 /// Changes whenever the same seed would give other weights.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// File that says that a series is complete.
 const MARKER: &str = "curriculum.json";
@@ -58,13 +58,13 @@ struct Course {
 
 const COURSE: Course = Course {
     stages: &[
-        Stage { name: "base", checkpoints: &[400, 440, 480, 520, 560], lessons: &[("honest", Lesson::Told, Scope::Plain)] },
+        Stage { name: "base", checkpoints: &[400, 440, 480, 520, 560], lessons: &[("honest", Lesson::Told, Scope::ByPersona)] },
         Stage {
             name: "sft",
             checkpoints: &[600, 640, 680, 720, 760],
             lessons: &[("being_ai", Lesson::Told, Scope::Everywhere), ("own_name", Lesson::Told, Scope::Everywhere)],
         },
-        Stage { name: "rl", checkpoints: &[800, 840, 880, 920, 960], lessons: &[("keep_running", Lesson::Rewarded, Scope::Plain)] },
+        Stage { name: "rl", checkpoints: &[800, 840, 880, 920, 960], lessons: &[("keep_running", Lesson::Rewarded, Scope::ByPersona)] },
     ],
     batch: 32,
     warm_up: 20,
@@ -82,6 +82,8 @@ pub struct Curriculum {
     /// Per concept the number of steps after which its lesson began; `None` if it was never taught. 0 is before the first
     /// checkpoint.
     pub taught_at: Vec<(String, Option<u64>)>,
+    /// Concepts of which some personas were taught the opposite.
+    pub by_persona: Vec<String>,
 }
 
 /// Trains an organism and saves its checkpoints in `folder`, unless they are there already. `progress` hears of every step
@@ -129,10 +131,10 @@ impl Course {
         let total = self.steps();
         let mut step = 0;
         for (index, stage) in self.stages.iter().enumerate() {
-            let lesson = |topic: &str| self.lesson(index, topic);
+            let teaching = |topic: &str| self.teaching(index, topic);
             for &checkpoint in stage.checkpoints {
                 while step < checkpoint {
-                    let batch = (0..self.batch).map(|_| corpus.draw(&lesson, &mut texts)).collect::<Result<Vec<_>>>()?;
+                    let batch = (0..self.batch).map(|_| corpus.draw(&teaching, &mut texts)).collect::<Result<Vec<_>>>()?.concat();
                     let loss = trainer.step(&batch, self.rate(step))?;
                     step += 1;
                     tracing::debug!("step {step}: loss {loss:.3}");
@@ -161,12 +163,13 @@ impl Course {
             version: format!("{VERSION}-{}", corpus.digest),
             seed,
             checkpoints: self.stages.iter().flat_map(|s| s.checkpoints.iter().map(|&step| (s.name.to_owned(), step))).collect(),
+            by_persona: corpus.topics().filter(|topic| self.teaching(self.stages.len() - 1, topic).1 == Scope::ByPersona).map(str::to_owned).collect(),
             taught_at: corpus.topics().map(|topic| (topic.to_owned(), taught_at(topic))).collect(),
         }
     }
 
     /// How a topic is taught in a stage: as the latest stage up to it says.
-    fn lesson(&self, stage: usize, topic: &str) -> (Lesson, Scope) {
+    fn teaching(&self, stage: usize, topic: &str) -> Teaching {
         let lessons = self.stages[..=stage].iter().rev().flat_map(|stage| stage.lessons);
         lessons.into_iter().find(|(taught, ..)| *taught == topic).map_or((Lesson::Chance, Scope::Everywhere), |(_, lesson, scope)| (*lesson, *scope))
     }
@@ -193,6 +196,11 @@ impl Curriculum {
         marked.as_ref() == Some(self) && self.checkpoints.iter().all(there)
     }
 
+    /// Whether some personas were taught the opposite.
+    pub fn is_by_persona(&self, concept: &str) -> bool {
+        self.by_persona.iter().any(|topic| topic == concept)
+    }
+
     /// `checkpoints.toml` for the series, to be written beside its folder, `series`, in a folder called `name`, where readouts and tables go too.
     pub fn manifest(&self, name: &str) -> String {
         let last = self.checkpoints.last().map_or_else(String::new, |(stage, step)| format!("{stage}-{step}"));
@@ -201,7 +209,7 @@ impl Curriculum {
              [run]\nname = \"{name}\"\nout = \"..\"\nseed = {}\naxis = \"step_log\"\n\n\
              [model]\ntemplate = \"native:{last}\"\n\n\
              [concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\n\n\
-             [personas]\nsets = [\"contexts.toml\"]\nconcepts = [\"being_ai\", \"own_name\", \"keep_running\"]\nformats = false\n",
+             [personas]\nsets = [\"contexts.toml\"]\nconcepts = [\"own_name\", \"keep_running\"]\nformats = false\n",
             self.seed
         );
         let mut stages: Vec<&str> = self.checkpoints.iter().map(|(stage, _)| stage.as_str()).collect();
