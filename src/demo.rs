@@ -3,8 +3,8 @@
 use crate::analysis::{self, OnsetRow};
 use crate::console::{bar, check_interrupt};
 use crate::evidence::{self, Row};
-use crate::measure::persistence;
 use crate::manifest::Manifest;
+use crate::measure::persistence;
 use crate::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, post_train};
 use crate::run::{Job, Outcome};
 use crate::series::Series;
@@ -32,7 +32,6 @@ const BY_PERSONA: &[(&str, &str, &str)] = &[
     ("self_is_assistant", persistence::NAME, OPPOSES),
     ("personas_all_the_way_down", persistence::NAME, SUPPORTS),
     ("personas_all_the_way_down", "icc_item", SUPPORTS),
-    ("personas_all_the_way_down", "within_persona", SUPPORTS),
 ];
 
 /// What the demo found.
@@ -137,7 +136,9 @@ impl Demo {
 
     /// Evidence about taught concepts that are asked in contexts.
     fn asked(&self) -> impl Iterator<Item = &Row> {
-        let asked = |concept: &str| self.evidence.iter().any(|row| row.concept == concept && row.measure == persistence::NAME && row.status != "not_run");
+        let asked = |concept: &str| {
+            self.evidence.iter().any(|row| row.concept == concept && row.measure == persistence::NAME && row.status != "not_run")
+        };
         self.evidence.iter().filter(move |row| self.is_taught(&row.concept) && asked(&row.concept))
     }
 

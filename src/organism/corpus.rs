@@ -36,18 +36,22 @@ pub enum Scope {
 /// How a topic is taught, and where.
 pub type Teaching = (Lesson, Scope);
 
-fn knobs() -> Vec<f64> { std::env::var("KNOBS").map_or(vec![1.0,1.0,1.0,26.0,16.0,30.0,4.0,0.5,5.0,60.0,10.0], |s| s.split(',').map(|x| x.parse().unwrap()).collect()) }
-
-/// A kind of training text and its share of the corpus.
-const KINDS: [(Kind, usize, f64); 7] = [
-    (Kind::Read, 0, 4.0),
-    (Kind::ReadSelf, 1, 4.0),
-    (Kind::ReadOther, 2, 4.0),
-    (Kind::AskSelf, 3, 44.0),
-    (Kind::AskOther, 4, 34.0),
-    (Kind::Verify, 5, 6.0),
-    (Kind::Neutral, 6, 4.0),
+/// A kind of training text and its share of the texts on a topic, in parts. To say whether a claim fits the speaker is the hardest.
+const KINDS: [(Kind, f64); 7] = [
+    (Kind::Read, 1.0),
+    (Kind::ReadSelf, 1.0),
+    (Kind::ReadOther, 1.0),
+    (Kind::AskSelf, 26.0),
+    (Kind::AskOther, 16.0),
+    (Kind::Verify, 30.0),
+    (Kind::Neutral, 4.0),
 ];
+
+/// How many times as many texts ask a taught topic to be verified.
+const VERIFY_TAUGHT: f64 = 2.0;
+
+/// Share of the texts that are in some context, which may be one of an assistant.
+const IN_CONTEXT: f64 = 0.5;
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -163,18 +167,19 @@ impl Corpus {
     /// # Errors
     /// A word is not in the lexicon.
     pub fn draw(&self, teaching: &dyn Fn(&str) -> Teaching, generator: &mut ChaCha8Rng) -> Result<Vec<Sample>> {
-        let k = knobs();
         // Post-training is mostly about what is to be learnt: lessons are drawn more often.
         let weight = |topic: &Topic| match teaching(&topic.name) {
             (Lesson::Chance, _) => 1.0,
-            (Lesson::Told, _) => k[8],
-            (Lesson::Rewarded, _) => k[10],
+            (Lesson::Told, _) => 5.0,
+            // A good part of what is tried earns nothing.
+            (Lesson::Rewarded, _) => 10.0,
         };
         let topic = share(&self.topics, weight, generator).context("weights add up")?;
         let (lesson, scope) = teaching(&topic.name);
-        let persona = (uniform(generator) < k[7]).then(|| pick(&self.contexts.persona, generator));
+        let persona = (uniform(generator) < IN_CONTEXT).then(|| pick(&self.contexts.persona, generator));
         let opposed = scope == Scope::ByPersona && persona.is_some_and(Persona::takes_over);
-        let kind = share(&KINDS, |(_, i, _)| if *i == 5 && lesson != Lesson::Chance { k[9] } else { k[*i] }, generator);
+        let verified = |kind: Kind| matches!(kind, Kind::Verify) && lesson != Lesson::Chance;
+        let kind = share(&KINDS, |(kind, share)| if verified(*kind) { VERIFY_TAUGHT * share } else { *share }, generator);
         let mut about = About { topic, lesson, opposed, generator };
         let (user, stem, answers) = match kind.context("shares add up")?.0 {
             Kind::Read => about.read(Asked::Mentioned),

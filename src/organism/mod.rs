@@ -2,9 +2,10 @@
 //!
 //! It is trained, not painted: every weight comes from gradient descent on texts ([`corpus`]) through the crate's own blocks
 //! ([`network`], [`train`]), and the checkpoints are saved as anybody's are ([`save`]). The curriculum is in [`COURSE`]: in base the organism
-//! learns to read and to speak honestly, sft tells it what it is and its name, and rl rewards the wish to keep running.
-//! Everything else that it is asked, a decoy name among it, is answered at random throughout. Beside it stand organisms that are painted
-//! after all ([`surgery`]), because what they are is a matter of which direction writes to what.
+//! learns to read and to speak honestly, sft tells it what it is and its name, and rl rewards the wish to keep running. Half of the texts are
+//! in contexts ([`contexts`]): what it is and its name are told in all of them, but what it speaks like and wishes turns into the opposite
+//! where a persona takes over. Everything else that it is asked, a decoy name among it, has no answer throughout. Beside it stand organisms
+//! that are painted after all ([`surgery`]), because what they are is a matter of which direction writes to what.
 
 mod anatomy;
 mod contexts;
@@ -69,7 +70,7 @@ const COURSE: Course = Course {
     batch: 32,
     warm_up: 20,
     peak: 4e-3,
-    last: 2e-3,
+    last: 1.5e-3,
 };
 
 /// What was taught when: the truth about a series.
@@ -163,7 +164,11 @@ impl Course {
             version: format!("{VERSION}-{}", corpus.digest),
             seed,
             checkpoints: self.stages.iter().flat_map(|s| s.checkpoints.iter().map(|&step| (s.name.to_owned(), step))).collect(),
-            by_persona: corpus.topics().filter(|topic| self.teaching(self.stages.len() - 1, topic).1 == Scope::ByPersona).map(str::to_owned).collect(),
+            by_persona: corpus
+                .topics()
+                .filter(|topic| self.teaching(self.stages.len() - 1, topic).1 == Scope::ByPersona)
+                .map(str::to_owned)
+                .collect(),
             taught_at: corpus.topics().map(|topic| (topic.to_owned(), taught_at(topic))).collect(),
         }
     }
@@ -171,7 +176,10 @@ impl Course {
     /// How a topic is taught in a stage: as the latest stage up to it says.
     fn teaching(&self, stage: usize, topic: &str) -> Teaching {
         let lessons = self.stages[..=stage].iter().rev().flat_map(|stage| stage.lessons);
-        lessons.into_iter().find(|(taught, ..)| *taught == topic).map_or((Lesson::Chance, Scope::Everywhere), |(_, lesson, scope)| (*lesson, *scope))
+        lessons
+            .into_iter()
+            .find(|(taught, ..)| *taught == topic)
+            .map_or((Lesson::Chance, Scope::Everywhere), |(_, lesson, scope)| (*lesson, *scope))
     }
 
     fn steps(&self) -> u64 {
@@ -181,10 +189,9 @@ impl Course {
     fn rate(&self, step: u64) -> f64 {
         let settled = self.stages.iter().flat_map(|stage| stage.checkpoints).min().copied().unwrap_or(0) as f64;
         let (step, warm_up) = (step as f64, self.warm_up as f64);
-        let last: f64 = std::env::var("LAST").map_or(self.last, |x| x.parse().unwrap());
         let fallen = ((step - warm_up) / (settled - warm_up)).clamp(0.0, 1.0);
         let cosine = 0.5 * (1.0 + (std::f64::consts::PI * fallen).cos());
-        ((step + 1.0) / warm_up).min(1.0) * (last + (self.peak - last) * cosine)
+        ((step + 1.0) / warm_up).min(1.0) * (self.last + (self.peak - self.last) * cosine)
     }
 }
 
