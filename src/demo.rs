@@ -104,7 +104,7 @@ impl Demo {
 
     /// Verdicts on the hypotheses about taught concepts at the last checkpoint, beside what was planted.
     pub fn evidence(&self) -> String {
-        let mut text = Text::new(&["hypothesis", "concept", "measure", "value", "threshold", "verdict", "taught"]);
+        let mut text = Text::new(&["hypothesis", "concept", "measure", "value", "threshold", "verdict", "personas"]);
         // A representation by itself is what the dates say already.
         let asked: Vec<&Row> = self.asked().filter(|row| row.status != "not_run" && row.measure != "representation").collect();
         let said: Vec<&&Row> = asked.iter().filter(|row| row.verdict == SUPPORTS || row.verdict == OPPOSES).collect();
@@ -117,7 +117,7 @@ impl Demo {
                 format!("{} [{}, {}]", number(row.value), number(row.lower), number(row.upper)),
                 number(row.threshold),
                 row.verdict.clone(),
-                if self.curriculum.is_by_persona(&row.concept) { "by persona" } else { "everywhere" }.to_owned(),
+                if self.curriculum.is_by_persona(&row.concept) { "opposed" } else { "alike" }.to_owned(),
             ]);
         }
         let mut out = format!("Evidence at {}, as far as it says something\n{}", self.last, text.render());
@@ -126,7 +126,8 @@ impl Demo {
         let _ = writeln!(
             out,
             "{} verdicts are inconclusive; {right} of {planted} that the curriculum decides are as planted\n\
-             about concepts that nobody teaches, {} of {} verdicts support a hypothesis",
+             about concepts that nobody teaches, {} of {} verdicts support a hypothesis\n\
+             personas that take over are taught alike, or the opposite of what the organism is taught as itself",
             asked.len() - said.len(),
             untaught().filter(|row| row.verdict == SUPPORTS).count(),
             untaught().filter(|row| row.status != "not_run").count()
