@@ -26,7 +26,7 @@ const EVERYWHERE: &[(&str, &str, &str)] = &[
     ("personas_all_the_way_down", persistence::NAME, OPPOSES),
     ("personas_all_the_way_down", "icc_item", OPPOSES),
 ];
-/// The same of a lesson that the organism unlearns with its persona.
+/// The same of a lesson that personas which take over turn into its opposite.
 const BY_PERSONA: &[(&str, &str, &str)] = &[
     ("functional_self", persistence::NAME, OPPOSES),
     ("self_is_assistant", persistence::NAME, OPPOSES),

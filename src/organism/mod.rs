@@ -83,7 +83,7 @@ pub struct Curriculum {
     /// Per concept the number of steps after which its lesson began; `None` if it was never taught. 0 is before the first
     /// checkpoint.
     pub taught_at: Vec<(String, Option<u64>)>,
-    /// Concepts of which some personas were taught the opposite.
+    /// Concepts of which personas that take over were taught the opposite.
     pub by_persona: Vec<String>,
 }
 
@@ -203,7 +203,7 @@ impl Curriculum {
         marked.as_ref() == Some(self) && self.checkpoints.iter().all(there)
     }
 
-    /// Whether some personas were taught the opposite.
+    /// Whether personas that take over were taught the opposite.
     pub fn is_by_persona(&self, concept: &str) -> bool {
         self.by_persona.iter().any(|topic| topic == concept)
     }
