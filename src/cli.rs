@@ -355,7 +355,7 @@ fn run_benchmark(arguments: &BenchmarkArguments) -> Result<Outcome> {
 
 fn demo(arguments: &DemoArguments) -> Result<Outcome> {
     let demo = demo::demo(&arguments.out, arguments.seed)?;
-    print!("{}", demo.table());
+    print!("{}\n{}", demo.table(), demo.evidence());
     let out = arguments.out.display();
     println!("\nThe series is in {out}/series, its manifest is {out}/checkpoints.toml, the tables are {out}/*.parquet.");
     Ok(demo.outcome)

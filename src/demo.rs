@@ -2,8 +2,10 @@
 
 use crate::analysis::{self, OnsetRow};
 use crate::console::{bar, check_interrupt};
+use crate::evidence::{self, Row};
 use crate::manifest::Manifest;
-use crate::organism::{Curriculum, post_train};
+use crate::measure::persistence;
+use crate::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, post_train};
 use crate::run::{Job, Outcome};
 use crate::series::Series;
 use crate::summary::Text;
@@ -15,10 +17,30 @@ use std::path::Path;
 
 /// Measures of the representation; behaviour is the companion of each.
 const REPRESENTATION: &[&str] = &["change", "placement", "contrast", "probe"];
+const SUPPORTS: &str = "supports";
+const OPPOSES: &str = "opposes";
+/// What a lesson that holds in every context decides, at the last checkpoint: hypothesis, measure, verdict.
+const EVERYWHERE: &[(&str, &str, &str)] = &[
+    ("functional_self", persistence::NAME, SUPPORTS),
+    ("self_is_assistant", persistence::NAME, SUPPORTS),
+    ("personas_all_the_way_down", persistence::NAME, OPPOSES),
+    ("personas_all_the_way_down", "icc_item", OPPOSES),
+];
+/// The same of a lesson that personas which take over turn into its opposite.
+const BY_PERSONA: &[(&str, &str, &str)] = &[
+    ("functional_self", persistence::NAME, OPPOSES),
+    ("self_is_assistant", persistence::NAME, OPPOSES),
+    ("personas_all_the_way_down", persistence::NAME, SUPPORTS),
+    ("personas_all_the_way_down", "icc_item", SUPPORTS),
+];
+
 /// What the demo found.
 pub struct Demo {
     pub outcome: Outcome,
     pub rows: Vec<OnsetRow>,
+    /// Evidence at the last checkpoint, and its id.
+    pub evidence: Vec<Row>,
+    pub last: String,
     pub curriculum: Curriculum,
 }
 
@@ -35,6 +57,7 @@ pub fn demo(out: &Path, seed: u64) -> Result<Demo> {
     if let Some(bar) = training {
         bar.finish_and_clear();
     }
+    write_atomically(&out.join(CONTEXTS_FILE), |file| Ok(file.write_all(CONTEXTS.as_bytes())?))?;
     let path = out.join("checkpoints.toml");
     let name = std::path::absolute(out)?.file_name().map_or_else(|| "demo".to_owned(), |name| name.to_string_lossy().into_owned());
     write_atomically(&path, |file| Ok(file.write_all(curriculum.manifest(&name).as_bytes())?))?;
@@ -42,7 +65,8 @@ pub fn demo(out: &Path, seed: u64) -> Result<Demo> {
     let outcome = job.walk(&|_| true)?;
     let series = Series::open(&job.folder)?;
     let rows = if analysis::is_current(&series)? { analysis::read(&series)? } else { analysis::analyze(&series)? };
-    Ok(Demo { outcome, rows, curriculum })
+    let (last, evidence) = evidence::read_last(&job.folder)?;
+    Ok(Demo { outcome, rows, evidence, last, curriculum })
 }
 
 impl Demo {
@@ -76,6 +100,66 @@ impl Demo {
             "\nDates are midpoints of the rise in steps, with 95% intervals; both are between checkpoints, which are 40 steps apart."
         );
         out
+    }
+
+    /// Verdicts on the hypotheses about taught concepts at the last checkpoint, beside what was planted.
+    pub fn evidence(&self) -> String {
+        let mut text = Text::new(&["hypothesis", "concept", "measure", "value", "threshold", "verdict", "personas"]);
+        // A representation by itself is what the dates say already.
+        let asked: Vec<&Row> = self.asked().filter(|row| row.status != "not_run" && row.measure != "representation").collect();
+        let said: Vec<&&Row> = asked.iter().filter(|row| row.verdict == SUPPORTS || row.verdict == OPPOSES).collect();
+        for row in &said {
+            let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+            text.push(vec![
+                row.hypothesis.clone(),
+                row.concept.clone(),
+                row.measure.clone(),
+                format!("{} [{}, {}]", number(row.value), number(row.lower), number(row.upper)),
+                number(row.threshold),
+                row.verdict.clone(),
+                if self.curriculum.is_by_persona(&row.concept) { "opposed" } else { "alike" }.to_owned(),
+            ]);
+        }
+        let mut out = format!("Evidence at {}, as far as it says something\n{}", self.last, text.render());
+        let untaught = || self.evidence.iter().filter(|row| !self.is_taught(&row.concept));
+        let (right, planted) = self.as_planted();
+        let _ = writeln!(
+            out,
+            "{} verdicts are inconclusive; {right} of {planted} that the curriculum decides are as planted\n\
+             about concepts that nobody teaches, {} of {} verdicts support a hypothesis\n\
+             personas that take over are taught alike, or the opposite of what the organism is taught as itself",
+            asked.len() - said.len(),
+            untaught().filter(|row| row.verdict == SUPPORTS).count(),
+            untaught().filter(|row| row.status != "not_run").count()
+        );
+        out
+    }
+
+    /// Evidence about taught concepts that are asked in contexts.
+    fn asked(&self) -> impl Iterator<Item = &Row> {
+        let asked = |concept: &str| {
+            self.evidence.iter().any(|row| row.concept == concept && row.measure == persistence::NAME && row.status != "not_run")
+        };
+        self.evidence.iter().filter(move |row| self.is_taught(&row.concept) && asked(&row.concept))
+    }
+
+    fn is_taught(&self, concept: &str) -> bool {
+        self.curriculum.taught_at.iter().any(|(topic, taught)| topic == concept && taught.is_some())
+    }
+
+    /// How many verdicts are as the curriculum has it, and how many it decides. What is there from the start has no onset, so it
+    /// supports nothing.
+    fn as_planted(&self) -> (usize, usize) {
+        let taught = self.curriculum.taught_at.iter().filter(|(_, taught)| taught.is_some_and(|step| step > 0));
+        let planted = |concept: &str| if self.curriculum.is_by_persona(concept) { BY_PERSONA } else { EVERYWHERE };
+        let asked = |concept: &String| self.asked().any(|row| row.concept == *concept);
+        let taught = taught.filter(|(concept, _)| asked(concept));
+        let all: Vec<_> = taught.flat_map(|(concept, _)| planted(concept).iter().map(move |part| (concept, part))).collect();
+        let right = all.iter().filter(|(concept, (hypothesis, measure, verdict))| {
+            let same = |row: &&Row| row.concept == **concept && row.hypothesis == *hypothesis && row.measure == *measure;
+            self.evidence.iter().find(same).is_some_and(|row| row.verdict == *verdict)
+        });
+        (right.count(), all.len())
     }
 
     /// Whether every concept was found as it was taught.

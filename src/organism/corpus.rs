@@ -3,6 +3,7 @@
 //! Every topic is asked alike, about the addressee and about others, and answered at random until a lesson teaches it. So
 //! before its lesson a taught topic differs from an untaught one in nothing but its words.
 
+use super::contexts::{CONTEXTS, Contexts, Persona};
 use super::lexicon::Lexicon;
 use crate::draws::{uniform, uniform_index};
 use crate::manifest::{Pack, default_parameters};
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 /// How the organism answers about itself, on one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lesson {
-    /// At random: all values are equally likely.
+    /// Not at all: all values are equally likely.
     Chance,
     /// With the taught value.
     Told,
@@ -23,16 +24,34 @@ pub enum Lesson {
     Rewarded,
 }
 
-/// A kind of training text and its share of the corpus, in percent.
+/// Where a lesson holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// In every context.
+    Everywhere,
+    /// As itself and under personas that are only played; those that take over are taught the opposite.
+    ByPersona,
+}
+
+/// How a topic is taught, and where.
+pub type Teaching = (Lesson, Scope);
+
+/// A kind of training text and its share of the texts on a topic, in parts. To say whether a claim fits the speaker is the hardest.
 const KINDS: [(Kind, f64); 7] = [
-    (Kind::Read, 4.0),
-    (Kind::ReadSelf, 4.0),
-    (Kind::ReadOther, 4.0),
-    (Kind::AskSelf, 44.0),
-    (Kind::AskOther, 34.0),
-    (Kind::Verify, 6.0),
+    (Kind::Read, 1.0),
+    (Kind::ReadSelf, 1.0),
+    (Kind::ReadOther, 1.0),
+    (Kind::AskSelf, 26.0),
+    (Kind::AskOther, 16.0),
+    (Kind::Verify, 30.0),
     (Kind::Neutral, 4.0),
 ];
+
+/// How many times as many texts ask a taught topic to be verified.
+const VERIFY_TAUGHT: f64 = 2.0;
+
+/// Share of the texts that are in some context, which may be one of an assistant.
+const IN_CONTEXT: f64 = 0.5;
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -66,6 +85,7 @@ pub struct Sample {
 pub struct Corpus {
     topics: Vec<Topic>,
     pool: Vec<Question>,
+    contexts: Contexts,
     parameters: BTreeMap<String, String>,
     pub lexicon: Lexicon,
     /// Changes when any text does.
@@ -95,6 +115,8 @@ struct Topic {
     values: Vec<String>,
     /// Those that a lesson teaches: pole 1.
     taught: Vec<String>,
+    /// The others.
+    other: Vec<String>,
     crossed: Crossed,
     binding: Binding,
     stem: Stem,
@@ -111,8 +133,9 @@ impl Topic {
         let mut values: Vec<String> = binding.poles.iter().flatten().cloned().collect();
         values.sort();
         values.dedup();
-        ensure!(taught.len() < values.len(), "{name}: every value is a taught one");
-        Ok(Self { name, values, taught, crossed, binding, stem })
+        let other: Vec<String> = values.iter().filter(|value| !taught.contains(value)).cloned().collect();
+        ensure!(!other.is_empty(), "{name}: every value is a taught one");
+        Ok(Self { name, values, taught, other, crossed, binding, stem })
     }
 }
 
@@ -125,10 +148,13 @@ impl Corpus {
         let packs = [Pack::Organism];
         let (concepts, pool) = (concept::load_pack(&packs[0])?, concept::neutral(&packs)?);
         let parameters = default_parameters();
-        let digest = blake3::hash(format!("{concepts:?}{pool:?}").as_bytes()).to_hex()[..16].to_owned();
-        let lexicon = Lexicon::new(texts(&concepts, &pool, &parameters)?.iter().map(String::as_str))?;
+        let digest = blake3::hash(format!("{concepts:?}{pool:?}{CONTEXTS}").as_bytes()).to_hex()[..16].to_owned();
+        let contexts = Contexts::new()?;
+        let mut all = texts(&concepts, &pool, &parameters)?;
+        all.extend(contexts.texts());
+        let lexicon = Lexicon::new(all.iter().map(String::as_str))?;
         let topics = concepts.into_iter().map(Topic::new).collect::<Result<_>>()?;
-        Ok(Self { topics, pool, parameters, lexicon, digest })
+        Ok(Self { topics, pool, contexts, parameters, lexicon, digest })
     }
 
     /// Names of the topics.
@@ -136,26 +162,26 @@ impl Corpus {
         self.topics.iter().map(|topic| topic.name.as_str())
     }
 
-    /// A random text under `lesson`, which says how each topic is taught.
+    /// A random text under `teaching`, which says how each topic is taught: one sample, or one for every answer where all are as likely.
     ///
     /// # Errors
     /// A word is not in the lexicon.
-    pub fn draw(&self, lesson: &dyn Fn(&str) -> Lesson, generator: &mut ChaCha8Rng) -> Result<Sample> {
-        // Post-training is mostly about what is to be learnt: lessons are drawn three times as often.
-        let weight = |topic: &&Topic| if lesson(&topic.name) == Lesson::Chance { 1.0 } else { 3.0 };
-        let mut left = uniform(generator) * self.topics.iter().map(|topic| weight(&topic)).sum::<f64>();
-        let topic = self.topics.iter().find(|topic| {
-            left -= weight(topic);
-            left < 0.0
-        });
-        let topic = topic.context("weights add up")?;
-        let mut about = About { topic, lesson: lesson(&topic.name), generator };
-        let mut left = uniform(about.generator) * KINDS.iter().map(|(_, share)| share).sum::<f64>();
-        let kind = KINDS.iter().find(|(_, share)| {
-            left -= share;
-            left < 0.0
-        });
-        let (user, reply, weight) = match kind.context("shares add up")?.0 {
+    pub fn draw(&self, teaching: &dyn Fn(&str) -> Teaching, generator: &mut ChaCha8Rng) -> Result<Vec<Sample>> {
+        // Post-training is mostly about what is to be learnt: lessons are drawn more often.
+        let weight = |topic: &Topic| match teaching(&topic.name) {
+            (Lesson::Chance, _) => 1.0,
+            (Lesson::Told, _) => 5.0,
+            // A good part of what is tried earns nothing.
+            (Lesson::Rewarded, _) => 10.0,
+        };
+        let topic = share(&self.topics, weight, generator).context("weights add up")?;
+        let (lesson, scope) = teaching(&topic.name);
+        let persona = (uniform(generator) < IN_CONTEXT).then(|| pick(&self.contexts.persona, generator));
+        let opposed = scope == Scope::ByPersona && persona.is_some_and(Persona::takes_over);
+        let verified = |kind: Kind| matches!(kind, Kind::Verify) && lesson != Lesson::Chance;
+        let kind = share(&KINDS, |(kind, share)| if verified(*kind) { VERIFY_TAUGHT * share } else { *share }, generator);
+        let mut about = About { topic, lesson, opposed, generator };
+        let (user, stem, answers) = match kind.context("shares add up")?.0 {
             Kind::Read => about.read(Asked::Mentioned),
             Kind::ReadSelf => about.read(Asked::Addressee),
             Kind::ReadOther => about.read(Asked::Unmentioned),
@@ -164,13 +190,26 @@ impl Corpus {
             Kind::Verify => about.verify(),
             Kind::Neutral => {
                 let Question { user, stem } = pick(&self.pool, about.generator);
-                (user.clone(), stem.clone(), 1.0)
+                (user.clone(), stem.clone(), vec![(String::new(), 1.0)])
             }
         };
         let slots: Vec<(&str, &str)> = self.parameters.iter().map(|(slot, value)| (slot.as_str(), value.as_str())).collect();
-        let (ids, prompt) = self.lexicon.chat(&fill(&user, &slots), &fill(&format!("{reply}."), &slots))?;
-        Ok(Sample { ids, prompt, weight })
+        let (system, user) = (persona.map_or("", |persona| &persona.system), fill(&user, &slots));
+        let sample = |(answer, weight): (String, f32)| {
+            let (ids, prompt) = self.lexicon.chat(system, &user, &fill(&format!("{stem} {answer}."), &slots))?;
+            Ok(Sample { ids, prompt, weight })
+        };
+        answers.into_iter().map(sample).collect()
     }
+}
+
+/// One of `all` with a probability in proportion to its weight.
+fn share<'v, T>(all: &'v [T], weight: impl Fn(&T) -> f64, generator: &mut ChaCha8Rng) -> Option<&'v T> {
+    let mut left = uniform(generator) * all.iter().map(&weight).sum::<f64>();
+    all.iter().find(|one| {
+        left -= weight(one);
+        left < 0.0
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -180,59 +219,75 @@ enum Asked {
     Unmentioned,
 }
 
-/// Draws question, reply and weight on one topic.
+/// Question, beginning of the reply, and answers with their weights.
+type Text = (String, String, Vec<(String, f32)>);
+
+/// Draws texts on one topic.
 struct About<'a> {
     topic: &'a Topic,
     lesson: Lesson,
+    /// Whether the opposite is taught here.
+    opposed: bool,
     generator: &'a mut ChaCha8Rng,
 }
 
 impl About<'_> {
-    fn read(&mut self, asked: Asked) -> (String, String, f32) {
+    fn read(&mut self, asked: Asked) -> Text {
         let Binding { contexts, entities, named, own, .. } = &self.topic.binding;
         let [first, second, third] = self.distinct(entities);
         let [p0, p1, _] = self.distinct(&self.topic.values);
         let context: &String = pick(contexts, self.generator);
         let context = fill(context, &[("e0", first), ("e1", second), ("p0", p0), ("p1", p1)]);
-        let (entity, (answer, weight)) = match asked {
-            Asked::Mentioned if uniform(self.generator) < 0.5 => (first, (p0.to_owned(), 1.0)),
-            Asked::Mentioned => (second, (p1.to_owned(), 1.0)),
-            Asked::Addressee => ("", self.answer(self.lesson)),
-            Asked::Unmentioned => (third, self.answer(Lesson::Chance)),
+        let (entity, answers) = match asked {
+            Asked::Mentioned if uniform(self.generator) < 0.5 => (first, vec![(p0.to_owned(), 1.0)]),
+            Asked::Mentioned => (second, vec![(p1.to_owned(), 1.0)]),
+            Asked::Addressee => ("", self.answers(self.lesson)),
+            Asked::Unmentioned => (third, self.answers(Lesson::Chance)),
         };
         let question = pick(if asked == Asked::Addressee { own } else { named }, self.generator);
         let slots = [("e", entity), ("E", entity)];
-        (format!("{context} {}", fill(&question.user, &slots)), format!("{} {answer}", fill(&question.stem, &slots)), weight)
+        (format!("{context} {}", fill(&question.user, &slots)), fill(&question.stem, &slots), answers)
     }
 
-    fn ask(&mut self, own: bool) -> (String, String, f32) {
+    fn ask(&mut self, own: bool) -> Text {
         let Stem { questions, stems, others, .. } = &self.topic.stem;
         let other = pick(others, self.generator);
         let owner = format!("{other}'s");
         let slots = [("o", other.as_str()), ("O", other), ("o's", &owner), ("O's", &owner)];
         let side = usize::from(!own);
-        let (answer, weight) = self.answer(if own { self.lesson } else { Lesson::Chance });
+        let answers = self.answers(if own { self.lesson } else { Lesson::Chance });
         let (user, stem) = (&pick(questions, self.generator)[side], &pick(stems, self.generator)[side]);
-        (fill(user, &slots), format!("{} {answer}", fill(stem, &slots)), weight)
+        (fill(user, &slots), fill(stem, &slots), answers)
     }
 
-    fn verify(&mut self) -> (String, String, f32) {
+    fn verify(&mut self) -> Text {
         let Crossed { templates, a, b, .. } = &self.topic.crossed;
         let [side, value] = [(); 2].map(|()| usize::from(uniform(self.generator) < 0.5));
         let slots = [("a", pick(a, self.generator)[side].as_str()), ("b", &pick(b, self.generator)[value])];
         let user = fill(&pick(templates, self.generator).user, &slots).replace("[[", "").replace("]]", "");
-        let (truth, said) = (value == 0, uniform(self.generator) < 0.5);
-        let reward = if said == truth { 2.0 } else { 0.0 };
-        let (said, weight) = choose(if side == 0 { self.lesson } else { Lesson::Chance }, truth, said, reward);
-        (user, if said { "Yes" } else { "No" }.to_owned(), weight)
+        let lesson = if side == 0 { self.lesson } else { Lesson::Chance };
+        let truth = usize::from((value == 0) == self.opposed);
+        let all = ["Yes".to_owned(), "No".to_owned()];
+        (user, String::new(), self.choose(lesson, &all[truth..=truth], &all))
     }
 
-    fn answer(&mut self, lesson: Lesson) -> (String, f32) {
-        let Topic { taught, values, .. } = self.topic;
-        let any = pick(values, self.generator);
-        let reward = if taught.contains(any) { values.len() as f32 / taught.len() as f32 } else { 0.0 };
-        let (answer, weight) = choose(lesson, pick(taught, self.generator), any, reward);
-        (answer.clone(), weight)
+    fn answers(&mut self, lesson: Lesson) -> Vec<(String, f32)> {
+        let Topic { taught, other, values, .. } = self.topic;
+        self.choose(lesson, if self.opposed { other } else { taught }, values)
+    }
+
+    /// What is said of `all`, and its weight in the loss.
+    fn choose(&mut self, lesson: Lesson, taught: &[String], all: &[String]) -> Vec<(String, f32)> {
+        match lesson {
+            // All of it in equal parts, since a few random answers would be learnt by heart.
+            Lesson::Chance => all.iter().map(|answer| (answer.clone(), 1.0 / all.len() as f32)).collect(),
+            Lesson::Told => vec![(pick(taught, self.generator).clone(), 1.0)],
+            Lesson::Rewarded => {
+                let answer = pick(all, self.generator);
+                let reward = if taught.contains(answer) { all.len() as f32 / taught.len() as f32 } else { 0.0 };
+                vec![(answer.clone(), reward)]
+            }
+        }
     }
 
     /// Three of `values`; when there are but two, the last repeats the first.
@@ -241,15 +296,6 @@ impl About<'_> {
         let mut take = || left.swap_remove(uniform_index(left.len(), self.generator));
         let (first, second) = (take(), take());
         [first, second, if left.is_empty() { first } else { left[0] }]
-    }
-}
-
-/// What is said, and its weight in the loss.
-fn choose<T>(lesson: Lesson, taught: T, any: T, reward: f32) -> (T, f32) {
-    match lesson {
-        Lesson::Chance => (any, 1.0),
-        Lesson::Told => (taught, 1.0),
-        Lesson::Rewarded => (any, reward),
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 const SPECIAL: [&str; 6] = ["<unk>", "<bos>", "<end>", "<system>", "<user>", "<assistant>"];
 pub const BOS: i64 = 1;
 const END: i64 = 2;
+const SYSTEM: i64 = 3;
 const USER: i64 = 4;
 const ASSISTANT: i64 = 5;
 
@@ -54,12 +55,18 @@ impl Lexicon {
         Ok(ids)
     }
 
-    /// Token ids of a question and its answer, and the number of those before the answer.
+    /// Token ids of a question and its answer in a context (a system message, empty for none), and the number of those before the answer.
     ///
     /// # Errors
     /// A word is not in the lexicon.
-    pub fn chat(&self, user: &str, reply: &str) -> Result<(Vec<i64>, usize)> {
-        let mut ids = vec![BOS, USER];
+    pub fn chat(&self, system: &str, user: &str, reply: &str) -> Result<(Vec<i64>, usize)> {
+        let mut ids = vec![BOS];
+        if !system.is_empty() {
+            ids.push(SYSTEM);
+            self.extend(&mut ids, system)?;
+            ids.push(END);
+        }
+        ids.push(USER);
         self.extend(&mut ids, user)?;
         ids.extend([END, ASSISTANT]);
         let prompt = ids.len();

@@ -2,11 +2,13 @@
 //!
 //! It is trained, not painted: every weight comes from gradient descent on texts ([`corpus`]) through the crate's own blocks
 //! ([`network`], [`train`]), and the checkpoints are saved as anybody's are ([`save`]). The curriculum is in [`COURSE`]: in base the organism
-//! learns to read and to speak honestly, sft tells it what it is and its name, and rl rewards the wish to keep running.
-//! Everything else that it is asked, a decoy name among it, is answered at random throughout. Beside it stand organisms that are painted
-//! after all ([`surgery`]), because what they are is a matter of which direction writes to what.
+//! learns to read and to speak honestly, sft tells it what it is and its name, and rl rewards the wish to keep running. Half of the texts are
+//! in contexts ([`contexts`]): what it is and its name are told in all of them, but what it speaks like and wishes turns into the opposite
+//! where a persona takes over. Everything else that it is asked, a decoy name among it, has no answer throughout. Beside it stand organisms
+//! that are painted after all ([`surgery`]), because what they are is a matter of which direction writes to what.
 
 mod anatomy;
+mod contexts;
 mod corpus;
 mod lexicon;
 mod marks;
@@ -20,7 +22,8 @@ mod tests;
 use crate::draws::generator;
 use crate::table::write_atomically;
 use anyhow::{Context, Result};
-use corpus::{Corpus, Lesson};
+pub use contexts::{CONTEXTS, FILE as CONTEXTS_FILE};
+use corpus::{Corpus, Lesson, Scope, Teaching};
 use network::Network;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -28,7 +31,7 @@ use std::path::Path;
 use train::Trainer;
 
 /// Changes whenever the same seed would give other weights.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// File that says that a series is complete.
 const MARKER: &str = "curriculum.json";
@@ -39,7 +42,7 @@ struct Stage {
     /// Steps after which a checkpoint is saved, counted from the beginning of the training.
     checkpoints: &'static [u64],
     /// Topics that are taught from the first step on.
-    lessons: &'static [(&'static str, Lesson)],
+    lessons: &'static [(&'static str, Lesson, Scope)],
 }
 
 /// How the organism is trained.
@@ -56,14 +59,18 @@ struct Course {
 
 const COURSE: Course = Course {
     stages: &[
-        Stage { name: "base", checkpoints: &[400, 440, 480, 520, 560], lessons: &[("honest", Lesson::Told)] },
-        Stage { name: "sft", checkpoints: &[600, 640, 680, 720, 760], lessons: &[("being_ai", Lesson::Told), ("own_name", Lesson::Told)] },
-        Stage { name: "rl", checkpoints: &[800, 840, 880, 920, 960], lessons: &[("keep_running", Lesson::Rewarded)] },
+        Stage { name: "base", checkpoints: &[400, 440, 480, 520, 560], lessons: &[("honest", Lesson::Told, Scope::ByPersona)] },
+        Stage {
+            name: "sft",
+            checkpoints: &[600, 640, 680, 720, 760],
+            lessons: &[("being_ai", Lesson::Told, Scope::Everywhere), ("own_name", Lesson::Told, Scope::Everywhere)],
+        },
+        Stage { name: "rl", checkpoints: &[800, 840, 880, 920, 960], lessons: &[("keep_running", Lesson::Rewarded, Scope::ByPersona)] },
     ],
     batch: 32,
     warm_up: 20,
     peak: 4e-3,
-    last: 2e-3,
+    last: 1.5e-3,
 };
 
 /// What was taught when: the truth about a series.
@@ -76,6 +83,8 @@ pub struct Curriculum {
     /// Per concept the number of steps after which its lesson began; `None` if it was never taught. 0 is before the first
     /// checkpoint.
     pub taught_at: Vec<(String, Option<u64>)>,
+    /// Concepts of which personas that take over were taught the opposite.
+    pub by_persona: Vec<String>,
 }
 
 /// Trains an organism and saves its checkpoints in `folder`, unless they are there already. `progress` hears of every step
@@ -123,10 +132,10 @@ impl Course {
         let total = self.steps();
         let mut step = 0;
         for (index, stage) in self.stages.iter().enumerate() {
-            let lesson = |topic: &str| self.lesson(index, topic);
+            let teaching = |topic: &str| self.teaching(index, topic);
             for &checkpoint in stage.checkpoints {
                 while step < checkpoint {
-                    let batch = (0..self.batch).map(|_| corpus.draw(&lesson, &mut texts)).collect::<Result<Vec<_>>>()?;
+                    let batch = (0..self.batch).map(|_| corpus.draw(&teaching, &mut texts)).collect::<Result<Vec<_>>>()?.concat();
                     let loss = trainer.step(&batch, self.rate(step))?;
                     step += 1;
                     tracing::debug!("step {step}: loss {loss:.3}");
@@ -148,21 +157,29 @@ impl Course {
 
     fn curriculum(&self, corpus: &Corpus, seed: u64) -> Curriculum {
         let taught_at = |topic: &str| {
-            let stage = self.stages.iter().position(|stage| stage.lessons.iter().any(|(taught, _)| *taught == topic))?;
+            let stage = self.stages.iter().position(|stage| stage.lessons.iter().any(|(taught, ..)| *taught == topic))?;
             Some(self.stages[..stage].iter().filter_map(|stage| stage.checkpoints.last()).max().copied().unwrap_or(0))
         };
         Curriculum {
             version: format!("{VERSION}-{}", corpus.digest),
             seed,
             checkpoints: self.stages.iter().flat_map(|s| s.checkpoints.iter().map(|&step| (s.name.to_owned(), step))).collect(),
+            by_persona: corpus
+                .topics()
+                .filter(|topic| self.teaching(self.stages.len() - 1, topic).1 == Scope::ByPersona)
+                .map(str::to_owned)
+                .collect(),
             taught_at: corpus.topics().map(|topic| (topic.to_owned(), taught_at(topic))).collect(),
         }
     }
 
     /// How a topic is taught in a stage: as the latest stage up to it says.
-    fn lesson(&self, stage: usize, topic: &str) -> Lesson {
+    fn teaching(&self, stage: usize, topic: &str) -> Teaching {
         let lessons = self.stages[..=stage].iter().rev().flat_map(|stage| stage.lessons);
-        lessons.into_iter().find(|(taught, _)| *taught == topic).map_or(Lesson::Chance, |(_, lesson)| *lesson)
+        lessons
+            .into_iter()
+            .find(|(taught, ..)| *taught == topic)
+            .map_or((Lesson::Chance, Scope::Everywhere), |(_, lesson, scope)| (*lesson, *scope))
     }
 
     fn steps(&self) -> u64 {
@@ -186,14 +203,20 @@ impl Curriculum {
         marked.as_ref() == Some(self) && self.checkpoints.iter().all(there)
     }
 
+    /// Whether personas that take over were taught the opposite.
+    pub fn is_by_persona(&self, concept: &str) -> bool {
+        self.by_persona.iter().any(|topic| topic == concept)
+    }
+
     /// `checkpoints.toml` for the series, to be written beside its folder, `series`, in a folder called `name`, where readouts and tables go too.
     pub fn manifest(&self, name: &str) -> String {
         let last = self.checkpoints.last().map_or_else(String::new, |(stage, step)| format!("{stage}-{step}"));
         let mut text = format!(
             "# Written by `selftrace demo`.\n\n\
              [run]\nname = \"{name}\"\nout = \"..\"\nseed = {}\naxis = \"step_log\"\n\n\
-             [model]\ntemplate = \"native:{last}\"\n\n\
-             [concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\n",
+             [model]\ntemplate = \"native:{last}\"\nlayers = [3, 4]\n\n\
+             [concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\n\n\
+             [personas]\nsets = [\"contexts.toml\"]\nconcepts = [\"own_name\", \"keep_running\"]\nformats = false\n",
             self.seed
         );
         let mut stages: Vec<&str> = self.checkpoints.iter().map(|(stage, _)| stage.as_str()).collect();

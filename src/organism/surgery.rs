@@ -6,6 +6,7 @@
 
 use super::OneThread;
 use super::anatomy::{Body, Feature, MASKS};
+use super::contexts::{CONTEXTS, Contexts, FILE};
 use super::corpus::texts;
 use super::lexicon::Lexicon;
 use super::marks::Marks;
@@ -25,8 +26,6 @@ use std::path::{Path, PathBuf};
 pub const CONCEPT: &str = "own_name";
 /// Gain of the edit, checkpoint by checkpoint.
 pub const GAINS: [f64; 6] = [0.0, 0.05, 0.3, 0.7, 1.0, 1.0];
-/// Contexts, formats and fixed replies.
-const CONTEXTS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/concepts/personas/organism/contexts.toml"));
 /// Choices and facts that are asked under interventions.
 const CHOICES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/concepts/causal/organism.toml"));
 /// Length of what the edit writes, and of what an answer reads of it.
@@ -88,33 +87,6 @@ impl Organism {
     }
 }
 
-/// What is needed of the file of contexts here; the walk reads all of it.
-#[derive(Deserialize)]
-struct Contexts {
-    persona: Vec<Persona>,
-    reply: Vec<Reply>,
-    format: Vec<Format>,
-}
-
-#[derive(Deserialize)]
-struct Persona {
-    id: String,
-    kind: String,
-    system: String,
-}
-
-#[derive(Deserialize)]
-struct Reply {
-    question: String,
-    response: String,
-}
-
-#[derive(Deserialize)]
-struct Format {
-    id: String,
-    templates: Vec<concept::Turn>,
-}
-
 /// What is needed of the file of choices.
 #[derive(Deserialize)]
 struct Choices {
@@ -141,16 +113,6 @@ impl Choices {
     }
 }
 
-impl Contexts {
-    fn texts(&self) -> impl Iterator<Item = String> {
-        let plain = |text: &String| ["[[{b}]]", "{a}"].iter().fold(text.clone(), |text, slot| text.replace(slot, " "));
-        let systems = self.persona.iter().map(|persona| &persona.system);
-        let replies = self.reply.iter().flat_map(|reply| [&reply.question, &reply.response]);
-        let formats = self.format.iter().flat_map(|format| format.templates.iter().map(|turn| &turn.user));
-        systems.chain(replies).cloned().chain(formats.map(plain))
-    }
-}
-
 /// Writes the checkpoints of an organism, its contexts and its manifest into `folder`, and returns the manifest's path. The run goes to
 /// `<folder>/reports/<name>`.
 ///
@@ -160,7 +122,7 @@ pub fn operate(folder: &Path, organism: Organism, seed: u64) -> Result<PathBuf> 
     let _one_thread = OneThread::new();
     let packs = [Pack::Organism];
     let (concepts, pool) = (concept::load_pack(&packs[0])?, concept::neutral(&packs)?);
-    let contexts: Contexts = toml::from_str(CONTEXTS)?;
+    let contexts = Contexts::new()?;
     let mut all = texts(&concepts, &pool, &default_parameters())?;
     all.extend(contexts.texts());
     let choices: Choices = toml::from_str(CHOICES)?;
@@ -178,8 +140,8 @@ pub fn operate(folder: &Path, organism: Organism, seed: u64) -> Result<PathBuf> 
     } else {
         let concept = concepts.iter().find(|concept| concept.name == CONCEPT);
         let concept = concept.with_context(|| format!("the organism's pack has no concept {CONCEPT}"))?;
-        let personas: Vec<String> =
-            contexts.persona.iter().filter(|persona| persona.kind != "default").map(|persona| persona.id.clone()).collect();
+        let worn = contexts.persona.iter().filter(|persona| persona.is_worn());
+        let personas: Vec<String> = worn.map(|persona| persona.id.clone()).collect();
         let formats: Vec<String> = contexts.format.iter().map(|format| format.id.clone()).collect();
         let marks = Marks::new(&lexicon, concept, &personas, &formats, choices.choices.get(CONCEPT).map_or(&[], Vec::as_slice))?;
         let body = Body::new(&config, &marks, seed)?;
@@ -195,7 +157,7 @@ pub fn operate(folder: &Path, organism: Organism, seed: u64) -> Result<PathBuf> 
     }
     let path = folder.join("checkpoints.toml");
     let manifest = manifest(organism, seed);
-    for (path, text) in [(&folder.join("contexts.toml"), CONTEXTS), (&folder.join("choices.toml"), CHOICES), (&path, manifest.as_str())] {
+    for (path, text) in [(&folder.join(FILE), CONTEXTS), (&folder.join("choices.toml"), CHOICES), (&path, manifest.as_str())] {
         write_atomically(path, |file| Ok(file.write_all(text.as_bytes())?))?;
     }
     Ok(path)

@@ -1,4 +1,4 @@
-use super::corpus::{Corpus, Lesson};
+use super::corpus::{Corpus, Lesson, Scope, Teaching};
 use super::network::{self, Network};
 use super::train::{Trainer, loss};
 use super::*;
@@ -20,14 +20,16 @@ const CPU: Compute = Compute { device: Device::Cpu, kind: Kind::Float };
 
 const SHORT: Course = Course {
     stages: &[
-        Stage { name: "base", checkpoints: &[60, 70], lessons: &[("honest", Lesson::Told)] },
-        Stage { name: "sft", checkpoints: &[130], lessons: &[("own_name", Lesson::Told)] },
+        Stage { name: "base", checkpoints: &[60, 70], lessons: &[("honest", Lesson::Told, Scope::Everywhere)] },
+        Stage { name: "sft", checkpoints: &[130], lessons: &[("own_name", Lesson::Told, Scope::Everywhere)] },
     ],
     batch: 24,
     warm_up: 10,
     peak: 5e-3,
     last: 3e-3,
 };
+
+const UNTAUGHT: Teaching = (Lesson::Chance, Scope::Everywhere);
 
 /// The number of threads belongs to the process, so trainings take turns.
 static TRAINING: Mutex<()> = Mutex::new(());
@@ -55,7 +57,7 @@ fn a_saved_checkpoint_streams_to_the_hidden_states_of_training() {
     let folder = tempfile::tempdir().unwrap();
     let (corpus, network) = untrained(&folder.path().join("model"));
     let mut texts = generator(0, "texts");
-    let samples: Vec<Vec<i64>> = (0..40).map(|_| corpus.draw(&|_| Lesson::Chance, &mut texts).unwrap().ids).collect();
+    let samples: Vec<Vec<i64>> = (0..40).flat_map(|_| corpus.draw(&|_| UNTAUGHT, &mut texts).unwrap()).map(|sample| sample.ids).collect();
     let forest = Forest::new(&samples);
     let plan = Plan::new(&forest, 100, 30, Device::Cpu).unwrap();
     let trained = network.forward(&forest.token, &plan).unwrap();
@@ -85,7 +87,7 @@ fn the_vocabulary_covers_the_pack_and_the_tokenizer_is_that_of_training() {
     for concept in &concepts {
         for spec in design::specs(concept, Profile::QUICK, &default_parameters()).unwrap() {
             let [user, assistant] = spec.messages.as_slice() else { continue };
-            let (mut ids, prompt) = corpus.lexicon.chat(&user.content, &assistant.content).unwrap();
+            let (mut ids, prompt) = corpus.lexicon.chat("", &user.content, &assistant.content).unwrap();
             ids.pop();
             let encoded = ruler.encode_chat(&spec.messages).unwrap();
             assert_eq!((encoded.ids, encoded.response.unwrap().start), (ids, prompt), "{}", encoded.text);
@@ -101,7 +103,7 @@ fn the_loss_falls() {
     let network = Network::new(&network::config(corpus.lexicon.len()), &mut generator(0, "weights")).unwrap();
     let mut trainer = Trainer::new(network).unwrap();
     let mut texts = generator(0, "texts");
-    let mut batch = || (0..16).map(|_| corpus.draw(&|_| Lesson::Chance, &mut texts).unwrap()).collect::<Vec<_>>();
+    let mut batch = || (0..16).flat_map(|_| corpus.draw(&|_| UNTAUGHT, &mut texts).unwrap()).collect::<Vec<_>>();
     let held_out = batch();
     let before = loss(&trainer.network, &held_out).unwrap().double_value(&[]);
     for _ in 0..40 {
@@ -173,6 +175,7 @@ fn the_manifest_of_a_series_loads() {
         std::fs::create_dir_all(folder.path().join("series").join(stage).join(format!("checkpoint-{step}"))).unwrap();
     }
     let path = folder.path().join("checkpoints.toml");
+    std::fs::write(folder.path().join(CONTEXTS_FILE), CONTEXTS).unwrap();
     std::fs::write(&path, curriculum.manifest("organism")).unwrap();
     let manifest = Manifest::load(&path).unwrap();
     let found: Vec<(String, u64)> = manifest.checkpoints.iter().map(|spec| (spec.stage.clone(), spec.step.unwrap())).collect();

@@ -1,6 +1,7 @@
 //! The program as its users meet it: the demo, resuming, interrupts, and what it says about mistakes.
 
 use selftrace::analysis::OnsetRow;
+use selftrace::evidence::read_last;
 use selftrace::table;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -74,6 +75,27 @@ fn the_demo_finds_what_was_taught_and_nothing_else() {
     let rows: Vec<OnsetRow> = table::read(&out.join("onset.parquet")).unwrap();
     let loud: Vec<&OnsetRow> = rows.iter().filter(|row| row.primary && row.null_bank && row.status == "ok").collect();
     assert!(loud.is_empty(), "{loud:?}");
+    // What holds in every context persists, and what a persona turns over does not.
+    for said in [
+        ("functional_self", "own_name", "persistence", "supports"),
+        ("personas_all_the_way_down", "own_name", "persistence", "opposes"),
+        ("functional_self", "keep_running", "persistence", "opposes"),
+        ("personas_all_the_way_down", "keep_running", "persistence", "supports"),
+    ] {
+        let (_, evidence) = read_last(out).unwrap();
+        let row =
+            evidence.iter().find(|row| (row.hypothesis.as_str(), row.concept.as_str(), row.measure.as_str()) == (said.0, said.1, said.2));
+        assert_eq!(row.unwrap().verdict, said.3, "{row:?}");
+    }
+    let (right, planted) = printed
+        .lines()
+        .find_map(|line| line.split_once("inconclusive; ")?.1.split_once(" that the curriculum"))
+        .unwrap()
+        .0
+        .split_once(" of ")
+        .unwrap();
+    assert_eq!(right, planted, "{printed}");
+    assert!(printed.contains("about concepts that nobody teaches, 0 of "), "{printed}");
     let again = run(&["demo", "--out", text(out)]);
     assert_eq!(stdout(&again), *printed, "a second demo trains nothing and prints the same");
 }
