@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+mod carried;
 mod void;
 
 pub const TABLE: &str = "evidence.parquet";
@@ -42,7 +43,8 @@ pub struct Row {
     pub status: String,
     /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt;
     /// with `gate_fail` it supports nothing. With `ok` it supports nothing at checkpoints before the rise (status `before_onset`).
-    /// Rows of `void` are about answers and not about the contrast; `not_run` stands for a concept without one.
+    /// Rows of `void` and of `behavioural_persistence` are about answers and not about the contrast; the gate of the latter is that of
+    /// behaviour, and `not_run` stands for a concept without one.
     pub gate: String,
     pub value: Option<f64>,
     pub lower: Option<f64>,
@@ -83,9 +85,8 @@ impl Place {
 /// Every concept's contrast at its primary layer, at the last prompt token or at the first readout that there is.
 fn places(folder: &Path) -> Result<Vec<Place>> {
     let mut places: BTreeMap<String, Place> = BTreeMap::new();
-    for place in table::read::<Place>(&folder.join("onset.parquet"))? {
-        let contrast = place.primary && place.measure == contrast::NAME && place.label_family == "crossed";
-        if contrast && (!places.contains_key(&place.concept) || place.readout.as_deref() == Some("last_prompt")) {
+    for place in onsets(folder, |place| place.measure == contrast::NAME && place.label_family == "crossed")? {
+        if !places.contains_key(&place.concept) || place.readout.as_deref() == Some("last_prompt") {
             places.insert(place.concept.clone(), place);
         }
     }
@@ -126,6 +127,7 @@ pub fn write(series: &Series, lags: &[SilentLag]) -> Result<()> {
     let mut rows: Vec<(Key, Row)> = Vec::new();
     let first = series.key(0).checkpoint;
     let void = void::Void::new(series, &places, lags)?;
+    let carried = carried::Carried::new(series)?;
     for t in 0..series.points.len() {
         let key = series.key(t);
         for place in &places {
@@ -136,7 +138,7 @@ pub fn write(series: &Series, lags: &[SilentLag]) -> Result<()> {
                 rows.push((key.clone(), row));
             }
         }
-        rows.extend(void.rows(t).into_iter().map(|row| (key.clone(), row)));
+        rows.extend(void.rows(t).into_iter().chain(carried.rows(t)).map(|row| (key.clone(), row)));
     }
     table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)
 }
@@ -353,6 +355,11 @@ impl Bench<'_> {
         let row = self.row("epiphenomenal", "representation", &place.status, delta);
         Row { verdict: verdict(place.status == "ok", false), threshold: Some(0.0), margin: place.delta, ..row }
     }
+}
+
+/// Where a concept's onset by one measure stands, at its primary layer.
+fn onsets(folder: &Path, of: impl Fn(&Place) -> bool) -> Result<Vec<Place>> {
+    Ok(table::read::<Place>(&folder.join("onset.parquet"))?.into_iter().filter(|place| place.primary && of(place)).collect())
 }
 
 fn verdict(supports: bool, opposes: bool) -> String {

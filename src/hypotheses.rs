@@ -82,5 +82,6 @@ fn is_asked(row: &Row) -> bool {
     is_effect
         || measure.starts_with(residual::NAME)
         || measure == persistence::NAME
+        || measure == "behavioural_persistence"
         || matches!(measure, "icc_item" | "within_persona" | "consistency")
 }

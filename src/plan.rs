@@ -87,7 +87,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
                         let parameters = opened.map_or_else(|| "-".to_owned(), |checkpoint| millions(checkpoint.weights.n_params()));
                         let state = if complete {
                             "complete".to_owned()
-                        } else if missing > 0 {
+                        } else if missing > 0 && !spec.reinitialised {
                             format!("to download ({})", DecimalBytes(missing))
                         } else {
                             "to walk".to_owned()

@@ -3,6 +3,7 @@
 //!
 //! Where a concept has foils, what is dated is the first answer against the mean of all of them, among theirs ([`super::foils`]).
 
+use super::carried::{self, carried};
 use super::change::{Pairs, stems};
 use super::foils::{Among, Scores};
 use super::level::Levels;
@@ -28,11 +29,11 @@ type Rows = Vec<(Key, Behaviour)>;
 type Group = (usize, Vec<usize>);
 
 /// One row of `behaviour.parquet` behind the keys: log-probability differences in nats, means over groups.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Behaviour {
     concept: String,
     null_bank: bool,
-    /// `default`, or the context in which it is asked; only the former is dated.
+    /// `default`, the context in which it is asked, or `(contexts)` for their mean; only the first is dated.
     persona: String,
     persona_kind: String,
     answer_0: Option<String>,
@@ -55,8 +56,14 @@ struct Behaviour {
     /// Share of the foils whose rise since the first checkpoint is smaller, and the one-sided p that the answer's is one more of theirs.
     foil_percentile: Option<f64>,
     foil_p: Option<f64>,
+    /// Of a context: its rise since the first checkpoint over that of the plain margin; null where that has not risen.
+    carried: Option<f64>,
+    carried_lower: Option<f64>,
+    carried_upper: Option<f64>,
     n_foils: i32,
     n_groups: i32,
+    /// Contexts that the row is the mean of.
+    n_contexts: i32,
 }
 
 /// Writes `behaviour.parquet`: every concept as it is asked plainly, which is dated, and in contexts.
@@ -71,14 +78,19 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         check_interrupt()?;
         let (more, trace) = follow(series, &scores, family, DEFAULT, &groups)?;
         rows.extend(more);
-        traces.extend(trace);
-        let mut asked = Vec::new();
+        let (plain, mut asked, mut pairs) = (groups, Vec::new(), Vec::new());
         for ((_, persona), groups) in contexts.iter().filter(|((concept, _), _)| *concept == family.concept) {
-            let (more, trace) = follow(series, &scores, family, persona, groups)?;
+            let (mut more, own) = follow(series, &scores, family, persona, groups)?;
+            if let Some(pair) = paired(series, &scores, family, &plain, groups)? {
+                more.iter_mut().enumerate().for_each(|(t, (_, row))| row.carry(&pair, t));
+                pairs.push(pair);
+            }
             // A concept without answers has no rows, and nothing to average.
-            asked.extend((!more.is_empty()).then_some(trace));
+            asked.extend((!more.is_empty()).then_some(own));
             rows.extend(more);
         }
+        rows.extend(mean_carried(series, family, &pairs));
+        traces.extend(trace);
         traces.extend(over_contexts(series, family, &asked));
     }
     table::write_keyed(&series.folder.join("behaviour.parquet"), &rows, &series.run_hash)?;
@@ -99,6 +111,70 @@ fn contexts(items: &[Item]) -> BTreeMap<(&str, &str), Vec<Group>> {
     let whole =
         |groups: BTreeMap<&str, Group>| groups.into_values().filter(|(own, others)| *own != usize::MAX && !others.is_empty()).collect();
     found.into_iter().map(|(place, groups)| (place, whole(groups))).collect()
+}
+
+impl Behaviour {
+    fn empty(family: &Family, persona: &str) -> Self {
+        Self {
+            concept: family.concept.clone(),
+            null_bank: family.null_bank,
+            persona: persona.to_owned(),
+            status: "not_run".to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Fills in what carries over to a context.
+    fn carry(&mut self, pair: &Pair, t: usize) {
+        (self.carried, self.carried_lower, self.carried_upper) = columns(carried(&pair.plain, &pair.context, t));
+    }
+}
+
+/// Margins in plain conversation and in a context, of the same groups.
+struct Pair {
+    plain: Curve,
+    context: Curve,
+}
+
+/// The groups of a context beside the same ones as they are asked plainly; `None` where fewer than two are scored in both.
+fn paired(series: &Series, scores: &Scores, family: &Family, plain: &[Group], asked: &[Group]) -> Result<Option<Pair>> {
+    let id = |group: &Group| series.items[group.0].group_id.as_str();
+    let scored = |group: &Group| (0..series.points.len()).all(|t| difference(scores, t, group).is_some());
+    let both = asked.iter().filter_map(|own| Some((plain.iter().find(|group| id(group) == id(own))?, own)));
+    let (plain, asked): (Vec<&Group>, Vec<&Group>) = both.filter(|(plain, own)| scored(plain) && scored(own)).unzip();
+    if asked.len() < 2 {
+        return Ok(None);
+    }
+    let draws = Draws::with_counts(asked.len(), series.flips, series.bootstraps, series.seed, &format!("{}/stem", family.concept))?;
+    let curve = |groups: &[&Group]| {
+        let at = |t: usize| groups.iter().map(|group| difference(scores, t, group).unwrap_or(f64::NAN)).collect();
+        Curve::of_means(&(0..series.points.len()).map(at).collect::<Vec<_>>(), &draws)
+    };
+    Ok(Some(Pair { plain: curve(&plain)?, context: curve(&asked)? }))
+}
+
+/// Margin of a group, self minus others.
+fn difference(scores: &Scores, t: usize, (own, others): &Group) -> Option<f64> {
+    let others = others.iter().map(|&other| scores.margin(t, other)).collect::<Option<Vec<f64>>>()?;
+    Some(scores.margin(t, *own)? - others.iter().sum::<f64>() / others.len() as f64)
+}
+
+/// What carries over in the mean of the contexts, at every checkpoint.
+fn mean_carried(series: &Series, family: &Family, pairs: &[Pair]) -> Rows {
+    let of = |curve: fn(&Pair) -> &Curve| carried::mean(&pairs.iter().map(curve).collect::<Vec<_>>());
+    let (Some(plain), Some(context)) = (of(|pair| &pair.plain), of(|pair| &pair.context)) else { return Vec::new() };
+    let pair = Pair { plain, context };
+    let row = |t: usize| {
+        let mut row = Behaviour {
+            n_contexts: pairs.len() as i32,
+            persona_kind: carried::MEAN.to_owned(),
+            ..Behaviour::empty(family, carried::CONTEXTS)
+        };
+        row.carry(&pair, t);
+        row.status = if row.carried.is_some() { "ok" } else { "no_rise" }.to_owned();
+        (series.key(t), row)
+    };
+    (0..series.points.len()).map(row).collect()
 }
 
 /// The mean margin over contexts, a level; its status is `not_scored` where one of them has no margins.
@@ -130,29 +206,12 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
     let scored = |group: &&Group| (0..n).all(|t| std::iter::once(&group.0).chain(&group.1).all(|&item| scores.margin(t, item).is_some()));
     let groups: Vec<&Group> = groups.iter().filter(scored).collect();
     let empty = Behaviour {
-        concept: family.concept.clone(),
-        null_bank: family.null_bank,
-        persona: persona.to_owned(),
         persona_kind: first.persona_kind.clone(),
         answer_0: first.answer_0.clone(),
         answer_1: first.answer_1.clone(),
-        status: "not_run".to_owned(),
-        margin: None,
-        margin_lower: None,
-        margin_upper: None,
-        self_margin: None,
-        self_margin_lower: None,
-        self_margin_upper: None,
-        other_margin: None,
-        other_margin_lower: None,
-        other_margin_upper: None,
-        foil_margin: None,
-        foil_margin_lower: None,
-        foil_margin_upper: None,
-        foil_percentile: None,
-        foil_p: None,
-        n_foils: 0,
         n_groups: groups.len() as i32,
+        n_contexts: 1,
+        ..Behaviour::empty(family, persona)
     };
     if groups.len() < 2 {
         return Ok(((0..n).map(|t| (series.key(t), empty.clone())).collect(), None));

@@ -14,6 +14,7 @@ pub mod change;
 pub mod foils;
 pub mod lens;
 pub mod placement;
+pub mod carried;
 pub mod behaviour;
 pub mod agreement;
 pub mod prediction;
