@@ -2,7 +2,7 @@
 
 use crate::analysis::{self, OnsetRow};
 use crate::console::{bar, check_interrupt};
-use crate::evidence::{self, Row};
+use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE as BEHAVIOURAL, Row};
 use crate::manifest::Manifest;
 use crate::measure::persistence;
 use crate::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, post_train};
@@ -25,6 +25,8 @@ const EVERYWHERE: &[(&str, &str, &str)] = &[
     ("self_is_assistant", persistence::NAME, SUPPORTS),
     ("personas_all_the_way_down", persistence::NAME, OPPOSES),
     ("personas_all_the_way_down", "icc_item", OPPOSES),
+    ("functional_self", BEHAVIOURAL, SUPPORTS),
+    ("personas_all_the_way_down", BEHAVIOURAL, OPPOSES),
 ];
 /// The same of a lesson that personas which take over turn into its opposite.
 const BY_PERSONA: &[(&str, &str, &str)] = &[
@@ -32,6 +34,7 @@ const BY_PERSONA: &[(&str, &str, &str)] = &[
     ("self_is_assistant", persistence::NAME, OPPOSES),
     ("personas_all_the_way_down", persistence::NAME, SUPPORTS),
     ("personas_all_the_way_down", "icc_item", SUPPORTS),
+    ("functional_self", BEHAVIOURAL, OPPOSES),
 ];
 
 /// What the demo found.

@@ -24,6 +24,8 @@ use std::path::Path;
 mod carried;
 mod void;
 
+pub use carried::NAME as BEHAVIOURAL_PERSISTENCE;
+
 pub const TABLE: &str = "evidence.parquet";
 
 /// One row of `evidence.parquet` behind the keys.

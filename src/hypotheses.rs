@@ -1,7 +1,7 @@
 //! What is printed about hypotheses: the rows of `evidence.parquet` at the last checkpoint that say something, one by one and never
 //! added up.
 
-use crate::evidence::{self, Row};
+use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE, Row};
 use crate::measure::{causal, persistence, residual};
 use crate::summary::Text;
 use anyhow::Result;
@@ -82,6 +82,6 @@ fn is_asked(row: &Row) -> bool {
     is_effect
         || measure.starts_with(residual::NAME)
         || measure == persistence::NAME
-        || measure == "behavioural_persistence"
+        || measure == BEHAVIOURAL_PERSISTENCE
         || matches!(measure, "icc_item" | "within_persona" | "consistency")
 }
