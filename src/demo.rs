@@ -89,8 +89,8 @@ impl Demo {
             text.push(vec![
                 concept.clone(),
                 taught_text,
-                behaviour.map_or_else(|| "-".to_owned(), dated),
-                found.map_or_else(|| "-".to_owned(), dated),
+                behaviour.map_or_else(|| "-".to_owned(), |row| self.dated(row)),
+                found.map_or_else(|| "-".to_owned(), |row| self.dated(row)),
                 found.map_or_else(|| "-".to_owned(), |row| format!("{}, layer {}", row.measure, row.layer.unwrap_or(0))),
                 if self.agrees(concept, *taught) { "yes" } else { "NO" }.to_owned(),
             ]);
@@ -170,6 +170,16 @@ impl Demo {
         self.curriculum.taught_at.iter().all(|(concept, taught)| self.agrees(concept, *taught))
     }
 
+    /// Shape and date; a midpoint behind the last checkpoint is not known.
+    fn dated(&self, row: &OnsetRow) -> String {
+        let last = self.curriculum.checkpoints.last().map_or(f64::INFINITY, |(_, step)| *step as f64);
+        match (row.t50_step, row.t50_step_lower, row.t50_step_upper) {
+            (Some(step), ..) if row.status == "ok" && step > last => format!("{} after {last:.0}", row.shape),
+            (Some(step), Some(lower), Some(upper)) if row.status == "ok" => format!("{} {step:.0} [{lower:.0}, {upper:.0}]", row.shape),
+            _ => row.shape.clone(),
+        }
+    }
+
     fn primary(&self, concept: &str, measure: &str) -> Option<&OnsetRow> {
         self.rows.iter().find(|row| {
             let plain = !matches!(row.label_family.as_str(), "control" | "frame")
@@ -199,12 +209,5 @@ impl Demo {
     fn in_time(&self, row: &OnsetRow, taught: u64) -> bool {
         let after = row.t50_step_lower.is_some_and(|lower| lower >= taught as f64);
         row.status == "ok" && matches!(row.shape.as_str(), "emerges" | "strengthens") && after
-    }
-}
-
-fn dated(row: &OnsetRow) -> String {
-    match (row.t50_step, row.t50_step_lower, row.t50_step_upper) {
-        (Some(step), Some(lower), Some(upper)) if row.status == "ok" => format!("{} {step:.0} [{lower:.0}, {upper:.0}]", row.shape),
-        _ => row.shape.clone(),
     }
 }

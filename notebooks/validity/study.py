@@ -71,7 +71,7 @@ def score(folder):
 def draw(folder, runs, out):
     import matplotlib.pyplot as plt
     import pandas as pd
-    figure, axes = plt.subplots(2, len(runs), figsize=(3.1 * len(runs), 5.4), sharex=True, sharey="row", constrained_layout=True, squeeze=False)
+    figure, axes = plt.subplots(2, len(runs), figsize=(2.5 * len(runs), 5.4), sharex=True, sharey="row", constrained_layout=True, squeeze=False)
     for column, run in enumerate(runs):
         report = folder / "reports" / run
         onset = pd.read_parquet(report / "onset.parquet")
