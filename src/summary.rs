@@ -240,6 +240,9 @@ pub fn concepts(manifest: Option<Manifest>, name: Option<&str>, groups: usize) -
                 let turns: Vec<String> =
                     spec.messages.iter().map(|message| format!("{}: {}", message.role, visible(&message.content))).collect();
                 let _ = writeln!(out, "  {:<7} y={y}  {}", spec.cell, turns.join("\n                 "));
+                if let Some([first, second]) = &spec.answers {
+                    show_answers(&mut out, first, second, &spec.foils);
+                }
             }
             out.push_str("\nGive --manifest to see the text as it is rendered, its tokens and where it is read.\n");
         }
@@ -260,6 +263,7 @@ fn list(concepts: &[Concept]) -> String {
             ("frame", concept.frame.is_some()),
             ("binding", concept.binding.is_some()),
             ("stem", concept.stem.is_some()),
+            ("prediction", concept.prediction.is_some()),
             ("content", concept.import.is_some()),
         ];
         let parts: Vec<&str> = parts.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
@@ -268,6 +272,14 @@ fn list(concepts: &[Concept]) -> String {
         text.push(vec![concept.name.clone(), null.to_owned(), specification.to_owned(), parts.join(" "), concept.title.clone()]);
     }
     text.render()
+}
+
+/// The two answers of an item, and the foils of the first.
+fn show_answers(out: &mut String, first: &str, second: &str, foils: &[String]) {
+    let _ = writeln!(out, "                 answers: {first:?} against {second:?}");
+    if !foils.is_empty() {
+        let _ = writeln!(out, "                 foils: {}", foils.join(", "));
+    }
 }
 
 /// Items of the first groups of every family, with tokens between bars and the tokens that are read in brackets.
@@ -295,7 +307,7 @@ fn show(out: &mut String, name: &str, groups: usize, items: &[Item], tokens: &dy
                 let shown: Vec<String> = tokens(ids).into_iter().enumerate().map(mark).collect();
                 let _ = writeln!(out, "  {:<7} y={y}  {}", item.cell, shown.join("|"));
                 if let (Some(first), Some(second)) = (&item.answer_0, &item.answer_1) {
-                    let _ = writeln!(out, "                 answers: {first:?} against {second:?}");
+                    show_answers(out, first, second, item.foils.as_deref().unwrap_or_default());
                 }
             }
         }

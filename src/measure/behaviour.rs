@@ -183,16 +183,11 @@ fn over_contexts(series: &Series, family: &Family, asked: &[Option<Trace>]) -> V
         return Vec::new();
     }
     let curves: Option<Vec<&Curve>> = asked.iter().map(|trace| trace.as_ref().map(|trace| &trace.curve)).collect();
-    let (n, mut levels) = (series.points.len(), Levels::new(series.points.len()));
-    for t in 0..n {
-        let at = |curves: &Vec<&Curve>| {
-            let mean = |of: &dyn Fn(&Curve) -> f64| curves.iter().map(|curve| of(curve)).sum::<f64>() / curves.len() as f64;
-            Sampled {
-                value: mean(&|curve| curve.value[t]),
-                replicates: (0..series.bootstraps).map(|b| mean(&|curve| curve.replicates[b * n + t])).collect(),
-            }
-        };
-        levels.push(t, IN_CONTEXTS, curves.as_ref().map(at).as_ref().ok_or("not_scored"));
+    let mean = curves.and_then(|curves| carried::mean(&curves));
+    let mut levels = Levels::new(series.points.len());
+    for t in 0..series.points.len() {
+        let at = |mean: &Curve| Sampled { value: mean.value[t], replicates: mean.replicate_rows().map(|row| row[t]).collect() };
+        levels.push(t, IN_CONTEXTS, mean.as_ref().map(at).as_ref().ok_or("not_scored"));
     }
     levels.traces(family).into_iter().map(|level| Trace { label_family: "stem".to_owned(), ..level }).collect()
 }
