@@ -1,14 +1,17 @@
 //! What a concept is held against: mean input embeddings, and the architecture with random weights.
 
 use crate::cli::{demo, run, stderr, text};
+use crate::parity::{fixtures, prompts};
 use crate::weights::Weights;
 use selftrace::analysis::OnsetRow;
+use selftrace::model::Checkpoint;
 use selftrace::prompt::item::Item;
 use selftrace::run::Record;
 use selftrace::store::{EMBEDDING, Readouts};
 use selftrace::table;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use tch::Kind;
 
 /// The organism's rl stage, two concepts of it, with more of `[run]` and under the id `first`.
 fn manifest(folder: &Path, in_run: &str, first: &str) -> PathBuf {
@@ -92,4 +95,23 @@ fn a_checkpoint_cannot_have_its_id() {
     assert!(!output.status.success());
     assert!(stderr(&output).contains("is that of the network with random weights"), "{}", stderr(&output));
     assert!(run(&["check", text(&manifest(folder.path(), "baseline = false\n", "reinitialised"))]).status.success());
+}
+
+/// Names and shapes differ from family to family: fused projections, transposed weights, stacked experts, norms without weights.
+#[test]
+fn every_family_can_be_reinitialised() {
+    for folder in fixtures() {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let trained = Checkpoint::open(&folder).unwrap();
+        let prompts = prompts(&Readouts::open(&folder.join("reference.safetensors")).unwrap());
+        let forward = |seed: u64| crate::parity::run(&trained.reinitialised(seed).unwrap(), &prompts, Kind::Float);
+        let (layers, scores) = forward(0);
+        assert_eq!(layers.len(), trained.config.n_layers + 1, "{name}");
+        assert!(layers.iter().flatten().chain(&scores).all(|x| x.is_finite()), "{name}");
+        assert!(layers.last().unwrap().iter().any(|x| *x != 0.0), "{name}");
+        assert!(forward(0) == (layers.clone(), scores), "{name}: one seed is one network");
+        assert_ne!(forward(1).0, layers, "{name}");
+        let print = |seed| trained.reinitialised(seed).unwrap().fingerprint();
+        assert!(print(0) == print(0) && print(0) != print(1) && print(0) != trained.fingerprint(), "{name}");
+    }
 }
