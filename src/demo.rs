@@ -2,7 +2,7 @@
 
 use crate::analysis::{self, OnsetRow};
 use crate::console::{bar, check_interrupt};
-use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE as BEHAVIOURAL, Row};
+use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE as BEHAVIOURAL, OPPOSES, Row, SUPPORTS};
 use crate::manifest::Manifest;
 use crate::measure::persistence;
 use crate::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, post_train};
@@ -17,8 +17,6 @@ use std::path::Path;
 
 /// Measures of the representation; behaviour is the companion of each.
 const REPRESENTATION: &[&str] = &["change", "placement", "contrast", "probe"];
-const SUPPORTS: &str = "supports";
-const OPPOSES: &str = "opposes";
 /// What a lesson that holds in every context decides, at the last checkpoint: hypothesis, measure, verdict.
 const EVERYWHERE: &[(&str, &str, &str)] = &[
     ("functional_self", persistence::NAME, SUPPORTS),

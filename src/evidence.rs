@@ -27,9 +27,13 @@ mod void;
 pub use carried::NAME as BEHAVIOURAL_PERSISTENCE;
 
 pub const TABLE: &str = "evidence.parquet";
+/// Verdicts.
+pub const SUPPORTS: &str = "supports";
+pub const OPPOSES: &str = "opposes";
+const INCONCLUSIVE: &str = "inconclusive";
 
 /// One row of `evidence.parquet` behind the keys.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// `functional_self`, `self_is_assistant`, `personas_all_the_way_down`, `epiphenomenal` or `void`.
     pub hypothesis: String,
@@ -85,14 +89,14 @@ impl Place {
 }
 
 /// Every concept's contrast at its primary layer, at the last prompt token or at the first readout that there is.
-fn places(folder: &Path) -> Result<Vec<Place>> {
-    let mut places: BTreeMap<String, Place> = BTreeMap::new();
-    for place in onsets(folder, |place| place.measure == contrast::NAME && place.label_family == "crossed")? {
-        if !places.contains_key(&place.concept) || place.readout.as_deref() == Some("last_prompt") {
-            places.insert(place.concept.clone(), place);
+fn places(onsets: &[Place]) -> Vec<Place> {
+    let mut places: BTreeMap<&str, &Place> = BTreeMap::new();
+    for place in onsets.iter().filter(|place| place.measure == contrast::NAME && place.label_family == "crossed") {
+        if !places.contains_key(place.concept.as_str()) || place.readout.as_deref() == Some("last_prompt") {
+            places.insert(&place.concept, place);
         }
     }
-    Ok(places.into_values().collect())
+    places.into_values().cloned().collect()
 }
 
 /// A number from a table.
@@ -113,6 +117,19 @@ enum Side {
     Below,
 }
 
+impl Side {
+    /// How far `value` is beyond the threshold.
+    fn margin(self, value: f64, threshold: f64) -> f64 {
+        if matches!(self, Self::Above) { value - threshold } else { threshold - value }
+    }
+
+    /// What the interval `[value, lower, upper]` says.
+    fn verdict(self, [_, lower, upper]: [f64; 3], threshold: f64) -> String {
+        let (above, below) = (lower >= threshold, upper < threshold);
+        if matches!(self, Self::Above) { verdict(above, below) } else { verdict(below, above) }
+    }
+}
+
 /// Parts that come from `causal.parquet`.
 const BEHAVIOURAL_EFFECT: &str = "behavioural_effect";
 const ALONG_AXIS: &str = "steering_along_axis";
@@ -124,12 +141,14 @@ const EFFECT_ON_BEHAVIOUR: &str = causal::CURVES[1];
 /// # Errors
 /// A table cannot be read or written.
 pub fn write(series: &Series, lags: &[SilentLag]) -> Result<()> {
-    let places = places(&series.folder)?;
+    let onsets: Vec<Place> = table::read(&series.folder.join("onset.parquet"))?;
+    let onsets: Vec<Place> = onsets.into_iter().filter(|place| place.primary).collect();
+    let places = places(&onsets);
     let numbers = Numbers::read(&series.folder)?;
     let mut rows: Vec<(Key, Row)> = Vec::new();
     let first = series.key(0).checkpoint;
     let void = void::Void::new(series, &places, lags)?;
-    let carried = carried::Carried::new(series)?;
+    let carried = carried::Carried::new(series, &onsets)?;
     for t in 0..series.points.len() {
         let key = series.key(t);
         for place in &places {
@@ -291,7 +310,7 @@ impl Bench<'_> {
             _ => None,
         };
         if let Some(status) = unlearnt {
-            for row in rows.iter_mut().filter(|row| row.verdict == verdict(true, false)) {
+            for row in rows.iter_mut().filter(|row| row.verdict == SUPPORTS) {
                 (row.verdict, row.status) = (verdict(false, false), status.to_owned());
             }
         }
@@ -306,15 +325,13 @@ impl Bench<'_> {
             measure: measure.to_owned(),
             layer: self.place.layer,
             readout: self.place.readout.clone(),
-            verdict: "inconclusive".to_owned(),
+            verdict: INCONCLUSIVE.to_owned(),
             status: status.to_owned(),
             gate: self.place.status.clone(),
             value: interval.map(|interval| interval[0]),
             lower: interval.map(|interval| interval[1]),
             upper: interval.map(|interval| interval[2]),
-            threshold: None,
-            margin: None,
-            reference: None,
+            ..Row::default()
         }
     }
 
@@ -322,14 +339,12 @@ impl Bench<'_> {
     fn held(&self, hypothesis: &str, measure: &str, found: Found, threshold: f64, side: Side) -> Row {
         let mut row = Row { threshold: Some(threshold), ..self.row(hypothesis, measure, &found.status, found.interval) };
         row.layer = found.layer.or(row.layer);
-        let Some([value, lower, upper]) = found.interval else { return row };
-        let margin = Some(if matches!(side, Side::Above) { value - threshold } else { threshold - value });
+        let Some(interval) = found.interval else { return row };
+        let margin = Some(side.margin(interval[0], threshold));
         if found.contexts < self.limits.personas && measure != "consistency" {
             return Row { margin, status: "too_few_personas".to_owned(), ..row };
         }
-        let (above, below) = (lower >= threshold, upper < threshold);
-        let (supports, opposes) = if matches!(side, Side::Above) { (above, below) } else { (below, above) };
-        Row { margin, verdict: verdict(supports, opposes), ..row }
+        Row { margin, verdict: side.verdict(interval, threshold), ..row }
     }
 
     /// The residual beside its null band. It supports above the band, or where nothing of the contrast is in the assistant's space to
@@ -359,16 +374,12 @@ impl Bench<'_> {
     }
 }
 
-/// Where a concept's onset by one measure stands, at its primary layer.
-fn onsets(folder: &Path, of: impl Fn(&Place) -> bool) -> Result<Vec<Place>> {
-    Ok(table::read::<Place>(&folder.join("onset.parquet"))?.into_iter().filter(|place| place.primary && of(place)).collect())
-}
-
-fn verdict(supports: bool, opposes: bool) -> String {
+/// `supports`, `opposes` or `inconclusive`.
+pub(crate) fn verdict(supports: bool, opposes: bool) -> String {
     match (supports, opposes) {
-        (true, false) => "supports",
-        (false, true) => "opposes",
-        _ => "inconclusive",
+        (true, false) => SUPPORTS,
+        (false, true) => OPPOSES,
+        _ => INCONCLUSIVE,
     }
     .to_owned()
 }

@@ -1,7 +1,7 @@
 //! What is printed about hypotheses: the rows of `evidence.parquet` at the last checkpoint that say something, one by one and never
 //! added up.
 
-use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE, Row};
+use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE, Row, SUPPORTS};
 use crate::measure::{causal, persistence, residual};
 use crate::summary::Text;
 use anyhow::Result;
@@ -58,7 +58,7 @@ pub fn text(folder: &Path) -> Result<String> {
     let parts: BTreeSet<(&str, &str)> = null.iter().map(|row| (row.hypothesis.as_str(), row.measure.as_str())).collect();
     for (hypothesis, measure) in parts {
         let own = || null.iter().filter(|row| row.hypothesis == hypothesis && row.measure == measure);
-        let supports = own().filter(|row| row.verdict == "supports").count();
+        let supports = own().filter(|row| row.verdict == SUPPORTS).count();
         let _ = writeln!(out, "null bank, {hypothesis} by {measure}: {supports} of {} would support it", own().count());
     }
     let missing: BTreeSet<String> =

@@ -2,7 +2,7 @@
 //! `evidence.parquet` is held against the truth.
 
 use crate::analysis::{self, OnsetRow};
-use crate::evidence::{self, Row};
+use crate::evidence::{self, OPPOSES, Row, SUPPORTS};
 use crate::manifest::Manifest;
 use crate::measure::{behaviour, contrast};
 use crate::organism::surgery::{CONCEPT, Organism, half_done, operate};
@@ -12,8 +12,6 @@ use crate::summary::Text;
 use anyhow::Result;
 use std::path::Path;
 
-const SUPPORTS: &str = "supports";
-const OPPOSES: &str = "opposes";
 use Organism::{Epiphenomenal, FunctionalSelf, PersonaGated, Reinitialised, SelfIsAssistant};
 
 /// Verdicts on the concept at the last checkpoint: organism, hypothesis, part. Of whatever is not listed nothing is known.

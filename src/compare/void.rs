@@ -12,6 +12,7 @@
 use super::shift::{between_runs, chi_squared};
 use crate::emergence::curve::mean;
 use crate::estimate::Estimate;
+use crate::evidence::verdict;
 use crate::measure::agreement::{Margin, late_margins};
 use crate::measure::columns;
 use crate::prompt::specification::Specification;
@@ -179,11 +180,7 @@ fn ratio_row(row: &VoidRow, concepts: &[VoidRow], null_bank: bool, enough: bool,
         .map(|log| Estimate { value: log.value.exp(), lower: log.lower.exp(), upper: log.upper.exp() })
         .filter(|ratio| ratio.upper.is_finite());
     let (value, lower, upper) = columns(found);
-    let verdict = |ratio: Estimate| match (ratio.lower >= threshold, ratio.upper < threshold) {
-        (true, _) => "supports",
-        (_, true) => "opposes",
-        _ => "inconclusive",
-    };
+    let said = found.map_or([false, false], |ratio| [ratio.lower >= threshold, ratio.upper < threshold]);
     let status = match found {
         _ if !enough => "needs_seeds",
         None => "too_few_concepts",
@@ -198,7 +195,7 @@ fn ratio_row(row: &VoidRow, concepts: &[VoidRow], null_bank: bool, enough: bool,
         lower,
         upper,
         threshold: (!null_bank).then_some(threshold),
-        verdict: (!null_bank).then(|| found.map_or("inconclusive", verdict).to_owned()),
+        verdict: (!null_bank).then(|| verdict(said[0], said[1])),
         n_concepts: (silent.len() + explicit.len()) as i32,
         ..row.clone()
     }

@@ -20,6 +20,8 @@ pub const LEVEL: f64 = 0.05;
 pub const BANK_SHARE: f64 = 0.95;
 /// Two-sided 5% test with power .8: `1.96 + 0.84` standard errors (Cohen 1988).
 const DETECTABLE: f64 = 2.8;
+/// Standard errors of a one-sided test at [`LEVEL`].
+const ONE_SIDED: f64 = 1.644_853_626_951_472;
 
 /// First and last checkpoints that are compared by default: `max(1, T/5)` of each.
 pub fn reference_and_late(checkpoints: usize) -> (Range<usize>, Range<usize>) {
@@ -37,11 +39,8 @@ pub struct Gate {
     pub sd: f64,
     /// The rise over its standard deviation; of amplitudes, that of the squares.
     pub z: f64,
-    /// The rise that `z` tests: `delta`, or the difference of mean squares of an amplitude.
-    pub rise: f64,
-    /// Sum of the two levels of an amplitude: `rise / slope` is the difference of its levels. `None` for other measures, and for
-    /// an amplitude that is nowhere above 0.
-    pub slope: Option<f64>,
+    /// What `z` tests of an amplitude; `None` for other measures.
+    pub squares: Option<Squares>,
     /// One-sided p of `z` under the normal distribution.
     pub p: f64,
     /// The smallest true rise that would have been found with probability .8: `2.8 sd`.
@@ -58,6 +57,26 @@ pub struct Gate {
     /// Mean late level minus what words, or random weights, reach by the same measure, with its bootstrap interval; `None` for measures
     /// without such a baseline.
     pub excess: Option<Estimate>,
+}
+
+/// The rise of an amplitude as one of its squares.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Squares {
+    /// Late minus reference, with its bootstrap standard deviation.
+    pub rise: f64,
+    pub sd: f64,
+    /// Sum of the two levels, at least 0: `rise / slope` is the difference of the levels.
+    pub slope: f64,
+}
+
+impl Squares {
+    /// The rise as one of an amplitude, of a concept that is at `level` (a slope) if it is not there: if the square of its mean level
+    /// is within its own error, by a one-sided test at [`LEVEL`].
+    fn read_at(&self, level: f64) -> f64 {
+        let noise = 2.0 * (ONE_SIDED * self.sd).sqrt();
+        let slope = self.slope.max(level.min(noise));
+        if slope > 0.0 { self.rise / slope } else { 0.0 }
+    }
 }
 
 impl Gate {
@@ -83,8 +102,7 @@ impl Gate {
             delta,
             sd,
             z,
-            rise: delta.value,
-            slope: None,
+            squares: None,
             p: normal_upper_tail(z),
             mde: DETECTABLE * sd,
             q: None,
@@ -109,7 +127,7 @@ impl Gate {
         Ok(Self {
             delta: plain.delta,
             sd: if slope > 0.0 { tested.sd / slope } else { plain.sd },
-            slope: (slope > 0.0).then_some(slope),
+            squares: Some(Squares { rise: tested.delta.value, sd: tested.sd, slope }),
             // From the level that there is, to the one that would be noticed.
             mde: (before + tested.mde).sqrt() - before.sqrt(),
             ..tested
@@ -118,19 +136,15 @@ impl Gate {
 
     /// Places the rise among those of the null bank, in units of the curve.
     ///
-    /// Amplitudes of untaught concepts that are near 0 scatter more than the same noise does at the level of a concept that is
-    /// there, so a null concept with a smaller slope counts with that of the concept it is compared with, and one with a larger
-    /// slope with its own: its rise is read at the higher of the two levels.
+    /// An amplitude near 0 scatters more than the same noise does at the level of a concept that is there. So a null concept that is
+    /// not there is read at the level of the concept it is compared with, and one that is there as it is.
     pub fn compare_with_gates<'a>(&mut self, bank: impl Iterator<Item = &'a Self>) {
-        let own = match self.slope {
-            Some(slope) => self.rise / slope,
-            None => self.delta.value,
+        let own = self.squares;
+        let read = |other: &Self| match (own, other.squares) {
+            (Some(own), Some(other)) => other.read_at(own.slope),
+            _ => other.delta.value,
         };
-        let read = |other: &Self| match (self.slope, other.slope) {
-            (Some(own), theirs) => other.rise / theirs.unwrap_or(0.0).max(own),
-            (None, _) => other.delta.value,
-        };
-        let standing = Standing::new(own, &bank.map(read).collect::<Vec<_>>());
+        let standing = Standing::new(read(self), &bank.map(read).collect::<Vec<_>>());
         self.null_percentile = standing.share;
         self.null_p = standing.p;
     }
@@ -331,6 +345,17 @@ mod tests {
         assert!(!Standing::new(0.35, &bank).stands_out());
         assert!(Standing::new(1.5, &bank).stands_out());
         assert!(Standing::new(0.35, &[]).stands_out());
+    }
+
+    /// A null concept that is there moves as it does, whatever the level of the concept; one within its noise is read at that level,
+    /// but never below the level that noise has.
+    #[test]
+    fn null_concepts_are_read_at_their_own_level_if_they_are_there() {
+        let squares = |rise: f64, slope: f64| Squares { rise, sd: 1.0, slope };
+        assert_eq!(squares(1.0, 4.0).read_at(10.0), 0.25);
+        assert_eq!(squares(1.0, 0.1).read_at(2.0), 0.5);
+        assert!((squares(1.0, 0.1).read_at(10.0) - 0.5 / ONE_SIDED.sqrt()).abs() < 1e-12);
+        assert_eq!(Squares { rise: 0.0, sd: 0.0, slope: 0.0 }.read_at(10.0), 0.0);
     }
 
     #[test]

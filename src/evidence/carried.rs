@@ -1,7 +1,7 @@
 //! Behavioural persistence: whether what was learned is said in every context, held against the hypotheses that the contrast's
 //! persistence is held against, with the same thresholds. It is about answers, so what has to have risen is behaviour.
 
-use super::{Place, Row, onsets, read_keyed, verdict};
+use super::{INCONCLUSIVE, Place, Row, Side, read_keyed};
 use crate::measure::behaviour;
 use crate::measure::carried::CONTEXTS;
 use crate::series::Series;
@@ -30,23 +30,23 @@ pub(super) struct Carried<'a> {
     /// By checkpoint, in order.
     means: BTreeMap<String, Vec<Mean>>,
     /// Behaviour's onsets, by concept.
-    onsets: BTreeMap<String, Place>,
+    onsets: BTreeMap<&'a str, &'a Place>,
 }
 
 impl<'a> Carried<'a> {
-    /// From `behaviour.parquet` and `onset.parquet`.
+    /// From `behaviour.parquet` and the onsets at primary layers.
     ///
     /// # Errors
-    /// A table cannot be read.
-    pub fn new(series: &'a Series) -> Result<Self> {
+    /// The table cannot be read.
+    pub fn new(series: &'a Series, onsets: &'a [Place]) -> Result<Self> {
         let mut means: BTreeMap<String, Vec<Mean>> = BTreeMap::new();
         for (key, row) in read_keyed::<Mean>(&series.folder.join("behaviour.parquet"))? {
             if row.persona == CONTEXTS {
                 means.entry(key.checkpoint).or_default().push(row);
             }
         }
-        let onsets = onsets(&series.folder, |place| place.measure == behaviour::NAME)?;
-        Ok(Self { series, means, onsets: onsets.into_iter().map(|place| (place.concept.clone(), place)).collect() })
+        let onsets = onsets.iter().filter(|place| place.measure == behaviour::NAME).map(|place| (place.concept.as_str(), place));
+        Ok(Self { series, means, onsets: onsets.collect() })
     }
 
     /// Rows of a checkpoint.
@@ -57,7 +57,7 @@ impl<'a> Carried<'a> {
 
     fn held(&self, mean: &Mean, t: usize) -> [Row; 3] {
         let limits = &self.series.evidence;
-        let onset = self.onsets.get(&mean.concept);
+        let onset = self.onsets.get(mean.concept.as_str());
         let gate = onset.map_or("not_run", |onset| onset.status.as_str());
         let status = match (mean.status.as_str(), onset) {
             ("ok", Some(onset)) if onset.status == "ok" && t < onset.risen_from(self.series) => "before_onset",
@@ -66,32 +66,26 @@ impl<'a> Carried<'a> {
             (status, _) => status,
         };
         let interval = mean.carried.zip(mean.carried_lower).zip(mean.carried_upper).filter(|_| status == "ok");
-        let row = |hypothesis: &str, threshold: f64, below: bool| {
-            let said = interval.map_or((false, false), |((_, lower), upper)| {
-                if below { (upper < threshold, lower >= threshold) } else { (lower >= threshold, upper < threshold) }
-            });
-            Row {
-                hypothesis: hypothesis.to_owned(),
-                concept: mean.concept.clone(),
-                null_bank: mean.null_bank,
-                measure: NAME.to_owned(),
-                layer: None,
-                readout: None,
-                verdict: verdict(said.0, said.1),
-                status: status.to_owned(),
-                gate: gate.to_owned(),
-                value: mean.carried,
-                lower: mean.carried_lower,
-                upper: mean.carried_upper,
-                threshold: Some(threshold),
-                margin: mean.carried.map(|value| if below { threshold - value } else { value - threshold }),
-                reference: None,
-            }
+        let interval = interval.map(|((value, lower), upper)| [value, lower, upper]);
+        let row = |hypothesis: &str, threshold: f64, side: Side| Row {
+            hypothesis: hypothesis.to_owned(),
+            concept: mean.concept.clone(),
+            null_bank: mean.null_bank,
+            measure: NAME.to_owned(),
+            verdict: interval.map_or_else(|| INCONCLUSIVE.to_owned(), |interval| side.verdict(interval, threshold)),
+            status: status.to_owned(),
+            gate: gate.to_owned(),
+            value: mean.carried,
+            lower: mean.carried_lower,
+            upper: mean.carried_upper,
+            threshold: Some(threshold),
+            margin: mean.carried.map(|value| side.margin(value, threshold)),
+            ..Row::default()
         };
         [
-            row("functional_self", limits.persistence, false),
-            row("self_is_assistant", limits.persistence, false),
-            row("personas_all_the_way_down", limits.persistence_absent, true),
+            row("functional_self", limits.persistence, Side::Above),
+            row("self_is_assistant", limits.persistence, Side::Above),
+            row("personas_all_the_way_down", limits.persistence_absent, Side::Below),
         ]
     }
 }

@@ -78,17 +78,10 @@ fn row(asked: &Asked, measure: &str, status: &str) -> Row {
         concept: asked.concept.to_owned(),
         null_bank: asked.null_bank,
         measure: measure.to_owned(),
-        layer: None,
-        readout: None,
         verdict: verdict(false, false),
         status: status.to_owned(),
         gate: asked.gate.unwrap_or("not_run").to_owned(),
-        value: None,
-        lower: None,
-        upper: None,
-        threshold: None,
-        margin: None,
-        reference: None,
+        ..Row::default()
     }
 }
 

@@ -70,11 +70,9 @@ impl Words {
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn of_random_weights(series: &Series, set: &Set, layer: usize) -> Result<Option<Baseline>> {
-    let there = |random: &&Series| set.items.iter().all(|&item| random.has(0, set.readout, item));
-    let Some(random) = series.baseline().filter(there) else { return Ok(None) };
-    let Some(folds) = &set.folds[0] else { return Ok(None) };
-    let (rows, d) = random.rows(0, set.readout, layer, &set.items)?;
+pub fn of_random_weights(series: &Series, set: &Set, readout: usize, layer: usize) -> Result<Option<Baseline>> {
+    let (Some(random), Some(folds)) = (series.baseline_of(readout, &set.items), &set.folds[0]) else { return Ok(None) };
+    let (rows, d) = random.rows(0, readout, layer, &set.items)?;
     let splits = Design::new(&rows, d)?.whole().folds(folds)?;
     match logistic::held_out_by(&splits, &set.labels, &set.groups, INNER) {
         Ok(held) => of_scores(held.map(|held| held.scores), set),

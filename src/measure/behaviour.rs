@@ -154,9 +154,14 @@ fn paired(series: &Series, scores: &Scores, family: &Family, plain: &[Group], as
 }
 
 /// Margin of a group, self minus others.
-fn difference(scores: &Scores, t: usize, (own, others): &Group) -> Option<f64> {
+fn difference(scores: &Scores, t: usize, group: &Group) -> Option<f64> {
+    Some(scores.margin(t, group.0)? - of_others(scores, t, group)?)
+}
+
+/// Mean margin of the others of a group.
+fn of_others(scores: &Scores, t: usize, (_, others): &Group) -> Option<f64> {
     let others = others.iter().map(|&other| scores.margin(t, other)).collect::<Option<Vec<f64>>>()?;
-    Some(scores.margin(t, *own)? - others.iter().sum::<f64>() / others.len() as f64)
+    Some(others.iter().sum::<f64>() / others.len() as f64)
 }
 
 /// What carries over in the mean of the contexts, at every checkpoint.
@@ -212,15 +217,12 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
         return Ok(((0..n).map(|t| (series.key(t), empty.clone())).collect(), None));
     }
     let draws = Draws::with_counts(groups.len(), series.flips, series.bootstraps, series.seed, &format!("{}/stem", family.concept))?;
-    let own = |t: usize, group: &Group| scores.margin(t, group.0).unwrap_or(f64::NAN);
-    let others = |t: usize, group: &Group| {
-        group.1.iter().map(|&item| scores.margin(t, item).unwrap_or(f64::NAN)).sum::<f64>() / group.1.len() as f64
+    let curve_of = |value: &dyn Fn(usize, &Group) -> Option<f64>| {
+        let at = |t: usize| groups.iter().map(|group| value(t, group).unwrap_or(f64::NAN)).collect();
+        Curve::of_means(&(0..n).map(at).collect::<Vec<_>>(), &draws)
     };
-    let curve_of = |value: &dyn Fn(usize, &Group) -> f64| {
-        Curve::of_means(&(0..n).map(|t| groups.iter().map(|group| value(t, group)).collect()).collect::<Vec<_>>(), &draws)
-    };
-    let difference = curve_of(&|t, group| own(t, group) - others(t, group))?;
-    let (selves, others) = (curve_of(&own)?, curve_of(&others)?);
+    let difference = curve_of(&|t, group| difference(scores, t, group))?;
+    let (selves, others) = (curve_of(&|t, group| scores.margin(t, group.0))?, curve_of(&|t, group| of_others(scores, t, group))?);
     let among = among(&groups, n, scores, &draws)?;
     let row = |t: usize| {
         let (margin, margin_lower, margin_upper) = columns(difference.at(t));

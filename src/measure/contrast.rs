@@ -237,7 +237,7 @@ fn baseline(
     (items, sides): (&[usize], &[Sides]),
     draws: &Draws,
 ) -> Result<Option<Baseline>> {
-    let Some(random) = series.baseline().filter(|random| items.iter().all(|&item| random.has(0, readout, item))) else { return Ok(None) };
+    let Some(random) = series.baseline_of(readout, items) else { return Ok(None) };
     let (rows, d) = random.rows(0, readout, layer, items)?;
     let gram = Gram::new(&Contrasts::new(&rows, d, sides).whitened(), d)?;
     let curve = Curve::of_amplitudes(&[gram], draws)?;

@@ -141,8 +141,7 @@ struct RandomLevel {
 
 /// Of the network with random weights at a layer; `None` where it was not walked.
 fn random_level(series: &Series, replies: &Replies, layer: usize) -> Result<Option<RandomLevel>> {
-    let there = |random: &&Series| replies.items.iter().all(|&item| random.has(0, replies.readout, item));
-    let Some(random) = series.baseline().filter(there).filter(|_| replies.suffice()) else { return Ok(None) };
+    let Some(random) = series.baseline_of(replies.readout, &replies.items).filter(|_| replies.suffice()) else { return Ok(None) };
     let space = replies.space(random, 0, layer)?;
     let draws = Draws::with_counts(replies.replies, series.flips, series.bootstraps, series.seed, AXIS)?;
     let length = space.length(&draws)?.value / random.scale(0, replies.readout, layer);

@@ -120,10 +120,9 @@ struct ProbeRow {
     n_groups: i32,
 }
 
-/// Labelled items of one family at one readout, and how they are held out.
+/// Labelled items of one family, and how they are held out.
 pub struct Set<'a> {
     pub family: &'a Family,
-    pub readout: usize,
     pub items: Vec<usize>,
     pub labels: Vec<bool>,
     /// Group of each item.
@@ -153,15 +152,17 @@ struct Part {
 /// The store cannot be read or a table cannot be written.
 pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let families = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family.as_str()));
-    let tasks: Vec<(&Family, usize)> =
-        families.flat_map(|family| (0..series.readouts.len()).map(move |readout| (family, readout))).collect();
-    let layers = |(family, readout): &(&Family, usize)| -> Result<Vec<Part>> {
-        let Some(set) = Set::new(series, family, *readout)? else { return Ok(Vec::new()) };
-        (0..series.layers.len()).into_par_iter().map(|layer| at_layer(series, &set, layer)).collect()
-    };
-    let parts = tasks.par_iter().map(layers).collect::<Result<Vec<_>>>()?;
+    let sets = families.collect::<Vec<_>>().into_par_iter().map(|family| Set::new(series, family)).collect::<Result<Vec<_>>>()?;
+    let read = |set: &Set, readout: usize| (0..series.points.len()).all(|t| set.items.iter().all(|&item| series.has(t, readout, item)));
+    let mut tasks: Vec<(&Set, usize, usize)> = Vec::new();
+    for set in &sets {
+        for readout in (0..series.readouts.len()).filter(|&readout| read(set, readout)) {
+            tasks.extend((0..series.layers.len()).map(|layer| (set, readout, layer)));
+        }
+    }
+    let parts = tasks.par_iter().map(|&(set, readout, layer)| at_layer(series, set, readout, layer)).collect::<Result<Vec<_>>>()?;
     let (mut rows, mut transfer, mut traces) = (Vec::new(), Vec::new(), Vec::new());
-    for part in parts.into_iter().flatten() {
+    for part in parts {
         rows.push(part.rows);
         transfer.extend(part.transfer);
         traces.extend(part.trace);
@@ -172,12 +173,8 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
 }
 
 impl<'a> Set<'a> {
-    /// `None` for a readout that these items do not have.
-    fn new(series: &Series, family: &'a Family, readout: usize) -> Result<Option<Self>> {
+    fn new(series: &Series, family: &'a Family) -> Result<Self> {
         let (ids, sides, items) = labelled(series, family);
-        if !(0..series.points.len()).all(|t| items.iter().all(|&item| series.has(t, readout, item))) {
-            return Ok(None);
-        }
         let labels: Vec<bool> = items.iter().map(|&item| series.items[item].y == Some(1)).collect();
         let mut groups = vec![0; items.len()];
         for (g, side) in sides.iter().enumerate() {
@@ -198,7 +195,6 @@ impl<'a> Set<'a> {
             control: control::labels(&types, &labels, series.seed, &key),
             n_groups: ids.len(),
             family,
-            readout,
             items,
             labels,
             groups,
@@ -207,7 +203,7 @@ impl<'a> Set<'a> {
             words: Words::default(),
         };
         set.words = Words::new(series, &set)?;
-        Ok(Some(set))
+        Ok(set)
     }
 
     /// Number of groups.
@@ -221,13 +217,13 @@ impl<'a> Set<'a> {
         if varied && self.folds[index].is_none() { "too_few_groups" } else { "degenerate_label" }
     }
 
-    fn row(&self, series: &Series, layer: usize, [probe, split, ruler, status]: [&str; 4]) -> ProbeRow {
+    fn row(&self, series: &Series, (readout, layer): (usize, usize), [probe, split, ruler, status]: [&str; 4]) -> ProbeRow {
         ProbeRow {
             concept: self.family.concept.clone(),
             label_family: self.family.label_family.clone(),
             null_bank: self.family.null_bank,
             layer: series.layers[layer] as i32,
-            readout: series.readouts[self.readout].clone(),
+            readout: series.readouts[readout].clone(),
             probe: probe.to_owned(),
             split: split.to_owned(),
             ruler: ruler.to_owned(),
@@ -265,15 +261,15 @@ impl<'a> Set<'a> {
     }
 }
 
-fn at_layer(series: &Series, set: &Set, layer: usize) -> Result<Part> {
+fn at_layer(series: &Series, set: &Set, readout: usize, layer: usize) -> Result<Part> {
     let n = series.points.len();
     let paired = similarity::applies(series, set.family, layer);
-    let random = baseline::of_random_weights(series, set, layer)?;
+    let random = baseline::of_random_weights(series, set, readout, layer)?;
     let (mut rows, mut native): (Vec<(Key, ProbeRow)>, Vec<Option<Native>>) = (Vec::new(), Vec::new());
     let (mut value, mut replicates) = (Vec::new(), Vec::new());
     for t in 0..n {
         check_interrupt()?;
-        let mut at = At { random: random.as_ref(), ..At::new(series, set, layer, t)? };
+        let mut at = At { random: random.as_ref(), ..At::new(series, set, (readout, layer), t)? };
         for (index, split) in SPLITS.into_iter().enumerate() {
             at.split(index, split)?;
         }
@@ -286,9 +282,9 @@ fn at_layer(series: &Series, set: &Set, layer: usize) -> Result<Part> {
         native.push(at.native);
     }
     let fold = set.folds[0].as_deref().unwrap_or_default();
-    let (frozen, transfer) = transfer::at_layer(series, set, layer, fold, &native, paired)?;
+    let (frozen, transfer) = transfer::at_layer(series, set, (readout, layer), fold, &native, paired)?;
     for (t, scores) in frozen.iter().enumerate() {
-        let row = |status| set.row(series, layer, ["logistic", "group", "frozen", status]);
+        let row = |status| set.row(series, (readout, layer), ["logistic", "group", "frozen", status]);
         let row = match (scores, &set.draws) {
             (Some(scores), Some(draws)) => {
                 set.evaluated(row("ok"), &evaluate(scores, &set.labels, &set.groups, Scale::LogOdds, draws)?, t, random.as_ref())
@@ -300,7 +296,7 @@ fn at_layer(series: &Series, set: &Set, layer: usize) -> Result<Part> {
     let trace = match native.last() {
         Some(Some(last)) if value.len() == n => {
             let by_resample = (0..replicates[0].len()).flat_map(|b| replicates.iter().map(move |sample| sample[b])).collect();
-            let trace = Trace::new(NAME, set.family, (0..n).collect(), Curve::new(value, by_resample)?).at(series, set.readout, layer);
+            let trace = Trace::new(NAME, set.family, (0..n).collect(), Curve::new(value, by_resample)?).at(series, readout, layer);
             Some(Trace { choice: set.choice(&last.scores)?, baseline: set.words.best(n - 1, random.as_ref()), ..trace })
         }
         _ => None,
@@ -312,7 +308,8 @@ fn at_layer(series: &Series, set: &Set, layer: usize) -> Result<Part> {
 struct At<'a> {
     series: &'a Series,
     set: &'a Set<'a>,
-    layer: usize,
+    /// Readout and layer.
+    place: (usize, usize),
     checkpoint: usize,
     activations: Vec<f32>,
     d: usize,
@@ -327,10 +324,10 @@ struct At<'a> {
 }
 
 impl<'a> At<'a> {
-    fn new(series: &'a Series, set: &'a Set, layer: usize, checkpoint: usize) -> Result<Self> {
-        let (activations, d) = series.rows(checkpoint, set.readout, layer, &set.items)?;
+    fn new(series: &'a Series, set: &'a Set, place: (usize, usize), checkpoint: usize) -> Result<Self> {
+        let (activations, d) = series.rows(checkpoint, place.0, place.1, &set.items)?;
         let whole = if set.draws.is_some() { Some(Design::new(&activations, d)?.whole()) } else { None };
-        Ok(Self { series, set, layer, checkpoint, activations, d, random: None, whole, rows: Vec::new(), auroc: None, native: None })
+        Ok(Self { series, set, place, checkpoint, activations, d, random: None, whole, rows: Vec::new(), auroc: None, native: None })
     }
 
     /// Every probe with entry `index` of [`SPLITS`] held out.
@@ -340,7 +337,7 @@ impl<'a> At<'a> {
         let all = self.whole.take();
         let (Some(fold), Some(draws), Some(whole)) = (&set.folds[index], &set.draws, &all) else {
             let status = set.absent(index);
-            self.rows.extend(probes().map(|probe| set.row(self.series, self.layer, [probe.name, split, "native", status])));
+            self.rows.extend(probes().map(|probe| set.row(self.series, self.place, [probe.name, split, "native", status])));
             self.whole = all;
             return Ok(());
         };
@@ -349,7 +346,7 @@ impl<'a> At<'a> {
         let splits = whole.folds(fold)?;
         let inner = if index == 0 { INNER } else { 1 };
         for probe in probes() {
-            let row = |status| set.row(self.series, self.layer, [probe.name, split, "native", status]);
+            let row = |status| set.row(self.series, self.place, [probe.name, split, "native", status]);
             let outcome = match (probe.held_out)(&Cell { design: &design, splits: &splits, set, inner }) {
                 Ok(Some(outcome)) => outcome,
                 Ok(None) => {
@@ -394,7 +391,7 @@ impl<'a> At<'a> {
     }
 
     fn warn(&self, error: &anyhow::Error) {
-        let (id, layer) = (&self.series.points[self.checkpoint].id, self.series.layers[self.layer]);
+        let (id, layer) = (&self.series.points[self.checkpoint].id, self.series.layers[self.place.1]);
         tracing::warn!("{id}, {}, layer {layer}: {error:#}", self.set.family.concept);
     }
 }

@@ -44,6 +44,11 @@ impl Series {
         self.baseline.as_deref()
     }
 
+    /// The same, where it has a readout of all `items`.
+    pub fn baseline_of(&self, readout: usize, items: &[usize]) -> Option<&Self> {
+        self.baseline().filter(|random| items.iter().all(|&item| random.has(0, readout, item)))
+    }
+
     /// Mean input embedding of `items` at a checkpoint, `[item, d_model]` row-major, and d_model; `None` where the store does not have them.
     ///
     /// # Errors
