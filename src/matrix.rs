@@ -154,64 +154,66 @@ pub fn forms_of(n: usize, rows: &[f32], ms: &[&[f32]], mut each: impl FnMut(usiz
 
 /// Inner product of equal-length rows, in lanes, so that it vectorises in a fixed order. Twice as fast where there is AVX2, and the
 /// same bits: only the width of the registers differs.
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn wide(a: &[f32], b: &[f32]) -> f32 {
-            dot_in_lanes(a, b)
+macro_rules! inner_product {
+    ($(#[$doc:meta])* $name:ident, $t:ty, $lanes:literal, $quarter:literal) => {
+        $(#[$doc])*
+        pub fn $name(a: &[$t], b: &[$t]) -> $t {
+            /// The lanes' sums.
+            #[inline(always)]
+            fn long(a: &[[$t; $lanes]], b: &[[$t; $lanes]]) -> [$t; $lanes] {
+                let mut lanes = [0.0; $lanes];
+                for (x, y) in a.iter().zip(b) {
+                    for lane in 0..$lanes {
+                        lanes[lane] += x[lane] * y[lane];
+                    }
+                }
+                lanes
+            }
+            /// Quarters of the lanes onto each other, then what is left of the rows: they are short, and one by one this would cost as
+            /// much as all the rest.
+            #[inline(always)]
+            fn short(lanes: &[$t; $lanes], a: &[$t], b: &[$t]) -> $t {
+                let at = |lane: usize| (lanes[lane] + lanes[lane + $quarter]) + (lanes[lane + 2 * $quarter] + lanes[lane + 3 * $quarter]);
+                let mut sums: [$t; $quarter] = std::array::from_fn(at);
+                let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<$quarter>(), b.as_chunks::<$quarter>());
+                for (x, y) in a.iter().zip(b) {
+                    for lane in 0..$quarter {
+                        sums[lane] += x[lane] * y[lane];
+                    }
+                }
+                sums.iter().sum::<$t>() + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<$t>()
+            }
+            let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<$lanes>(), b.as_chunks::<$lanes>());
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn wide(a: &[[$t; $lanes]], b: &[[$t; $lanes]], a_rest: &[$t], b_rest: &[$t]) -> $t {
+                    wide_short(&long(a, b), a_rest, b_rest)
+                }
+                // Not inlined: the compiler would arrange the long loop for the shuffles of the short one.
+                #[inline(never)]
+                #[target_feature(enable = "avx2")]
+                fn wide_short(lanes: &[$t; $lanes], a: &[$t], b: &[$t]) -> $t {
+                    short(lanes, a, b)
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the CPU has the feature.
+                    return unsafe { wide(a, b, a_rest, b_rest) };
+                }
+            }
+            short(&long(a, b), a_rest, b_rest)
         }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the CPU has the feature.
-            return unsafe { wide(a, b) };
-        }
-    }
-    dot_in_lanes(a, b)
+    };
 }
 
-#[inline(always)]
-fn dot_in_lanes(a: &[f32], b: &[f32]) -> f32 {
-    let (a_lanes, a_rest) = a.as_chunks::<32>();
-    let (b_lanes, b_rest) = b.as_chunks::<32>();
-    let mut lanes = [0f32; 32];
-    for (x, y) in a_lanes.iter().zip(b_lanes) {
-        for lane in 0..32 {
-            lanes[lane] += x[lane] * y[lane];
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
-    lanes.iter().sum::<f32>() + rest
-}
-
-/// [`dot`] in f64.
-pub fn dot_f64(a: &[f64], b: &[f64]) -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn wide(a: &[f64], b: &[f64]) -> f64 {
-            dot_f64_in_lanes(a, b)
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the CPU has the feature.
-            return unsafe { wide(a, b) };
-        }
-    }
-    dot_f64_in_lanes(a, b)
-}
-
-#[inline(always)]
-fn dot_f64_in_lanes(a: &[f64], b: &[f64]) -> f64 {
-    let (a_lanes, a_rest) = a.as_chunks::<16>();
-    let (b_lanes, b_rest) = b.as_chunks::<16>();
-    let mut lanes = [0f64; 16];
-    for (x, y) in a_lanes.iter().zip(b_lanes) {
-        for lane in 0..16 {
-            lanes[lane] += x[lane] * y[lane];
-        }
-    }
-    let rest: f64 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
-    lanes.iter().sum::<f64>() + rest
-}
+inner_product!(
+    /// Inner product of equal-length rows; see the macro above.
+    dot, f32, 32, 8
+);
+inner_product!(
+    /// [`dot`] in f64.
+    dot_f64, f64, 16, 4
+);
 
 #[cfg(test)]
 mod tests {

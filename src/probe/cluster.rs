@@ -3,6 +3,7 @@
 
 use crate::draws::{Draws, generator, uniform_index};
 use crate::estimate::{Estimate, mean_sd, quantile};
+use crate::matrix::{self, Right, dot_f64};
 use crate::probe::contrast::Gram;
 use anyhow::Result;
 
@@ -28,20 +29,16 @@ impl Direction {
     pub fn new(delta: &[f32], d: usize, draws: &Draws, resampled: bool) -> Result<Self> {
         let gram = Gram::new(delta, d)?;
         let groups = delta.len() / d;
-        let mean = |weights: &mut dyn Iterator<Item = f32>| {
-            let mut mean = vec![0f64; d];
-            for (row, weight) in delta.chunks_exact(d).zip(weights).filter(|(_, weight)| *weight != 0.0) {
-                mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(*x) * f64::from(weight) / groups as f64);
-            }
-            mean
-        };
-        let mut direction = Self { means: vec![mean(&mut std::iter::repeat(1.0))], u: vec![gram.u()] };
+        let (mut counts, mut u) = (vec![1f32; groups], vec![gram.u()]);
         if resampled {
-            let counts = draws.multiplicities().chunks_exact(groups).take(RESAMPLES);
-            direction.means.extend(counts.map(|counts| mean(&mut counts.iter().copied())));
-            direction.u.extend(gram.calibrated_bootstrap_u(draws)?.into_iter().take(RESAMPLES));
+            counts.extend(draws.multiplicities().iter().take(RESAMPLES * groups));
+            u.extend(gram.calibrated_bootstrap_u(draws)?.into_iter().take(RESAMPLES));
         }
-        Ok(direction)
+        let rows = counts.len() / groups;
+        let mut sums = vec![0f32; rows * d];
+        matrix::multiply([rows, groups, d], &counts, delta, Right::AsIs, &mut sums);
+        let means = sums.chunks_exact(d).map(|sum| sum.iter().map(|&x| f64::from(x) / groups as f64).collect()).collect();
+        Ok(Self { means, u })
     }
 
     /// Whether there is a direction at all.
@@ -97,7 +94,7 @@ fn share(concepts: &[&Direction], b: usize) -> f64 {
         matrix[i * n + i] = 1.0;
         for j in 0..i {
             let scale = (concepts[i].u[b].max(0.0) * concepts[j].u[b].max(0.0)).sqrt();
-            let product: f64 = concepts[i].means[b].iter().zip(&concepts[j].means[b]).map(|(x, y)| x * y).sum();
+            let product = dot_f64(&concepts[i].means[b], &concepts[j].means[b]);
             let cosine = if scale > 0.0 { (product / scale).clamp(-1.0, 1.0) } else { 0.0 };
             (matrix[i * n + j], matrix[j * n + i]) = (cosine, cosine);
         }
