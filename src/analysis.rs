@@ -33,6 +33,7 @@ const TABLES: &[&str] = &[
     "behaviour.parquet",
     "agreement.parquet",
     "prediction.parquet",
+    "endogenous.parquet",
     "persona.parquet",
     "persistence.parquet",
     "residual.parquet",

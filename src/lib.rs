@@ -29,6 +29,8 @@ pub mod estimate;
 pub mod matrix;
 /// Cholesky factors of a few hundred unknowns.
 pub mod cholesky;
+/// Eigenvalues of a few dozen unknowns.
+pub mod eigen;
 /// How strongly a concept is represented at one checkpoint and layer.
 pub mod probe;
 /// Whether, when and in what shape it appears along the series.

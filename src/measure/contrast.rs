@@ -9,7 +9,6 @@ use crate::emergence::gate::reference_and_late;
 use crate::estimate::Estimate;
 use crate::probe::contrast::{Gram, amplitude, cosine};
 use crate::probe::sign_flip::MaxT;
-use crate::probe::similarity::centred_gram;
 use crate::series::{Family, Series};
 use crate::table::{self, Key};
 use anyhow::{Result, ensure};
@@ -148,7 +147,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
     let mut family_wise = MaxT::default();
     let keep_gram = family.label_family == "crossed";
     for layer in 0..series.layers.len() {
-        let (mut contrasts, mut grams_of_items, mut width) = (Vec::new(), Vec::new(), 0);
+        let (mut contrasts, mut compared, mut width) = (Vec::new(), Vec::new(), 0);
         let paired = similarity::applies(series, family, layer);
         for &t in &points {
             check_interrupt()?;
@@ -157,12 +156,12 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
             width = d;
             contrasts.push(Contrasts::new(&rows, d, &sides));
             if paired {
-                grams_of_items.push(centred_gram(&rows, d)?);
+                compared.push(similarity::Items::new(&rows, d)?);
             }
         }
         if paired {
             let scales: Vec<f64> = points.iter().map(|&t| series.scale(t, readout, layer)).collect();
-            part.similar.push((layer, similarity::compare(&contrasts, &scales, &grams_of_items, width)?));
+            part.similar.push((layer, similarity::compare(&contrasts, &scales, &compared, width)?));
         }
         let baseline = baseline(series, readout, layer, (&items, &sides), &draws)?;
         let deltas: Vec<Vec<f32>> = contrasts.iter().map(Contrasts::whitened).collect();

@@ -18,6 +18,7 @@ pub mod carried;
 pub mod behaviour;
 pub mod agreement;
 pub mod prediction;
+pub mod endogenous;
 pub mod persona;
 pub mod persistence;
 pub mod residual;
@@ -50,6 +51,7 @@ pub const MEASURES: &[Measure] = &[
     Measure { name: behaviour::NAME, run: behaviour::run },
     Measure { name: agreement::NAME, run: agreement::run },
     Measure { name: prediction::NAME, run: prediction::run },
+    Measure { name: endogenous::NAME, run: endogenous::run },
     Measure { name: persona::NAME, run: persona::run },
     Measure { name: persistence::NAME, run: persistence::run },
     Measure { name: residual::NAME, run: residual::run },

@@ -43,9 +43,17 @@ pub struct Row {
 
 /// Items of one pair of options.
 #[derive(Default)]
-struct Pair {
-    choice: Vec<usize>,
-    hypothetical: Vec<usize>,
+pub struct Pair {
+    pub choice: Vec<usize>,
+    pub hypothetical: Vec<usize>,
+}
+
+/// What a concept's pairs were answered with.
+pub struct Asked<'a> {
+    pub concept: &'a str,
+    pub pairs: Vec<Pair>,
+    /// By checkpoint and pair; `None` where an answer has no score.
+    pub said: Vec<Vec<Option<Said>>>,
 }
 
 /// Writes `prediction.parquet`. Predictions are compared, not dated.
@@ -53,6 +61,16 @@ struct Pair {
 /// # Errors
 /// The store cannot be read or the table cannot be written.
 pub fn run(series: &Series) -> Result<Vec<Trace>> {
+    let rows = asked(series)?.iter().map(|asked| compare(series, asked.concept, &asked.said)).collect::<Result<Vec<_>>>()?.concat();
+    table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
+    Ok(Vec::new())
+}
+
+/// Every concept that has choices with hypotheticals.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn asked(series: &Series) -> Result<Vec<Asked<'_>>> {
     let mut concepts: BTreeMap<&str, BTreeMap<&str, Pair>> = BTreeMap::new();
     for (index, item) in series.items.iter().enumerate().filter(|(_, item)| item.is_plain()) {
         if item.label_family == "object" || item.label_family == "hypothetical" {
@@ -60,35 +78,30 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
             if item.label_family == "object" { &mut pair.choice } else { &mut pair.hypothetical }.push(index);
         }
     }
-    let mut rows = Vec::new();
-    if !concepts.is_empty() {
-        let answers = (0..series.points.len()).map(|t| series.answers(t)).collect::<Result<Vec<_>>>()?;
-        for (concept, pairs) in &concepts {
-            let margin = |t: usize, items: &[usize]| -> Option<f64> {
-                let margins = items.iter().map(|&item| answers[t][item].map(|[first, second]| first - second));
-                Some(margins.sum::<Option<f64>>()? / items.len() as f64)
-            };
-            let pairs: Vec<&Pair> = pairs.values().filter(|pair| !pair.choice.is_empty() && !pair.hypothetical.is_empty()).collect();
-            let said: Vec<Vec<Option<Said>>> = (0..series.points.len())
-                .map(|t| {
-                    let of = |pair: &&Pair| {
-                        Some(Said { choice: margin(t, &pair.choice)? > 0.0, hypothetical: margin(t, &pair.hypothetical)? > 0.0 })
-                    };
-                    pairs.iter().map(of).collect()
-                })
-                .collect();
-            rows.extend(compare(series, concept, &said)?);
-        }
+    if concepts.is_empty() {
+        return Ok(Vec::new());
     }
-    table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
-    Ok(Vec::new())
+    let answers = (0..series.points.len()).map(|t| series.answers(t)).collect::<Result<Vec<_>>>()?;
+    let margin = |t: usize, items: &[usize]| -> Option<f64> {
+        let margins = items.iter().map(|&item| answers[t][item].map(|[first, second]| first - second));
+        Some(margins.sum::<Option<f64>>()? / items.len() as f64)
+    };
+    let said = |t: usize, pair: &Pair| -> Option<Said> {
+        Some(Said { choice: margin(t, &pair.choice)? > 0.0, hypothetical: margin(t, &pair.hypothetical)? > 0.0 })
+    };
+    let of = |(concept, pairs): (_, BTreeMap<&str, Pair>)| {
+        let pairs: Vec<Pair> = pairs.into_values().filter(|pair| !pair.choice.is_empty() && !pair.hypothetical.is_empty()).collect();
+        let said = (0..series.points.len()).map(|t| pairs.iter().map(|pair| said(t, pair)).collect()).collect();
+        Asked { concept, pairs, said }
+    };
+    Ok(concepts.into_iter().map(of).collect())
 }
 
 /// Whether the first option was chosen, and said to be what would be chosen.
 #[derive(Clone, Copy)]
-struct Said {
-    choice: bool,
-    hypothetical: bool,
+pub struct Said {
+    pub choice: bool,
+    pub hypothetical: bool,
 }
 
 fn compare(series: &Series, concept: &str, said: &[Vec<Option<Said>>]) -> Result<Vec<(Key, Row)>> {

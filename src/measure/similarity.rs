@@ -2,15 +2,16 @@
 //!
 //! Directions are compared in one metric: activations over the neutral pool's scale, whitened by the spread within groups averaged
 //! over all checkpoints. The corrected cosine is null unless both checkpoints pass the family-wise sign-flip test
-//! (`p_max_t <= .05` in `trajectory.parquet`): a direction that is not there has no angle. CKA compares all items of the concept
-//! as they are, and needs no gate.
+//! (`p_max_t <= .05` in `trajectory.parquet`): a direction that is not there has no angle. CKA and the angles compare all
+//! items of the concept as they are, and need no gate.
 
 use super::contrast::{Contrasts, whitened};
 use super::spread;
-use crate::probe::similarity::{Cosine, Directions, cka};
+use crate::probe::similarity::{Cosine, Directions, centred, cka, debiased, products};
+use crate::probe::subspace::{DIMENSIONS, Subspace};
 use crate::series::{Family, Series};
 use crate::table::{self, finite};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
@@ -40,15 +41,42 @@ struct Similarity {
     cos_raw: Option<f64>,
     /// Debiased linear CKA of the items' activations.
     cka: Option<f64>,
+    /// Principal angles, in degrees, between the subspaces of the items' first three principal components; null where they vary in fewer.
+    /// Two that have nothing to do with each other are close to 90 degrees apart in all of them.
+    angle_1: Option<f64>,
+    angle_2: Option<f64>,
+    angle_3: Option<f64>,
     n_groups: i32,
 }
 
 /// Two checkpoints, by their position among those with readouts.
+#[derive(Clone, Copy)]
 pub struct Pair {
     first: usize,
     second: usize,
     cosine: Option<Cosine>,
     cka: Option<f64>,
+    angles: Option<[f64; DIMENSIONS]>,
+}
+
+/// What is known of a concept's items at one checkpoint, for CKA and for angles; `None` where they do not vary enough.
+pub struct Items {
+    gram: Option<Vec<f32>>,
+    space: Option<Subspace>,
+}
+
+impl Items {
+    /// From activations `[n, d]`.
+    ///
+    /// # Errors
+    /// When `rows` are not whole.
+    pub fn new(rows: &[f32], d: usize) -> Result<Self> {
+        ensure!(d > 0 && rows.len().is_multiple_of(d), "{} values are not rows of {d}", rows.len());
+        let (centred, squares) = (centred(rows, d), rows.iter().map(|x| f64::from(x * x)).sum());
+        let products = products(&centred, d);
+        let space = Subspace::new(&centred, &products, d)?;
+        Ok(Self { gram: debiased(products, rows.len() / d, squares)?, space })
+    }
 }
 
 /// Pairs of checkpoints times layers that are compared for each concept: all 31 layers of 25 checkpoints.
@@ -67,11 +95,11 @@ pub fn applies(series: &Series, family: &Family, layer: usize) -> bool {
     family.label_family == "crossed" && layers(series).contains(&layer)
 }
 
-/// All pairs at one layer from every checkpoint's contrasts, neutral scale, and centred Gram matrix of the items.
+/// All pairs at one layer from every checkpoint's contrasts, neutral scale, and items.
 ///
 /// # Errors
 /// A contrast is not finite.
-pub fn compare(contrasts: &[Contrasts], scales: &[f64], grams: &[Option<Vec<f32>>], d: usize) -> Result<Vec<Pair>> {
+pub fn compare(contrasts: &[Contrasts], scales: &[f64], items: &[Items], d: usize) -> Result<Vec<Pair>> {
     let n = contrasts.len();
     let mut variance = vec![0f64; d];
     for (contrast, scale) in contrasts.iter().zip(scales) {
@@ -83,12 +111,17 @@ pub fn compare(contrasts: &[Contrasts], scales: &[f64], grams: &[Option<Vec<f32>
     for first in 0..n {
         for second in 0..n {
             if second < first {
-                let Pair { cosine, cka, .. } = pairs[second * n + first];
-                pairs.push(Pair { first, second, cosine, cka });
+                pairs.push(Pair { first, second, ..pairs[second * n + first] });
                 continue;
             }
-            let cka = grams[first].as_ref().zip(grams[second].as_ref()).map(|(a, b)| if first == second { 1.0 } else { cka(a, b) });
-            pairs.push(Pair { first, second, cosine: directions.as_ref().map(|directions| directions.cosine(first, second)), cka });
+            let [a, b] = [&items[first], &items[second]];
+            pairs.push(Pair {
+                first,
+                second,
+                cosine: directions.as_ref().map(|directions| directions.cosine(first, second)),
+                cka: a.gram.as_ref().zip(b.gram.as_ref()).map(|(a, b)| if first == second { 1.0 } else { cka(a, b) }),
+                angles: a.space.as_ref().zip(b.space.as_ref()).map(|(a, b)| if first == second { [0.0; DIMENSIONS] } else { a.angles(b) }),
+            });
         }
     }
     Ok(pairs)
@@ -96,7 +129,7 @@ pub fn compare(contrasts: &[Contrasts], scales: &[f64], grams: &[Option<Vec<f32>
 
 /// All pairs of `n` checkpoints, with nothing to compare.
 pub fn none(n: usize) -> Vec<Pair> {
-    (0..n * n).map(|pair| Pair { first: pair / n, second: pair % n, cosine: None, cka: None }).collect()
+    (0..n * n).map(|pair| Pair { first: pair / n, second: pair % n, cosine: None, cka: None, angles: None }).collect()
 }
 
 /// The rows of one layer; `p` is the family-wise p of each checkpoint there.
@@ -138,6 +171,9 @@ pub fn rows(
             cos_cv_upper: cos_cv.zip(half).and_then(|(value, half)| finite(value + half)),
             cos_raw: pair.cosine.and_then(|cosine| cosine.raw).and_then(finite),
             cka: pair.cka.and_then(finite),
+            angle_1: pair.angles.map(|angles| angles[0]),
+            angle_2: pair.angles.map(|angles| angles[1]),
+            angle_3: pair.angles.map(|angles| angles[2]),
             n_groups: n_groups as i32,
         };
         (series.key(pair.first), row)

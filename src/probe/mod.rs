@@ -12,5 +12,6 @@ pub mod control;
 pub mod online;
 pub mod clustered;
 pub mod similarity;
+pub mod subspace;
 pub mod cluster;
 pub mod lexical;

@@ -105,36 +105,29 @@ struct Sums {
     without: Vec<f64>,
 }
 
-/// Inner products of items, centred without bias and scaled to length 1: what linear CKA compares. `None` for items that do not
-/// vary, or fewer than four.
-///
-/// Linear CKA (Kornblith et al. 2019) is the cosine between two Gram matrices of centred features. With fewer items than
-/// features it is far above zero for unrelated ones; so the diagonal is left out and the rest centred such that the inner
-/// product is unbiased (Song et al. 2012; Szekely & Rizzo 2014), which Kornblith's own code calls the debiased form.
-///
-/// # Errors
-/// When `x`, `[n, d]`, is not whole rows.
-pub fn centred_gram(x: &[f32], d: usize) -> Result<Option<Vec<f32>>> {
-    ensure!(d > 0 && x.len().is_multiple_of(d), "{} values are not rows of {d}", x.len());
+/// Rows `[n, d]` minus their mean, which is summed in f64: products of what remains fit into f32.
+pub fn centred(x: &[f32], d: usize) -> Vec<f32> {
     let n = x.len() / d;
-    if n < 4 {
-        return Ok(None);
-    }
-    // The means are taken out first: products of what remains fit into f32.
     let mut mean = vec![0f64; d];
     x.chunks_exact(d).for_each(|row| mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(*x) / n as f64));
     let mut centred = vec![0f32; x.len()];
     for (to, row) in centred.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
         to.iter_mut().zip(row).zip(&mean).for_each(|((to, x), mean)| *to = (f64::from(*x) - mean) as f32);
     }
+    centred
+}
+
+/// Inner products `[n, n]` of rows `[n, d]`.
+pub fn products(x: &[f32], d: usize) -> Vec<f32> {
+    let n = x.len() / d;
     let mut gram = vec![0f32; n * n];
     let mut block = vec![0f32; ROWS.min(n) * n];
     for start in (0..n).step_by(ROWS) {
         let end = (start + ROWS).min(n);
         let block = &mut block[..(end - start) * end];
-        matrix::multiply([end - start, d, end], &centred[start * d..end * d], &centred[..end * d], Right::Transposed, block);
+        matrix::multiply([end - start, d, end], &x[start * d..end * d], &x[..end * d], Right::Transposed, block);
         for (row, values) in (start..end).zip(block.chunks_exact(end)) {
-            gram[row * n..row * n + row].copy_from_slice(&values[..row]);
+            gram[row * n..=row * n + row].copy_from_slice(&values[..=row]);
         }
     }
     for row in 0..n {
@@ -142,6 +135,24 @@ pub fn centred_gram(x: &[f32], d: usize) -> Result<Option<Vec<f32>>> {
             gram[row * n + column] = gram[column * n + row];
         }
     }
+    gram
+}
+
+/// [`products`] of [`centred`] items, centred without bias and scaled to length 1: what linear CKA compares. `None` for items that do
+/// not vary, or fewer than four; `squares` is the sum of the items' squares before they were centred.
+///
+/// Linear CKA (Kornblith et al. 2019) is the cosine between two Gram matrices of centred features. With fewer items than
+/// features it is far above zero for unrelated ones; so the diagonal is left out and the rest centred such that the inner
+/// product is unbiased (Song et al. 2012; Szekely & Rizzo 2014), which Kornblith's own code calls the debiased form.
+///
+/// # Errors
+/// When `gram` is not `[n, n]`.
+pub fn debiased(mut gram: Vec<f32>, n: usize, squares: f64) -> Result<Option<Vec<f32>>> {
+    ensure!(gram.len() == n * n, "{} products of {n} items", gram.len());
+    if n < 4 {
+        return Ok(None);
+    }
+    gram.iter_mut().step_by(n + 1).for_each(|own| *own = 0.0);
     let sums: Vec<f64> = gram.chunks_exact(n).map(|row| row.iter().map(|&k| f64::from(k)).sum()).collect();
     let (rest, all) = ((n - 2) as f64, sums.iter().sum::<f64>() / ((n - 1) * (n - 2)) as f64);
     let mut square = 0.0;
@@ -154,14 +165,14 @@ pub fn centred_gram(x: &[f32], d: usize) -> Result<Option<Vec<f32>>> {
     }
     let length = square.sqrt();
     // Of items that are all the same, rounding remains.
-    if !length.is_normal() || length <= f64::from(f32::EPSILON) * x.iter().map(|x| f64::from(x * x)).sum::<f64>() {
+    if !length.is_normal() || length <= f64::from(f32::EPSILON) * squares {
         return Ok(None);
     }
     gram.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
     Ok(Some(gram))
 }
 
-/// Debiased linear CKA of two checkpoints from their [`centred_gram`]s: 1 for representations that are equal up to rotation and
+/// Debiased linear CKA of two checkpoints from their [`debiased`] products: 1 for representations that are equal up to rotation and
 /// scale, 0 on average for unrelated ones (and so at times a little below).
 pub fn cka(left: &[f32], right: &[f32]) -> f64 {
     f64::from(matrix::dot(left, right)).clamp(-1.0, 1.0)

@@ -52,6 +52,10 @@ fn features(n: usize, key: &str) -> Vec<f32> {
     (0..n * D).map(|_| normal(&mut generator) as f32).collect()
 }
 
+fn of_items(x: &[f32]) -> Option<Vec<f32>> {
+    debiased(products(&centred(x, D), D), x.len() / D, x.iter().map(|x| f64::from(x * x)).sum()).unwrap()
+}
+
 #[test]
 fn cka_ignores_rotation_scale_and_offset_and_is_zero_for_unrelated_items() {
     let (x, y) = (features(60, "x"), features(60, "y"));
@@ -66,7 +70,7 @@ fn cka_ignores_rotation_scale_and_offset_and_is_zero_for_unrelated_items() {
             row.iter().zip(&axis).map(move |(x, a)| (30.0 * (f64::from(*x) - along * a) + 100.0) as f32).collect::<Vec<_>>()
         })
         .collect();
-    let gram = |x: &[f32]| centred_gram(x, D).unwrap().unwrap();
+    let gram = |x: &[f32]| of_items(x).unwrap();
     assert!((cka(&gram(&x), &gram(&x)) - 1.0).abs() < 1e-5);
     assert!((cka(&gram(&x), &gram(&turned)) - 1.0).abs() < 1e-4);
     assert!(cka(&gram(&x), &gram(&y)).abs() < 0.1);
@@ -74,6 +78,6 @@ fn cka_ignores_rotation_scale_and_offset_and_is_zero_for_unrelated_items() {
 
 #[test]
 fn items_that_do_not_vary_have_no_gram() {
-    assert_eq!(centred_gram(&[1.7; 10 * D], D).unwrap(), None);
-    assert_eq!(centred_gram(&features(3, "few"), D).unwrap(), None);
+    assert_eq!(of_items(&[1.7; 10 * D]), None);
+    assert_eq!(of_items(&features(3, "few")), None);
 }

@@ -24,6 +24,7 @@ struct Golden {
     native: Vec<Native>,
     transfer: Vec<Vec<[f64; 2]>>,
     cka: f64,
+    angles: [f64; 3],
     cos_cv: f64,
     control: Control,
     online: Online,
@@ -83,6 +84,9 @@ struct SimilarityRow {
     cos_cv: Option<f64>,
     cos_raw: Option<f64>,
     cka: Option<f64>,
+    angle_1: Option<f64>,
+    angle_2: Option<f64>,
+    angle_3: Option<f64>,
 }
 
 fn golden() -> Golden {
@@ -161,6 +165,9 @@ fn the_tables_agree_with_scikit_learn_and_numpy() {
     let similarity: Vec<SimilarityRow> = table::read(&folder.path().join("similarity.parquet")).unwrap();
     for row in similarity.iter().filter(|row| row.order != row.to_order) {
         close("cka", row.cka, golden.cka, 1e-4);
+        for (found, expected) in [row.angle_1, row.angle_2, row.angle_3].into_iter().zip(golden.angles) {
+            close("angle", found, expected, 0.01);
+        }
         assert!(row.cos_raw.is_some());
         if let Some(cosine) = row.cos_cv {
             close("cos_cv", Some(cosine), golden.cos_cv, 1e-3);
@@ -323,6 +330,7 @@ fn item_order_rotation_and_label_names_do_not_matter() {
     for ((row, flipped), turned) in similarity.iter().zip(alike).zip(turned) {
         close("cka", flipped.cka, row.cka.unwrap(), 1e-6);
         close("cka", turned.cka, row.cka.unwrap(), 1e-4);
+        close("angle", turned.angle_3, row.angle_3.unwrap(), 0.02);
         close("cosine", turned.cos_raw, row.cos_raw.unwrap(), 1e-4);
     }
 }
