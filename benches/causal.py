@@ -25,7 +25,9 @@ stage = "bench"
 
 def walk(program, folder, text):
     (folder / "checkpoints.toml").write_text(text)
-    done = subprocess.run([program, "walk", folder / "checkpoints.toml"], capture_output=True, text=True, check=True)
+    done = subprocess.run([program, "walk", folder / "checkpoints.toml"], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
     return done.stderr
 
 

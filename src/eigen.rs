@@ -1,3 +1,5 @@
+//! Eigenvalues and eigenvectors of small symmetric matrices.
+
 /// Eigenvalues and eigenvectors (columns) of a symmetric matrix `[n, n]` by cyclic Jacobi rotations (Golub & Van Loan, section 8.5). Made
 /// for a few dozen unknowns.
 pub fn symmetric_eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {

@@ -38,7 +38,8 @@ pub struct Row {
     pub label: String,
     pub layer: i32,
     pub readout: String,
-    /// `ok`, `degenerate_label` (a fold is trained on one label), `not_scored` (no answers) or `too_few_groups` (fewer than eight pairs).
+    /// `ok`, `degenerate_label` (a fold is trained on one label), `not_scored` (no answers), `no_order` (cells do not end in
+    /// `-xy` and `-yx`) or `too_few_groups` (fewer than eight pairs).
     pub status: String,
     /// Of the logistic probe over groups, with group-bootstrap intervals.
     pub auroc: Option<f64>,
@@ -105,8 +106,8 @@ impl Set {
     /// `Err` has the status where there is nothing to fit.
     fn new(series: &Series, concept: &str, asked: &[(&Pair, Option<Said>)], label: &Label) -> Result<Result<Self, &'static str>> {
         let (mut items, mut labels, mut groups) = (Vec::new(), Vec::new(), Vec::new());
-        let scored = asked.iter().filter_map(|(pair, said)| Some((pair, said.as_ref()?)));
-        for (group, (pair, said)) in scored.enumerate() {
+        let scored: Vec<(&Pair, &Said)> = asked.iter().filter_map(|(pair, said)| Some((*pair, said.as_ref()?))).collect();
+        for (group, (pair, said)) in scored.iter().enumerate() {
             for &item in &pair.hypothetical {
                 if let Some(y) = label.1(said, first(&series.items[item].cell)) {
                     items.push(item);
@@ -117,7 +118,7 @@ impl Set {
         }
         let n_groups = groups.last().map_or(0, |last| last + 1);
         if n_groups == 0 {
-            return Ok(Err("not_scored"));
+            return Ok(Err(if scored.is_empty() { "not_scored" } else { "no_order" }));
         }
         if n_groups < FEWEST {
             return Ok(Err("too_few_groups"));

@@ -10,6 +10,7 @@ mod house;
 mod lens;
 mod probes;
 mod pairs;
+mod endogenous;
 mod weights;
 mod adapters;
 mod merged;
