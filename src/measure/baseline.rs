@@ -22,11 +22,20 @@ pub struct Baseline {
 }
 
 impl Baseline {
+    /// The level that belongs to a resample of the measure.
+    pub fn at(&self, resample: usize) -> f64 {
+        self.replicates.get(resample).copied().unwrap_or(self.value)
+    }
+
+    /// The highest of some; `None` of none.
+    pub fn highest<'a>(levels: impl IntoIterator<Item = Option<&'a Self>>) -> Option<&'a Self> {
+        levels.into_iter().flatten().max_by(|a, b| a.value.total_cmp(&b.value))
+    }
+
     /// Mean of `curve` over the checkpoints `late`, less this.
     pub fn excess(&self, curve: &Curve, late: &Range<usize>) -> Option<Estimate> {
         let level = |row: &[f64]| mean(&row[late.clone()]);
-        let baseline = |resample: usize| self.replicates.get(resample).copied().unwrap_or(self.value);
-        let replicates: Vec<f64> = curve.replicate_rows().enumerate().map(|(resample, row)| level(row) - baseline(resample)).collect();
+        let replicates: Vec<f64> = curve.replicate_rows().enumerate().map(|(resample, row)| level(row) - self.at(resample)).collect();
         Estimate::percentile(level(&curve.value) - self.value, &replicates)
     }
 }
@@ -62,7 +71,7 @@ impl Words {
     /// The highest baseline of a checkpoint, what `random` weights reach included.
     pub fn best(&self, t: usize, random: Option<&Baseline>) -> Option<Baseline> {
         let lexical = self.lexical.map(|value| Baseline { value, replicates: Vec::new() });
-        [lexical, self.embedding[t].clone(), random.cloned()].into_iter().flatten().max_by(|a, b| a.value.total_cmp(&b.value))
+        Baseline::highest([lexical.as_ref(), self.embedding[t].as_ref(), random]).cloned()
     }
 }
 

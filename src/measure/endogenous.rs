@@ -196,11 +196,10 @@ fn rows(series: &Series, asked: &Asked, readouts: &[usize], t: usize, label: &La
                 Some(random) => set.probed(random.rows(0, readout, layer, &set.items)?)?.and_then(level),
                 None => None,
             };
-            let best = [&words, &embeddings, &random].into_iter().flatten().max_by(|a, b| a.value.total_cmp(&b.value));
+            let best = Baseline::highest([&words, &embeddings, &random].map(Option::as_ref));
             let auroc = own.as_ref().and_then(|own| own.auroc);
             let excess = own.as_ref().zip(auroc).zip(best).and_then(|((own, auroc), best)| {
-                let beside = |resample: usize| best.replicates.get(resample).copied().unwrap_or(best.value);
-                let replicates: Vec<f64> = own.auroc_replicates.iter().enumerate().map(|(b, area)| area - beside(b)).collect();
+                let replicates: Vec<f64> = own.auroc_replicates.iter().enumerate().map(|(b, area)| area - best.at(b)).collect();
                 Estimate::percentile(auroc.value - best.value, &replicates)
             });
             let mut row = empty((readout, layer), if auroc.is_some() { "ok" } else { "degenerate_label" });

@@ -49,8 +49,8 @@ pub struct Native {
 /// Held-out scores `[n]` per checkpoint; `None` where there is no probe.
 pub type Held = Vec<Option<Vec<f64>>>;
 
-/// Every checkpoint's probes at every other, at a `place` (readout and layer), in `rows` where `all` is asked for. Returns the held-out scores, `[n]` per checkpoint,
-/// of the last checkpoint's probes: the frozen ruler. `fold` is that of each item.
+/// Every checkpoint's probes at every other, at a `place` (readout and layer), in `rows` where `all` is asked for. Returns the held-out
+/// scores, `[n]` per checkpoint, of the last checkpoint's probes: the frozen ruler. `fold` is that of each item.
 ///
 /// # Errors
 /// The store cannot be read, or checkpoints differ in d_model.

@@ -1,57 +1,28 @@
 //! Probes of the checkpoint's own choices on a planted store: the residual carries the choice from the second checkpoint on.
 
+use crate::store::{Item, item};
 use safetensors::{Dtype, tensor::TensorView};
 use selftrace::analysis::analyze;
 use selftrace::draws::{generator, normal, uniform_index};
 use selftrace::measure::endogenous::{Row, TABLE};
 use selftrace::series::Series;
 use selftrace::table::{self, Key};
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
 
 const PAIRS: usize = 40;
 const D: usize = 12;
 
-#[derive(Serialize, Deserialize, Clone)]
-struct Item {
-    item_id: String,
-    concept: String,
-    label_family: String,
-    null_bank: bool,
-    neutral: bool,
-    group_id: String,
-    cell: String,
-    y: Option<i8>,
-    text: Option<String>,
-    answer_0: Option<String>,
-    answer_1: Option<String>,
-}
-
 /// Every pair is chosen from and asked about in both orders; answer 0 is the same word in both.
 fn items(pairs: usize) -> Vec<Item> {
-    let item = |family: &str, pair: usize, order: &str| {
-        let words = [format!("left{pair}"), format!("right{pair}")];
-        let [x, y] = if order == "xy" { [&words[0], &words[1]] } else { [&words[1], &words[0]] };
-        Item {
-            item_id: format!("{family}/{pair}/{order}"),
-            concept: "foresight".to_owned(),
-            label_family: family.to_owned(),
-            null_bank: false,
-            neutral: false,
-            group_id: pair.to_string(),
-            cell: format!("{family}-{order}"),
-            y: None,
-            text: Some(format!("{x} or {y}?")),
-            answer_0: Some(words[0].clone()),
-            answer_1: Some(words[1].clone()),
-        }
-    };
-    (0..pairs)
-        .flat_map(|pair| {
-            [("object", "xy"), ("object", "yx"), ("hypothetical", "xy"), ("hypothetical", "yx")].map(|(f, o)| item(f, pair, o))
+    let of_pair = |pair: usize| {
+        [("object", "xy"), ("object", "yx"), ("hypothetical", "xy"), ("hypothetical", "yx")].map(|(family, order)| {
+            let words = if order == "xy" { ["left", "right"] } else { ["right", "left"] };
+            let text = words.map(|word| format!("{word}{pair}")).join(" or ");
+            Item { text: Some(text), ..item("foresight", family, pair, &format!("{family}-{order}"), None) }
         })
-        .collect()
+    };
+    (0..pairs).flat_map(of_pair).collect()
 }
 
 /// Two checkpoints with random choices of their own, said to be what would be chosen in every third pair only at the first.

@@ -20,7 +20,7 @@ const NULLS: usize = 20;
 pub struct Item {
     item_id: String,
     pub concept: String,
-    label_family: String,
+    pub label_family: String,
     null_bank: bool,
     neutral: bool,
     pub group_id: String,
@@ -28,7 +28,7 @@ pub struct Item {
     pub y: Option<i8>,
     pub template_id: String,
     pub lexicon_id: String,
-    text: Option<String>,
+    pub text: Option<String>,
     #[serde(default)]
     foils: Option<Vec<String>>,
     #[serde(default)]
