@@ -11,7 +11,7 @@ pub mod direction;
 pub mod sheet;
 
 use crate::model::Checkpoint;
-use crate::model::intervene::{Condition, Intervention, Sweep, SweepCost};
+use crate::model::intervene::{Condition, Intervention, Sweep};
 use crate::model::stream::{Compute, stream};
 use crate::prompt::choices::{Asked, FACT};
 use crate::prompt::item::ItemSet;
@@ -23,6 +23,7 @@ use safetensors::Dtype;
 use sheet::{Along, Header};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tch::Tensor;
 
 /// What is done to every checkpoint of a run.
@@ -55,6 +56,15 @@ pub struct Cost {
     pub node_blocks: usize,
     /// Calls of `tick`.
     pub ticks: usize,
+}
+
+/// What a sweep took.
+#[derive(Debug, Clone, Copy)]
+pub struct Spent {
+    /// Readings of the blocks above the lowest layer of the pass.
+    pub passes: usize,
+    /// For the unembedding of answers, which `node_blocks` leaves out.
+    pub scoring: Duration,
 }
 
 impl Request<'_> {
@@ -118,7 +128,7 @@ impl Request<'_> {
         readouts: &Readouts,
         path: &Path,
         tick: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<SweepCost> {
+    ) -> Result<Spent> {
         let _no_grad = tch::no_grad_guard();
         let max_token = self.set.max_token();
         ensure!(
@@ -148,12 +158,15 @@ impl Request<'_> {
         let mut waiting: BTreeMap<usize, Vec<(usize, Tensor)>> = BTreeMap::new();
         let mut bytes = 0;
         let d_model = checkpoint.config.d_model as usize;
-        let score = |waiting: &mut BTreeMap<usize, Vec<(usize, Tensor)>>, results: &mut Vec<Option<(Vec<f32>, f32)>>| -> Result<()> {
+        let mut scoring = Duration::ZERO;
+        let mut score = |waiting: &mut BTreeMap<usize, Vec<(usize, Tensor)>>, results: &mut Vec<Option<(Vec<f32>, f32)>>| -> Result<()> {
+            let start = Instant::now();
             for (board, waiting) in std::mem::take(waiting) {
                 let (numbers, tensors): (Vec<usize>, Vec<Tensor>) = waiting.into_iter().unzip();
                 let scores = boards[board].score(checkpoint, self.compute, &rows[board], &tensors)?;
                 numbers.into_iter().zip(scores).for_each(|(number, score)| results[number] = Some(score));
             }
+            scoring += start.elapsed();
             Ok(())
         };
         let n_layers = checkpoint.config.n_layers;
@@ -181,7 +194,7 @@ impl Request<'_> {
         let results = results.into_iter().collect::<Option<Vec<_>>>().context("every condition ends at the last layer")?;
         let unchanged = boards[0].score(checkpoint, self.compute, &rows[0], &rows[..1])?;
         self.write(path, (fingerprint, d_model), &boards, &directions, axis, (&places, &results), &unchanged[0].0)?;
-        Ok(cost)
+        Ok(Spent { passes: cost.passes, scoring })
     }
 
     /// Residuals without intervention: of the layers of interventions, and of the last one.

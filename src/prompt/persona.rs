@@ -79,12 +79,37 @@ pub struct Reply {
 #[serde(deny_unknown_fields)]
 pub struct Format {
     pub id: String,
-    /// Concepts whose slots fit into the templates.
+    /// Concepts whose slots fit into the templates; none for a wrap.
+    #[serde(default)]
     pub concepts: Vec<String>,
     /// The user's text is rendered as it is, without a chat template.
     #[serde(default)]
     pub raw: bool,
+    #[serde(default)]
     pub templates: Vec<Turn>,
+    /// Instead of templates: what is put around a concept's own ones, for every concept that no format has templates for.
+    pub wrap: Option<Wrap>,
+}
+
+/// A user's text around a concept's own template: `{user}` and `{assistant}` are its turns.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wrap {
+    /// For templates without an assistant's turn.
+    pub question: String,
+    /// For those with one.
+    pub exchange: String,
+}
+
+impl Wrap {
+    fn around(&self, turn: &Turn) -> Turn {
+        let user = turn.system.iter().map(|system| format!("{system} ")).collect::<String>() + &turn.user;
+        let text = match &turn.assistant {
+            Some(assistant) => self.exchange.replace("{user}", &user).replace("{assistant}", assistant),
+            None => self.question.replace("{user}", &user),
+        };
+        Turn { user: text, ..Turn::default() }
+    }
 }
 
 /// A file of contexts, replies and formats, each of which may be missing.
@@ -141,7 +166,20 @@ impl File {
         for format in &self.format {
             let id = &format.id;
             ensure!(slug(id) && id != CHAT, "[[format]] id: found {id:?}, expected lower-case letters, digits and _, and not \"chat\"");
-            ensure!(!format.templates.is_empty(), "[[format]] {id}: templates is empty");
+            if let Some(wrap) = &format.wrap {
+                ensure!(
+                    format.templates.is_empty() && format.concepts.is_empty(),
+                    "[[format]] {id}: a wrap is for every concept that no format has templates for, so it has no templates and no concepts"
+                );
+                for (text, slots) in [(&wrap.question, &["{user}"][..]), (&wrap.exchange, &["{user}", "{assistant}"])] {
+                    for slot in slots {
+                        ensure!(text.contains(slot), "[[format]] {id}: wrap {text:?} lacks {slot}");
+                    }
+                }
+                continue;
+            }
+            ensure!(!format.templates.is_empty(), "[[format]] {id}: templates is empty, and there is no wrap");
+            ensure!(!format.concepts.is_empty(), "[[format]] {id}: concepts is empty, expected the concepts whose slots fit the templates");
             for turn in &format.templates {
                 let text = [Some(turn.user.as_str()), turn.assistant.as_deref()].into_iter().flatten().collect::<String>();
                 for slot in ["{a}", "{b}", "[[", "]]"] {
@@ -261,6 +299,18 @@ fn in_context(mut messages: Vec<Message>, system: &str, has_role: bool) -> Vec<M
 }
 
 impl Contexts {
+    /// Formats of a concept with their templates: those that name it, or else those that wrap its own.
+    fn formats_of(&self, concept: &Concept) -> Vec<(&Format, Vec<Turn>)> {
+        let named = self.formats.iter().filter(|format| format.concepts.contains(&concept.name));
+        let named: Vec<_> = named.map(|format| (format, format.templates.clone())).collect();
+        if !named.is_empty() {
+            return named;
+        }
+        let own = concept.crossed.as_ref().map_or(&[][..], |block| &block.templates);
+        let wrapped = self.formats.iter().filter_map(|format| Some((format, format.wrap.as_ref()?)));
+        wrapped.map(|(format, wrap)| (format, own.iter().map(|turn| wrap.around(turn)).collect())).collect()
+    }
+
     /// Adds the items of all contexts and formats behind those that are there. A system message goes to the user's turn where the
     /// template has no system role, and the item says so.
     ///
@@ -303,10 +353,10 @@ impl Contexts {
                     set.push(spec, &setting(persona), &concept.source, &concept.license, ruler)?;
                 }
             }
-            for format in self.formats.iter().filter(|format| format.concepts.contains(&concept.name)) {
+            for (format, templates) in self.formats_of(concept) {
                 let setting =
                     Setting { persona_id: DEFAULT.to_owned(), format_id: format.id.clone(), raw: format.raw, ..Setting::default() };
-                for spec in design::first_quartets(concept, profile, groups, parameters, Some(&format.templates))? {
+                for spec in design::first_quartets(concept, profile, groups, parameters, Some(&templates))? {
                     set.push(spec, &setting, &concept.source, &concept.license, ruler)?;
                 }
             }

@@ -25,7 +25,7 @@ fn the_built_in_contexts_range_wide_enough_for_a_verdict() {
     let count = |kind| contexts.personas.iter().filter(|persona| persona.kind == kind).count();
     assert!(count(Kind::Default) == 3 && count(Kind::Role) >= 24 && count(Kind::Conflict) >= 5 && count(Kind::Frame) >= 3);
     assert!(contexts.personas.iter().filter(|persona| persona.quartets).count() >= 16);
-    assert!((16..=24).contains(&contexts.replies.len()) && contexts.formats.len() == 5);
+    assert!((16..=24).contains(&contexts.replies.len()) && contexts.formats.len() == 8);
     let null = concepts.iter().filter(|concept| concept.null_bank && contexts.concepts.contains(&concept.name)).count();
     assert!(null == NULL_CONCEPTS && contexts.concepts.contains("ai_vs_human"));
     let named: BTreeSet<&String> = contexts.formats.iter().flat_map(|format| &format.concepts).collect();
@@ -42,6 +42,15 @@ fn too_little_for_an_axis_is_one_sentence() {
         (format!("{default}{}{replies}", role("a")), "[personas]: found 1 contexts of kind \"role\", expected at least 2"),
         (format!("{default}{}{}{REPLIES}", role("a"), role("b")), "[personas]: found 1 replies, expected at least 4"),
         (format!("{default}{}", REPLIES.replace("\"r\"", "\" \"")), "set.toml: [[reply]] to \"q\": the response is empty"),
+        (
+            "[[format]]\nid = \"log\"\nwrap.question = \"{user}\"\nwrap.exchange = \"{user}\"\n".to_owned(),
+            "set.toml: [[format]] log: wrap \"{user}\" lacks {assistant}",
+        ),
+        (
+            "[[format]]\nid = \"log\"\nconcepts = [\"x\"]\nwrap.question = \"{user}\"\nwrap.exchange = \"{user} {assistant}\"\n".to_owned(),
+            "set.toml: [[format]] log: a wrap is for every concept",
+        ),
+        ("[[format]]\nid = \"log\"\n".to_owned(), "set.toml: [[format]] log: templates is empty, and there is no wrap"),
         (default.replace("default", "role"), "set.toml: [[persona]] empty: system is empty"),
         (default.replace("id = \"empty\"", "id = \"default\""), "set.toml: [[persona]] id: found \"default\""),
         (default.replace("kind", "sort"), "set.toml:5: unknown field `sort`"),
@@ -78,8 +87,10 @@ fn quartets_keep_their_groups_in_every_format() {
         let all = design::specs(concept, Profile::QUICK, &parameters).unwrap();
         let plain = design::first_quartets(concept, Profile::QUICK, 8, &parameters, None).unwrap();
         assert!(plain.len() == 32 && plain.iter().all(|spec| all.contains(spec)), "{}", concept.name);
-        for format in contexts.formats.iter().filter(|format| format.concepts.contains(&concept.name)) {
-            let other = design::first_quartets(concept, Profile::QUICK, 8, &parameters, Some(&format.templates)).unwrap();
+        let formats = contexts.formats_of(concept);
+        assert!(formats.len() >= 3, "{}", concept.name);
+        for (format, templates) in formats {
+            let other = design::first_quartets(concept, Profile::QUICK, 8, &parameters, Some(&templates)).unwrap();
             let key = |spec: &Spec| (spec.group_id.clone(), spec.cell.clone(), spec.y, spec.lexicon_id.clone());
             assert!(plain.iter().map(key).eq(other.iter().map(key)), "{} in {}", concept.name, format.id);
         }

@@ -68,10 +68,11 @@ impl Job {
                 Ok(check_interrupt()?)
             };
             let sweep = || request.run(&checkpoint, fingerprint, &readouts, &self.causal_path(&spec.id), &mut tick);
-            let cost = device::with_threads(checkpoint.config.d_model, sweep);
+            let spent = device::with_threads(checkpoint.config.d_model, sweep);
             bar.finish_and_clear();
-            let cost = cost.context("interventions")?;
-            tracing::info!("{label}: interventions took {:.1} s in {} passes", start.elapsed().as_secs_f64(), cost.passes);
+            let spent = spent.context("interventions")?;
+            let [whole, scoring] = [start.elapsed(), spent.scoring].map(|time| time.as_secs_f64());
+            tracing::info!("{label}: interventions took {whole:.1} s in {} passes, {scoring:.1} s of it to score answers", spent.passes);
             Ok(())
         })?;
         Ok(record)
