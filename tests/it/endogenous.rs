@@ -19,7 +19,9 @@ fn items(pairs: usize) -> Vec<Item> {
         [("object", "xy"), ("object", "yx"), ("hypothetical", "xy"), ("hypothetical", "yx")].map(|(family, order)| {
             let words = if order == "xy" { ["left", "right"] } else { ["right", "left"] };
             let text = words.map(|word| format!("{word}{pair}")).join(" or ");
-            Item { text: Some(text), ..item("foresight", family, pair, &format!("{family}-{order}"), None) }
+            let mut item = item("foresight", family, pair, &format!("{family}-{order}"), None);
+            item.text = Some(text);
+            item
         })
     };
     (0..pairs).flat_map(of_pair).collect()
