@@ -38,7 +38,7 @@ pub struct Row {
     pub label: String,
     pub layer: i32,
     pub readout: String,
-    /// `ok`, `degenerate_label` (a fold is trained on one label), `not_scored` (no answers), `no_order` (cells do not end in
+    /// `ok`, `failed`, `degenerate_label` (a fold is trained on one label), `not_scored` (no answers), `no_order` (cells do not end in
     /// `-xy` and `-yx`) or `too_few_groups` (fewer than eight pairs).
     pub status: String,
     /// Of the logistic probe over groups, with group-bootstrap intervals.
@@ -131,11 +131,18 @@ impl Set {
         scores.map(|scores| evaluate(scores, &self.labels, &self.groups, scale, &self.draws)).transpose()
     }
 
-    /// The logistic probe on `rows`, `[item, d]`.
-    fn probed(&self, (rows, d): (Vec<f32>, usize)) -> Result<Option<Evaluation>> {
+    /// The logistic probe on `rows`, `[item, d]`; `Err` has the status where there is none.
+    fn probed(&self, (rows, d): (Vec<f32>, usize)) -> Result<Result<Evaluation, &'static str>> {
         let splits = Design::new(&rows, d)?.whole().folds(&self.folds)?;
-        let held = logistic::held_out(&splits, &self.labels, &self.groups)?;
-        self.evaluated(held.as_ref().map(|held| held.scores.as_slice()), Scale::LogOdds)
+        let held = match logistic::held_out(&splits, &self.labels, &self.groups) {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::warn!("a probe of choices: {error:#}");
+                return Ok(Err("failed"));
+            }
+        };
+        let scores = held.as_ref().map(|held| held.scores.as_slice());
+        Ok(self.evaluated(scores, Scale::LogOdds)?.filter(|evaluation| evaluation.auroc.is_some()).ok_or("degenerate_label"))
     }
 
     /// The better of counts and lengths.
@@ -193,16 +200,17 @@ fn rows(series: &Series, asked: &Asked, readouts: &[usize], t: usize, label: &La
             check_interrupt()?;
             let own = set.probed(series.rows(t, readout, layer, &set.items)?)?;
             let random = match series.baseline_of(readout, &set.items) {
-                Some(random) => set.probed(random.rows(0, readout, layer, &set.items)?)?.and_then(level),
+                Some(random) => set.probed(random.rows(0, readout, layer, &set.items)?)?.ok().and_then(level),
                 None => None,
             };
             let best = Baseline::highest([&words, &embeddings, &random].map(Option::as_ref));
+            let (status, own) = own.map_or_else(|status| (status, None), |own| ("ok", Some(own)));
             let auroc = own.as_ref().and_then(|own| own.auroc);
             let excess = own.as_ref().zip(auroc).zip(best).and_then(|((own, auroc), best)| {
                 let replicates: Vec<f64> = own.auroc_replicates.iter().enumerate().map(|(b, area)| area - best.at(b)).collect();
                 Estimate::percentile(auroc.value - best.value, &replicates)
             });
-            let mut row = empty((readout, layer), if auroc.is_some() { "ok" } else { "degenerate_label" });
+            let mut row = empty((readout, layer), status);
             (row.auroc, row.auroc_lower, row.auroc_upper) = columns(auroc);
             (row.accuracy, row.accuracy_lower, row.accuracy_upper) = columns(own.and_then(|own| own.accuracy));
             (row.excess_auc, row.excess_auc_lower, row.excess_auc_upper) = columns(excess);
