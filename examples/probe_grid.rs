@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     let groups = folds::numbered(&groups);
     let folds = folds::grouped(&groups, folds::OUTER)?;
     let cell = |x: &[f32]| -> Result<(Vec<f64>, Vec<f64>)> {
-        let splits = Design::new(x, d)?.splits(&folds)?;
+        let splits = Design::new(x, d)?.whole().folds(&folds)?;
         let held = logistic::held_out(&splits, &labels, &groups)?.context("a fold trains on one label only")?;
         Ok((held.scores, held.lambdas))
     };
