@@ -14,7 +14,7 @@ use std::time::Instant;
 
 fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
-    let seeds: u64 = arguments.next().map_or(Ok(5), |seeds| seeds.parse().context("usage: organisms [SEEDS [FOLDER]]"))?;
+    let seeds: u64 = arguments.next().map_or(Ok(5), |seeds| seeds.parse().context("usage: organisms [SEEDS [FOLDER [ORGANISM]]]"))?;
     let scratch = tempfile::tempdir()?;
     let folder = arguments.next().map_or_else(|| scratch.path().to_owned(), PathBuf::from);
     let only = arguments.next();
