@@ -5,8 +5,8 @@ A cell is a grouped 5-fold cross-validation: in each fold features are standardi
 of 7 by grouped 3-fold cross-validation on log-loss, and the held-out items are scored. The peer is `StandardScaler` with
 `LogisticRegressionCV` (warm-started along the grid; --solvers), folds and grid as ours, and with --peer grid one
 `LogisticRegression` per fold, inner fold and penalty, as a pipeline in `GridSearchCV` would fit. Features have a power-law
-spectrum and offsets per group, as activations do. Seconds are CPU seconds, ours with reading the file, so that a busy
-machine does not decide; the BLAS of the peer has one thread. Prints them per cell, the ratio, and how far ROC areas are apart.
+spectrum and offsets per group, as activations do. Seconds are CPU seconds from features in memory to scores, so that a busy
+machine decides less; the BLAS of the peer has one thread. Prints them per cell, the ratio, and how far ROC areas are apart.
 
     cargo build --release --example probe_grid
     python probes.py --probe-grid target/release/examples/probe_grid
@@ -15,7 +15,7 @@ import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
-import argparse, json, pathlib, resource, subprocess, tempfile, time, warnings
+import argparse, json, pathlib, subprocess, tempfile, time, warnings
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -74,17 +74,12 @@ def peer(x, y, groups, fit, solver, tol):
     return scores, chosen
 
 
-def cpu_of_children():
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--probe-grid", required=True, help="the release build of examples/probe_grid.rs")
     ap.add_argument("--n", type=int, default=384, help="items, a multiple of 4")
     ap.add_argument("--d", type=int, nargs="+", default=[64, 576, 2048, 4096])
-    ap.add_argument("--cells", type=int, default=64, help="enough that the start of the process, 0.2 s, does not count")
+    ap.add_argument("--cells", type=int, default=64)
     ap.add_argument("--peer-cells", type=int, default=4, help="cells that the peer does, evenly spaced")
     ap.add_argument("--solvers", nargs="+", default=["lbfgs"])
     ap.add_argument("--tol", type=float, default=1e-4, help="of the peer's solver; at its default lbfgs stops short of the minimum")
@@ -96,10 +91,9 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             data, out = (pathlib.Path(folder) / name for name in ("cells.safetensors", "out.json"))
             save_file({"x": x, "y": y.astype(np.uint8), "groups": groups.astype(np.int64)}, data)
-            before = cpu_of_children()
             subprocess.run([args.probe_grid, data, out], check=True)
-            mine = (cpu_of_children() - before) / args.cells
             ours = json.loads(out.read_text())
+            mine = ours["cpu_seconds"] / args.cells
         picked = np.unique(np.linspace(0, args.cells - 1, args.peer_cells).round().astype(int))
         for solver in args.solvers:
             begin = time.process_time()

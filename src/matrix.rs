@@ -152,8 +152,9 @@ pub fn forms_of(n: usize, rows: &[f32], ms: &[&[f32]], mut each: impl FnMut(usiz
     }
 }
 
-/// Inner product of equal-length rows, in lanes, so that it vectorises in a fixed order. Twice as fast where there is AVX2, and the
-/// same bits: only the width of the registers differs.
+// Sums in lanes, so that they vectorise in a fixed order. Twice as fast where there is AVX2, and the same bits: only the width of the
+// registers differs.
+
 macro_rules! inner_product {
     ($(#[$doc:meta])* $name:ident, $t:ty, $lanes:literal, $quarter:literal) => {
         $(#[$doc])*
@@ -207,12 +208,95 @@ macro_rules! inner_product {
 }
 
 inner_product!(
-    /// Inner product of equal-length rows; see the macro above.
+    /// Inner product of equal-length rows, with the same bits whatever the CPU.
     dot, f32, 32, 8
 );
 inner_product!(
     /// [`dot`] in f64.
     dot_f64, f64, 16, 4
+);
+
+/// Rows times a vector, four rows at a time: the vector is loaded once for all of them, and their sums do not wait for each other.
+macro_rules! rows_times_vector {
+    ($(#[$doc:meta])* $name:ident, $dot:ident, $t:ty, $lanes:literal) => {
+        $(#[$doc])*
+        pub fn $name(rows: &[$t], x: &[$t], out: &mut [$t]) {
+            /// The lanes' sums of four rows.
+            #[inline(always)]
+            fn long([a, b, c, d]: [&[[$t; $lanes]]; 4], x: &[[$t; $lanes]]) -> [[$t; $lanes]; 4] {
+                let mut sums = [[0.0; $lanes]; 4];
+                for ((((x, a), b), c), d) in x.iter().zip(a).zip(b).zip(c).zip(d) {
+                    for (sums, row) in sums.iter_mut().zip([a, b, c, d]) {
+                        for lane in 0..$lanes {
+                            sums[lane] += row[lane] * x[lane];
+                        }
+                    }
+                }
+                sums
+            }
+            /// What is left of the rows, onto the lanes, and the lanes onto each other.
+            #[inline(always)]
+            fn short(sums: &[[$t; $lanes]; 4], rows: [&[$t]; 4], x: &[$t], out: &mut [$t; 4]) {
+                for ((out, mut lanes), row) in out.iter_mut().zip(*sums).zip(rows) {
+                    lanes.iter_mut().zip(row.iter().zip(x)).for_each(|(sum, (row, x))| *sum += row * x);
+                    let mut width = $lanes;
+                    while width > 1 {
+                        width /= 2;
+                        (0..width).for_each(|lane| lanes[lane] += lanes[lane + width]);
+                    }
+                    *out = lanes[0];
+                }
+            }
+            #[inline(always)]
+            fn all(rows: &[$t], x: &[$t], out: &mut [$t], short: impl Fn(&[[$t; $lanes]; 4], [&[$t]; 4], &[$t], &mut [$t; 4])) {
+                let (x_long, x_short) = x.as_chunks::<$lanes>();
+                let (fours, last) = out.as_chunks_mut::<4>();
+                let mut blocks = rows.chunks_exact(4 * x.len());
+                for (block, out) in (&mut blocks).zip(fours) {
+                    let row = |at: usize| block[at * x.len()..(at + 1) * x.len()].as_chunks::<$lanes>();
+                    let [a, b, c, d] = [row(0), row(1), row(2), row(3)];
+                    short(&long([a.0, b.0, c.0, d.0], x_long), [a.1, b.1, c.1, d.1], x_short, out);
+                }
+                for (row, out) in blocks.remainder().chunks_exact(x.len()).zip(last) {
+                    *out = $dot(row, x);
+                }
+            }
+            assert!(!x.is_empty() && rows.len() == out.len() * x.len(), "matrix is not [{}, {}]", out.len(), x.len());
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn wide(rows: &[$t], x: &[$t], out: &mut [$t]) {
+                    all(rows, x, out, |sums, rows, x, out| wide_short(sums, rows, x, out));
+                }
+                // Not inlined, as in the inner product.
+                #[inline(never)]
+                #[target_feature(enable = "avx2")]
+                fn wide_short(sums: &[[$t; $lanes]; 4], rows: [&[$t]; 4], x: &[$t], out: &mut [$t; 4]) {
+                    short(sums, rows, x, out);
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the CPU has the feature.
+                    return unsafe { wide(rows, x, out) };
+                }
+            }
+            all(rows, x, out, short);
+        }
+    };
+}
+
+rows_times_vector!(
+    /// `out[rows] = rows[rows, n] x[n]`.
+    ///
+    /// # Panics
+    /// When a slice does not have the stated shape, or n is 0.
+    times, dot, f32, 8
+);
+rows_times_vector!(
+    /// [`times`] in f64.
+    ///
+    /// # Panics
+    /// As [`times`].
+    times_f64, dot_f64, f64, 4
 );
 
 #[cfg(test)]
@@ -245,6 +329,25 @@ mod tests {
     fn products_beyond_the_slice_are_refused() {
         let a = [1.0; 7];
         accumulate([2, 4, 1], 1.0, Strided::rows(&a, 4), Strided::rows(&a, 1), &mut [0.0; 2], 1);
+    }
+
+    /// Every length of a row and number of rows around the blocks; sums of small integers are exact.
+    #[test]
+    fn rows_times_a_vector_take_the_tails_along() {
+        for n in 1..=19 {
+            for rows in 0..=9 {
+                let m: Vec<f32> = (0..rows * n).map(|i| (i * 7 % 11) as f32 - 4.0).collect();
+                let x: Vec<f32> = (0..n).map(|i| (i * 5 % 7) as f32 - 2.0).collect();
+                let expected: Vec<f32> = m.chunks_exact(n).map(|row| row.iter().zip(&x).map(|(m, x)| m * x).sum()).collect();
+                let mut out = vec![0.0; rows];
+                times(&m, &x, &mut out);
+                assert_eq!(out, expected, "[{rows}, {n}]");
+                let [m, x] = [&m, &x].map(|values| values.iter().map(|&value| f64::from(value)).collect::<Vec<f64>>());
+                let mut out = vec![0.0; rows];
+                times_f64(&m, &x, &mut out);
+                assert!(out.iter().zip(&expected).all(|(out, expected)| *out == f64::from(*expected)), "[{rows}, {n}]");
+            }
+        }
     }
 
     #[test]

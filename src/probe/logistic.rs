@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use super::folds;
 use super::kernel::{Fitted, Split, held_scores};
-use super::newton::{Point, Problem, log_loss};
+use super::newton::{Losses, Point, Problem};
 use crate::matrix::dot_f64;
 
 /// The penalties tried, from strong to weak.
@@ -17,7 +17,7 @@ pub const LAMBDAS: [f64; 7] = [1e4, 1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2];
 /// The penalty where none can be chosen (all training items in one group): scikit-learn's default.
 const DEFAULT: f64 = 1.0;
 /// Norm of the gradient relative to the penalty's part of it, for a fit that is looked at ...
-const TIGHT: f64 = 1e-6;
+pub(super) const TIGHT: f64 = 1e-6;
 /// ... for one whose held-out scores are ranked, which is where Newton's method gets a step earlier ...
 const RANKED: f64 = 1e-4;
 /// ... and for one whose held-out loss is compared.
@@ -56,8 +56,7 @@ pub fn held_out_by(splits: &[Split], labels: &[bool], groups: &[usize], inner: u
     ensure!(groups.len() == labels.len(), "{} groups and {} labels", groups.len(), labels.len());
     let (mut lambdas, mut fits) = (Vec::with_capacity(splits.len()), Vec::with_capacity(splits.len()));
     let scores = held_scores(splits, labels.len(), |split| {
-        let lambda = choose(split, labels, groups, inner)?;
-        let Some(fit) = fit_to(split, labels, lambda, RANKED)? else { return Ok(None) };
+        let Some((fit, lambda)) = fit_chosen(split, labels, groups, inner, RANKED)? else { return Ok(None) };
         let decisions = fit.held_decisions(split);
         lambdas.push(lambda);
         fits.push(fit);
@@ -75,7 +74,7 @@ pub fn held_out_at(splits: &[Split], labels: &[bool], lambdas: &[f64]) -> Result
     let mut lambdas = lambdas.iter();
     held_scores(splits, labels.len(), |split| {
         let lambda = lambdas.next().copied().unwrap_or(DEFAULT);
-        Ok(fit_to(split, labels, lambda, RANKED)?.map(|fit| fit.held_decisions(split)))
+        Ok(fit_from(split, labels, &Choice::of(lambda), RANKED)?.map(|fit| fit.held_decisions(split)))
     })
 }
 
@@ -84,22 +83,54 @@ pub fn held_out_at(splits: &[Split], labels: &[bool], lambdas: &[f64]) -> Result
 /// # Errors
 /// When `labels` are fewer than the items, lambda is not positive, or the fit does not converge.
 pub fn fit(split: &Split, labels: &[bool], lambda: f64) -> Result<Option<Fitted>> {
-    fit_to(split, labels, lambda, TIGHT)
+    fit_from(split, labels, &Choice::of(lambda), TIGHT)
 }
 
-fn fit_to(split: &Split, labels: &[bool], lambda: f64, tolerance: f64) -> Result<Option<Fitted>> {
+/// Fits the training items of `split` with the penalty that [`choose`] finds, which is returned too. `None` as [`fit`].
+///
+/// # Errors
+/// As [`fit`].
+pub(super) fn fit_chosen(
+    split: &Split,
+    labels: &[bool],
+    groups: &[usize],
+    inner: usize,
+    tolerance: f64,
+) -> Result<Option<(Fitted, f64)>> {
+    let choice = choose(split, labels, groups, inner)?;
+    Ok(fit_from(split, labels, &choice, tolerance)?.map(|fit| (fit, choice.lambda)))
+}
+
+fn fit_from(split: &Split, labels: &[bool], choice: &Choice, tolerance: f64) -> Result<Option<Fitted>> {
+    let lambda = choice.lambda;
     ensure!(lambda > 0.0 && lambda.is_finite(), "lambda is {lambda}, expected a positive number");
     let rows: Vec<usize> = (0..split.train().len()).collect();
     let Some(problem) = Problem::new(split, &rows, &split.labels_of(&rows, labels)?, false) else { return Ok(None) };
-    let mut point = problem.start();
+    let mut point = if choice.parts.is_empty() { problem.start() } else { problem.start_from(&choice.parts) };
     problem.minimise(&mut point, lambda, tolerance)?;
     Ok(Some(Fitted { intercept: point.intercept, coefficients: problem.coefficients(point) }))
+}
+
+/// A penalty, and what the inner folds found with it: training items by their number, and the fit to them.
+struct Choice {
+    lambda: f64,
+    parts: Vec<(Vec<usize>, Point)>,
+}
+
+impl Choice {
+    fn of(lambda: f64) -> Self {
+        Self { lambda, parts: Vec::new() }
+    }
 }
 
 /// One inner fold on its way along the penalties.
 struct Inner<'a> {
     problem: Problem<'a>,
+    /// Numbers of the items trained on.
+    rows: Vec<usize>,
     point: Point,
+    /// The point at the best penalty so far.
+    best: Point,
     /// See [`Split::beside`].
     held: Vec<f64>,
     held_labels: Vec<bool>,
@@ -107,9 +138,9 @@ struct Inner<'a> {
 
 /// The lambda with the least held-out log-loss over the training groups; the strongest of those that tie. The loss falls and
 /// then rises along the penalties, so the way ends when it has risen [`RISES`] times.
-pub(super) fn choose(split: &Split, labels: &[bool], groups: &[usize], looked_at: usize) -> Result<f64> {
+fn choose(split: &Split, labels: &[bool], groups: &[usize], looked_at: usize) -> Result<Choice> {
     let groups: Vec<usize> = split.train().iter().map(|&i| groups[i]).collect();
-    let Ok(inner) = folds::grouped(&groups, folds::INNER) else { return Ok(DEFAULT) };
+    let Ok(inner) = folds::grouped(&groups, folds::INNER) else { return Ok(Choice::of(DEFAULT)) };
     let mut fits = Vec::with_capacity(folds::INNER);
     for fold in 0..folds::INNER.min(looked_at) {
         let (rows, held): (Vec<usize>, Vec<usize>) = (0..inner.len()).partition(|&row| inner[row] != fold);
@@ -117,12 +148,12 @@ pub(super) fn choose(split: &Split, labels: &[bool], groups: &[usize], looked_at
             continue; // fewer groups than folds
         }
         if let Some(problem) = Problem::new(split, &rows, &split.labels_of(&rows, labels)?, true) {
-            let held_labels = split.labels_of(&held, labels)?;
-            fits.push(Inner { point: problem.start(), problem, held: split.beside(&rows, &held), held_labels });
+            let (held_labels, held) = (split.labels_of(&held, labels)?, split.beside(&rows, &held));
+            fits.push(Inner { point: problem.start(), best: problem.start(), problem, rows, held, held_labels });
         }
     }
     if fits.is_empty() {
-        return Ok(DEFAULT);
+        return Ok(Choice::of(DEFAULT));
     }
     let (mut best, mut least, mut rises) = (DEFAULT, f64::INFINITY, 0);
     for lambda in LAMBDAS {
@@ -133,6 +164,7 @@ pub(super) fn choose(split: &Split, labels: &[bool], groups: &[usize], looked_at
         }
         if loss < least * (1.0 - GAIN) {
             (best, least, rises) = (lambda, loss, 0);
+            fits.iter_mut().for_each(|fit| fit.best.clone_from(&fit.point));
         } else {
             rises += 1;
             if rises == RISES {
@@ -140,18 +172,16 @@ pub(super) fn choose(split: &Split, labels: &[bool], groups: &[usize], looked_at
             }
         }
     }
-    Ok(best)
+    Ok(Choice { lambda: best, parts: fits.into_iter().map(|fit| (fit.rows, fit.best)).collect() })
 }
 
 impl Inner<'_> {
     /// Log-loss summed over the items held out.
     fn held_loss(&self) -> f64 {
         let coefficients = self.point.coefficients();
-        let signed = self.held.chunks_exact(coefficients.len()).zip(&self.held_labels).map(|(row, &label)| {
-            let margin = dot_f64(row, coefficients) + self.point.intercept;
-            if label { margin } else { -margin }
-        });
-        signed.map(log_loss).sum()
+        let decision = |row: &[f64]| dot_f64(row, coefficients) + self.point.intercept;
+        let decisions = self.held.chunks_exact(coefficients.len()).map(decision).zip(&self.held_labels);
+        Losses::of(decisions.map(|(decision, &label)| if label { decision } else { -decision }))
     }
 }
 

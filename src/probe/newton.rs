@@ -12,10 +12,13 @@ use std::borrow::Cow;
 use anyhow::{Result, bail};
 
 use super::kernel::{Coefficients, Split};
-use crate::matrix::{dot, dot_f64};
+use crate::matrix::{dot_f64, times, times_f64};
 
 const STEPS: usize = 100;
-const HALVINGS: usize = 40;
+/// Lengths of a step that are tried.
+const LENGTHS: usize = 40;
+/// Share of the slope at the beginning of a step that may be left at its end: where labels can be separated the minimum lies far beyond.
+const SLOPE: f64 = 0.25;
 /// Conjugate gradients reduce the residual at least to this share of what it was ...
 const FORCING: f64 = 0.1;
 /// ... in at most this many iterations; any number of them gives a direction of descent.
@@ -95,6 +98,25 @@ impl<'a> Problem<'a> {
         Point { weights, intercept: (positives / (n as f64 - positives)).ln() }
     }
 
+    /// Between fits to parts of the items, given as their numbers here and what was found: the mean of the weights, or of each item's
+    /// coefficients in the parts that have it.
+    pub fn start_from(&self, parts: &[(Vec<usize>, Point)]) -> Point {
+        let mut start = self.start();
+        let coefficients = &mut start.weights.coefficients;
+        let mut times = vec![0.0; coefficients.len()];
+        for (rows, point) in parts {
+            for (at, value) in point.weights.coefficients.iter().enumerate() {
+                let at = if let Basis::Features(..) = self.basis { at } else { rows[at] };
+                coefficients[at] += value;
+                times[at] += 1.0;
+            }
+        }
+        coefficients.iter_mut().zip(times).for_each(|(sum, times)| *sum /= f64::max(times, 1.0));
+        start.weights.margins = self.margins(&start.weights.coefficients);
+        start.intercept = parts.iter().map(|(_, point)| point.intercept).sum::<f64>() / parts.len() as f64;
+        start
+    }
+
     pub fn coefficients(&self, point: Point) -> Coefficients {
         match self.basis {
             Basis::Items(_) | Basis::Rough(_) => Coefficients::Items(point.weights.coefficients),
@@ -108,10 +130,9 @@ impl<'a> Problem<'a> {
     /// # Errors
     /// When that takes more than a hundred steps.
     pub fn minimise(&self, point: &mut Point, lambda: f64, tolerance: f64) -> Result<()> {
-        let mut loss = self.loss(point, lambda);
         for _ in 0..STEPS {
             let Some(step) = self.step(point, lambda, tolerance) else { return Ok(()) };
-            loss = self.search(point, &step, loss, lambda)?;
+            self.search(point, &step, lambda)?;
         }
         bail!("logistic regression at lambda {lambda} did not converge in {STEPS} steps")
     }
@@ -163,26 +184,43 @@ impl<'a> Problem<'a> {
         Some(Point { weights: step, intercept })
     }
 
-    /// Goes along the step, halving it until the loss does not grow; returns the loss there.
-    fn search(&self, point: &mut Point, step: &Point, loss: f64, lambda: f64) -> Result<f64> {
-        let mut length = 1.0;
-        for _ in 0..HALVINGS {
-            let mut next = point.clone();
-            next.weights.add(length, &step.weights);
-            next.intercept += length * step.intercept;
-            let next_loss = self.loss(&next, lambda);
-            if next_loss <= loss + 1e-12 * loss.abs() {
-                *point = next;
-                return Ok(next_loss);
+    /// Goes along the step to about the minimum there, by Newton's method between what is known to be too short and too long.
+    fn search(&self, point: &mut Point, step: &Point, lambda: f64) -> Result<()> {
+        let (at, along, ahead) = (self.square(&point.weights), self.product(&point.weights, &step.weights), self.square(&step.weights));
+        // Loss with its first and second derivative in the length.
+        let after = |length: f64| {
+            let (mut losses, mut slope, mut bend) = (Losses::default(), 0.0, 0.0);
+            for ((margin, change), sign) in point.weights.margins.iter().zip(&step.weights.margins).zip(&self.signs) {
+                let change = sign * (change + step.intercept);
+                let margin = sign * (margin + point.intercept) + length * change;
+                let tail = losses.add(margin);
+                slope -= change * if margin > 0.0 { tail } else { 1.0 } / (1.0 + tail);
+                bend += change * change * tail / (1.0 + tail).powi(2);
             }
-            length /= 2.0;
+            let penalty = 0.5 * lambda * (at + length * (2.0 * along + length * ahead));
+            (losses.sum() + penalty, slope + lambda * (along + length * ahead), bend + lambda * ahead)
+        };
+        let (loss, descent, _) = after(0.0);
+        let rounding = 1e-12 * loss.abs() + f64::EPSILON * self.signs.len() as f64;
+        let (mut length, mut short, mut long) = (1.0, 0.0, f64::INFINITY);
+        for _ in 0..LENGTHS {
+            let (there, slope, bend) = after(length);
+            if there <= loss + rounding && slope.abs() <= SLOPE * descent.abs() {
+                point.weights.add(length, &step.weights);
+                point.intercept += length * step.intercept;
+                return Ok(());
+            }
+            *(if slope < 0.0 { &mut short } else { &mut long }) = length;
+            let newton = length - slope / bend;
+            length = if newton > short && newton < long {
+                newton
+            } else if long.is_finite() {
+                (short + long) / 2.0
+            } else {
+                2.0 * short
+            };
         }
         bail!("no step along Newton's direction lowers the loss {loss} at lambda {lambda}")
-    }
-
-    fn loss(&self, point: &Point, lambda: f64) -> f64 {
-        let losses = point.weights.margins.iter().zip(&self.signs).map(|(margin, sign)| log_loss(sign * (margin + point.intercept)));
-        losses.sum::<f64>() + 0.5 * lambda * self.square(&point.weights)
     }
 
     /// Minus the first derivative of the loss in each margin, and the second, `[n]` each.
@@ -200,11 +238,15 @@ impl<'a> Problem<'a> {
     fn margins(&self, coefficients: &[f64]) -> Vec<f64> {
         match &self.basis {
             Basis::Items(matrix) | Basis::Features(matrix, _) => {
-                matrix.chunks_exact(coefficients.len()).map(|row| dot_f64(row, coefficients)).collect()
+                let mut margins = vec![0.0; self.signs.len()];
+                times_f64(matrix, coefficients, &mut margins);
+                margins
             }
             Basis::Rough(matrix) => {
                 let coefficients: Vec<f32> = coefficients.iter().map(|&c| c as f32).collect();
-                matrix.chunks_exact(coefficients.len()).map(|row| f64::from(dot(row, &coefficients))).collect()
+                let mut margins = vec![0.0; self.signs.len()];
+                times(matrix, &coefficients, &mut margins);
+                margins.into_iter().map(f64::from).collect()
             }
         }
     }
@@ -225,9 +267,14 @@ impl<'a> Problem<'a> {
 
     /// `|w|^2`.
     fn square(&self, vector: &Vector) -> f64 {
+        self.product(vector, vector).max(0.0)
+    }
+
+    /// Inner product of two weight vectors.
+    fn product(&self, left: &Vector, right: &Vector) -> f64 {
         match &self.basis {
-            Basis::Items(_) | Basis::Rough(_) => dot_f64(&vector.coefficients, &vector.margins).max(0.0),
-            Basis::Features(..) => dot_f64(&vector.coefficients, &vector.coefficients),
+            Basis::Items(_) | Basis::Rough(_) => dot_f64(&left.coefficients, &right.margins),
+            Basis::Features(..) => dot_f64(&left.coefficients, &right.coefficients),
         }
     }
 }
@@ -251,7 +298,41 @@ impl Vector {
     }
 }
 
-/// `log(1 + exp(-margin))` without overflow.
-pub(super) fn log_loss(margin: f64) -> f64 {
-    (-margin).max(0.0) + (-margin.abs()).exp().ln_1p()
+/// A sum of `log(1 + exp(-margin))` with one logarithm for hundreds of margins.
+pub(super) struct Losses {
+    sum: f64,
+    /// Each factor is between 1 and 2.
+    product: f64,
+}
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self { sum: 0.0, product: 1.0 }
+    }
+}
+
+impl Losses {
+    /// Returns `exp(-|margin|)`.
+    pub fn add(&mut self, margin: f64) -> f64 {
+        let tail = (-margin.abs()).exp();
+        self.sum += (-margin).max(0.0);
+        self.product *= 1.0 + tail;
+        if self.product > f64::MAX / 4.0 {
+            self.sum += std::mem::replace(&mut self.product, 1.0).ln();
+        }
+        tail
+    }
+
+    pub fn sum(&self) -> f64 {
+        self.sum + self.product.ln()
+    }
+
+    /// Over all `margins`.
+    pub fn of(margins: impl Iterator<Item = f64>) -> f64 {
+        let mut losses = Self::default();
+        margins.for_each(|margin| {
+            losses.add(margin);
+        });
+        losses.sum()
+    }
 }

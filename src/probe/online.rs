@@ -10,8 +10,8 @@ use anyhow::{Result, ensure};
 
 use super::folds::INNER;
 use super::kernel::Split;
-use super::logistic::{choose, fit};
-use super::newton::log_loss;
+use super::logistic::{TIGHT, fit_chosen};
+use super::newton::Losses;
 
 /// Ends of the blocks as shares of the groups, rounded up to whole groups.
 pub const FRACTIONS: [f64; 5] = [0.0625, 0.125, 0.25, 0.5, 1.0];
@@ -38,11 +38,11 @@ pub fn codelength(whole: &Split, labels: &[bool], groups: &[usize], order: &[usi
             continue;
         }
         let part = whole.part(&known, &next)?;
-        bits += match fit(&part, labels, choose(&part, labels, groups, INNER)?)? {
-            Some(fit) => {
-                let margins = fit.held_decisions(&part);
-                let losses = margins.iter().zip(&next).map(|(margin, &i)| log_loss(if labels[i] { *margin } else { -margin }));
-                losses.sum::<f64>() / std::f64::consts::LN_2
+        bits += match fit_chosen(&part, labels, groups, INNER, TIGHT)? {
+            Some((fit, _)) => {
+                let decisions = fit.held_decisions(&part);
+                let margins = decisions.iter().zip(&next).map(|(decision, &i)| if labels[i] { *decision } else { -decision });
+                Losses::of(margins) / std::f64::consts::LN_2
             }
             None => next.len() as f64, // one label only so far: nothing to learn from
         };
