@@ -147,7 +147,7 @@ pub fn measure(series: &Series) -> Result<Vec<Trace>> {
 
 /// Digest of everything that the tables are computed from.
 fn key(series: &Series) -> String {
-    let text = format!("analysis-9 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
+    let text = format!("analysis-10 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 

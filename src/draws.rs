@@ -132,7 +132,8 @@ fn every_sign(groups: usize) -> Vec<f32> {
     (0..1usize << groups).flat_map(pattern).collect()
 }
 
-fn random_signs(groups: usize, flips: usize, generator: &mut ChaCha8Rng) -> Vec<f32> {
+/// Signs -1 and 1, `[flips, groups]` row-major.
+pub fn random_signs(groups: usize, flips: usize, generator: &mut ChaCha8Rng) -> Vec<f32> {
     let mut signs = Vec::with_capacity(groups * flips);
     let mut bits = 0u64;
     for index in 0..groups * flips {

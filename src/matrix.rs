@@ -234,18 +234,14 @@ macro_rules! rows_times_vector {
                 }
                 sums
             }
-            /// What is left of the rows, onto the lanes, and the lanes onto each other.
+            /// The lanes onto each other, and what is left of the rows.
             #[inline(always)]
             fn short(sums: &[[$t; $lanes]; 4], rows: [&[$t]; 4], x: &[$t], out: &mut [$t; 4]) {
-                for ((out, mut lanes), row) in out.iter_mut().zip(*sums).zip(rows) {
-                    lanes.iter_mut().zip(row.iter().zip(x)).for_each(|(sum, (row, x))| *sum += row * x);
-                    let mut width = $lanes;
-                    while width > 1 {
-                        width /= 2;
-                        (0..width).for_each(|lane| lanes[lane] += lanes[lane + width]);
-                    }
-                    *out = lanes[0];
+                let mut ends = [0.0; 4];
+                for (at, x) in x.iter().enumerate() {
+                    ends.iter_mut().zip(&rows).for_each(|(end, row)| *end += row[at] * x);
                 }
+                out.iter_mut().zip(sums.iter().zip(ends)).for_each(|(out, (sums, end))| *out = sums.iter().sum::<$t>() + end);
             }
             #[inline(always)]
             fn all(rows: &[$t], x: &[$t], out: &mut [$t], short: impl Fn(&[[$t; $lanes]; 4], [&[$t]; 4], &[$t], &mut [$t; 4])) {

@@ -325,7 +325,8 @@ struct At<'a> {
 
 impl<'a> At<'a> {
     fn new(series: &'a Series, set: &'a Set, place: (usize, usize), checkpoint: usize) -> Result<Self> {
-        let (activations, d) = series.rows(checkpoint, place.0, place.1, &set.items)?;
+        let (readout, layer) = place;
+        let (activations, d) = series.rows(checkpoint, readout, layer, &set.items)?;
         let whole = if set.draws.is_some() { Some(Design::new(&activations, d)?.whole()) } else { None };
         Ok(Self { series, set, place, checkpoint, activations, d, random: None, whole, rows: Vec::new(), auroc: None, native: None })
     }
@@ -391,7 +392,8 @@ impl<'a> At<'a> {
     }
 
     fn warn(&self, error: &anyhow::Error) {
-        let (id, layer) = (&self.series.points[self.checkpoint].id, self.series.layers[self.place.1]);
+        let (_, layer) = self.place;
+        let (id, layer) = (&self.series.points[self.checkpoint].id, self.series.layers[layer]);
         tracing::warn!("{id}, {}, layer {layer}: {error:#}", self.set.family.concept);
     }
 }

@@ -49,7 +49,7 @@ pub struct Native {
 /// Held-out scores `[n]` per checkpoint; `None` where there is no probe.
 pub type Held = Vec<Option<Vec<f64>>>;
 
-/// Every checkpoint's probes at every other, at a `place` (readout and layer), in `rows` where `all` is asked for. Returns the held-out
+/// Every checkpoint's probes at every other, at one place, in `rows` where `all` is asked for. Returns the held-out
 /// scores, `[n]` per checkpoint, of the last checkpoint's probes: the frozen ruler. `fold` is that of each item.
 ///
 /// # Errors
@@ -57,7 +57,7 @@ pub type Held = Vec<Option<Vec<f64>>>;
 pub fn at_layer(
     series: &Series,
     set: &Set,
-    place: (usize, usize),
+    (readout, layer): (usize, usize),
     fold: &[usize],
     native: &[Option<Native>],
     all: bool,
@@ -75,7 +75,7 @@ pub fn at_layer(
         if probes.is_empty() {
             frozen.push(None);
         } else {
-            let (x, width) = series.rows(to, place.0, place.1, &set.items)?;
+            let (x, width) = series.rows(to, readout, layer, &set.items)?;
             ensure!(width == d, "{}: d_model is {width}, that of other checkpoints {d}", series.points[to].id);
             let scores = Scores::new(x, n, d, &probes, &weights);
             for (index, &from) in sources.iter().enumerate() {
@@ -92,7 +92,7 @@ pub fn at_layer(
                         auroc_lower: auroc.map(|auroc| auroc.lower),
                         auroc_upper: auroc.map(|auroc| auroc.upper),
                         auroc_rescaled: rescaled.and_then(|auroc| finite(auroc.value)),
-                        ..set.transfer(series, place, to, status)
+                        ..set.transfer(series, (readout, layer), to, status)
                     };
                     rows.push(((from, to), row));
                 }
@@ -105,7 +105,7 @@ pub fn at_layer(
             }
         }
         let missing = (0..native.len()).filter(|&from| all && native[from].is_none());
-        rows.extend(missing.map(|from| ((from, to), set.transfer(series, place, to, set.absent(0)))));
+        rows.extend(missing.map(|from| ((from, to), set.transfer(series, (readout, layer), to, set.absent(0)))));
     }
     rows.sort_by_key(|(pair, _)| *pair);
     let rows: Vec<_> = rows.into_iter().map(|((from, _), row)| (series.key(from), row)).collect();

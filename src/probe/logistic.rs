@@ -90,13 +90,7 @@ pub fn fit(split: &Split, labels: &[bool], lambda: f64) -> Result<Option<Fitted>
 ///
 /// # Errors
 /// As [`fit`].
-pub(super) fn fit_chosen(
-    split: &Split,
-    labels: &[bool],
-    groups: &[usize],
-    inner: usize,
-    tolerance: f64,
-) -> Result<Option<(Fitted, f64)>> {
+pub(super) fn fit_chosen(split: &Split, labels: &[bool], groups: &[usize], inner: usize, tolerance: f64) -> Result<Option<(Fitted, f64)>> {
     let choice = choose(split, labels, groups, inner)?;
     Ok(fit_from(split, labels, &choice, tolerance)?.map(|fit| (fit, choice.lambda)))
 }

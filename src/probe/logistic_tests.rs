@@ -89,6 +89,19 @@ proptest! {
         prop_assert_eq!(found.lambdas, expected.lambdas);
     }
 
+    /// The fit begins near its end where a penalty was chosen, and at zero where it is given.
+    #[test]
+    fn where_the_search_begins_does_not_matter(seed in 0u64..1000, wide: bool, strength in 0u32..4, inner in 1usize..4) {
+        let sample = sample(64, if wide { 90 } else { 10 }, f64::from(strength), seed);
+        let design = Design::new(&sample.x, sample.d).unwrap();
+        let splits = design.splits(&folds::grouped(&sample.groups, folds::OUTER).unwrap()).unwrap();
+        for split in &splits {
+            let (chosen, lambda) = fit_chosen(split, &sample.labels, &sample.groups, inner, TIGHT).unwrap().unwrap();
+            let given = fit(split, &sample.labels, lambda).unwrap().unwrap();
+            assert_close(&chosen.decisions(split), &given.decisions(split), 1e-4);
+        }
+    }
+
     /// A constant feature is no feature: with enough of them the items are the unknowns instead of the features. The kernel
     /// is made of f32 products, which shows here because it has far from full rank.
     #[test]
@@ -141,6 +154,21 @@ fn the_function_of_raw_features_is_the_fitted_one() {
         let items = split.train().iter().chain(split.held());
         let raw: Vec<f64> = items.map(|&i| linear.at(design.item(i))).collect();
         assert_close(&raw, &fit.decisions(&split), 1e-5);
+    }
+}
+
+/// Labels that can be separated by far, which a weak penalty hardly stops, and features of which only one item has any.
+#[test]
+fn fits_end_where_the_loss_is_nearly_flat() {
+    for d in [6, 200] {
+        let mut sample = sample(80, d, 40.0, 9);
+        assert!(sample.auroc() > 0.99);
+        for lambda in [1e-6, 1e6] {
+            assert!(sample.decisions(lambda).iter().all(|decision| decision.is_finite()));
+        }
+        sample.x.fill(1.0);
+        sample.x[0] = 2.0;
+        assert!(sample.held_out().scores.iter().all(|score| score.is_finite()));
     }
 }
 

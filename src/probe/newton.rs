@@ -164,8 +164,7 @@ impl<'a> Problem<'a> {
             if square <= enough {
                 break;
             }
-            direction.scale(square / before);
-            direction.add(1.0, &vector);
+            direction.follow(square / before, &vector);
             before = square;
             residual = vector.coefficients;
 
@@ -203,12 +202,11 @@ impl<'a> Problem<'a> {
         let (loss, descent, _) = after(0.0);
         let rounding = 1e-12 * loss.abs() + f64::EPSILON * self.signs.len() as f64;
         let (mut length, mut short, mut long) = (1.0, 0.0, f64::INFINITY);
+        let mut there = after(length);
         for _ in 0..LENGTHS {
-            let (there, slope, bend) = after(length);
-            if there <= loss + rounding && slope.abs() <= SLOPE * descent.abs() {
-                point.weights.add(length, &step.weights);
-                point.intercept += length * step.intercept;
-                return Ok(());
+            let (loss_there, slope, bend) = there;
+            if loss_there <= loss + rounding && slope.abs() <= SLOPE * descent.abs() {
+                break;
             }
             *(if slope < 0.0 { &mut short } else { &mut long }) = length;
             let newton = length - slope / bend;
@@ -219,8 +217,14 @@ impl<'a> Problem<'a> {
             } else {
                 2.0 * short
             };
+            there = after(length);
         }
-        bail!("no step along Newton's direction lowers the loss {loss} at lambda {lambda}")
+        if there.0.is_nan() || there.0 > loss + rounding {
+            bail!("no step along Newton's direction lowers the loss {loss} at lambda {lambda}");
+        }
+        point.weights.add(length, &step.weights);
+        point.intercept += length * step.intercept;
+        Ok(())
     }
 
     /// Minus the first derivative of the loss in each margin, and the second, `[n]` each.
@@ -287,9 +291,10 @@ impl Point {
 }
 
 impl Vector {
-    fn scale(&mut self, factor: f64) {
-        self.coefficients.iter_mut().for_each(|value| *value *= factor);
-        self.margins.iter_mut().for_each(|value| *value *= factor);
+    /// `other` plus `factor` times what this was.
+    fn follow(&mut self, factor: f64, other: &Self) {
+        self.coefficients.iter_mut().zip(&other.coefficients).for_each(|(value, other)| *value = other + factor * *value);
+        self.margins.iter_mut().zip(&other.margins).for_each(|(value, other)| *value = other + factor * *value);
     }
 
     fn add(&mut self, factor: f64, other: &Self) {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::draws::{generator, normal};
+use crate::draws::{generator, random_signs};
 use crate::eigen::symmetric_eigen;
 use crate::matrix::{self, Right, dot_f64};
 
@@ -35,15 +35,16 @@ impl Subspace {
             return Ok(None);
         }
         let width = WIDTH.min(n);
-        let mut rng = generator(0, "subspace");
-        let mut rows: Vec<Vec<f64>> = (0..width).map(|_| (0..n).map(|_| normal(&mut rng)).collect()).collect();
+        // Signs begin as well as normals would, and cost nothing beside the rest.
+        let start = random_signs(n, width, &mut generator(0, "subspace"));
+        let mut rows = widened(&start, n);
         let mut image = vec![0f32; width * n];
         let mut found: Vec<Vec<f64>> = Vec::new();
         let mut variances = [0.0; DIMENSIONS];
         for _ in 0..ROUNDS {
             orthonormalise(&mut rows);
             matrix::multiply([width, n, n], &narrow(&rows), products, Right::AsIs, &mut image);
-            let wide: Vec<Vec<f64>> = image.chunks_exact(n).map(|row| row.iter().map(|&x| f64::from(x)).collect()).collect();
+            let wide = widened(&image, n);
             // Rayleigh-Ritz: the components within what was found so far.
             let ritz = |at: usize| (dot_f64(&rows[at / width], &wide[at % width]) + dot_f64(&rows[at % width], &wide[at / width])) / 2.0;
             let (values, vectors) = symmetric_eigen((0..width * width).map(ritz).collect(), width);
@@ -65,7 +66,7 @@ impl Subspace {
         }
         let mut basis = vec![0f32; DIMENSIONS * d];
         matrix::multiply([DIMENSIONS, n, d], &narrow(&found), centred, Right::AsIs, &mut basis);
-        let mut basis: Vec<Vec<f64>> = basis.chunks_exact(d).map(|row| row.iter().map(|&x| f64::from(x)).collect()).collect();
+        let mut basis = widened(&basis, d);
         orthonormalise(&mut basis);
         Ok(Some(Self { basis }))
     }
@@ -92,6 +93,10 @@ fn narrow(rows: &[Vec<f64>]) -> Vec<f32> {
     rows.iter().flatten().map(|&x| x as f32).collect()
 }
 
+fn widened(rows: &[f32], width: usize) -> Vec<Vec<f64>> {
+    rows.chunks_exact(width).map(|row| row.iter().map(|&x| f64::from(x)).collect()).collect()
+}
+
 /// Gram-Schmidt, twice, since once leaves rounding behind where rows are close. A row without anything of its own becomes zero.
 fn orthonormalise(rows: &mut [Vec<f64>]) {
     for k in 0..rows.len() {
@@ -113,6 +118,7 @@ fn orthonormalise(rows: &mut [Vec<f64>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::draws::normal;
     use crate::probe::similarity::{centred, products};
 
     /// Items that vary along three given directions, and a little everywhere.

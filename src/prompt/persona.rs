@@ -15,6 +15,7 @@ use crate::manifest::{PersonaSet, Personas};
 use anyhow::{Context, Result, ensure};
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 static SETS: Dir = include_dir!("$CARGO_MANIFEST_DIR/concepts/personas");
@@ -300,9 +301,9 @@ fn in_context(mut messages: Vec<Message>, system: &str, has_role: bool) -> Vec<M
 
 impl Contexts {
     /// Formats of a concept with their templates: those that name it, or else those that wrap its own.
-    fn formats_of(&self, concept: &Concept) -> Vec<(&Format, Vec<Turn>)> {
+    fn formats_of(&self, concept: &Concept) -> Vec<(&Format, Cow<'_, [Turn]>)> {
         let named = self.formats.iter().filter(|format| format.concepts.contains(&concept.name));
-        let named: Vec<_> = named.map(|format| (format, format.templates.clone())).collect();
+        let named: Vec<_> = named.map(|format| (format, Cow::from(&format.templates))).collect();
         if !named.is_empty() {
             return named;
         }
