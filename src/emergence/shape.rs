@@ -15,7 +15,8 @@
 //! | undetermined | R present, L not, and the fall is not significant |
 //! | absent | none of these: *not shown*; the gate's minimum detectable effect says how much could hide |
 //!
-//! "Present" is a 95% bootstrap interval above 0, "significantly below" one that excludes equality.
+//! "Present" is a 95% bootstrap interval above 0, "significantly below" one that excludes equality; the fall of what vanishes is tested
+//! one-sided, as a rise is.
 //! Transient comes before the gate, which compares the ends and cannot see it. Method section 4d.
 
 use std::ops::Range;
@@ -24,6 +25,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::curve::{Curve, mean};
+use super::gate::LEVEL;
 use crate::estimate::{Estimate, mean_sd, quantile};
 use crate::probe::contrast::amplitude;
 
@@ -113,9 +115,10 @@ fn named(
     let (Some(before), Some(after)) = (level(reference), level(late)) else {
         anyhow::bail!("levels of a finite curve have intervals");
     };
-    let fall = curve.statistic(|row| mean(&row[reference.clone()]) - mean(&row[late.clone()]));
+    let mut falls: Vec<f64> = curve.replicate_rows().map(|row| mean(&row[reference.clone()]) - mean(&row[late.clone()])).collect();
+    falls.sort_unstable_by(f64::total_cmp);
     let (present_before, present_after) = (before.lower > 0.0, after.lower > 0.0);
-    let falls = fall.is_some_and(|fall| fall.lower > 0.0);
+    let falls = quantile(&falls, LEVEL) > 0.0;
     let turned = cosine.is_some_and(|cosine| cosine.upper < SAME_DIRECTION);
 
     Ok(if present_before && present_after && turned {
@@ -222,6 +225,19 @@ mod tests {
     fn a_trace_at_the_reference_does_not_make_a_rise_a_strengthening() {
         let rising: Vec<f64> = (0..10).map(|i| if i < 5 { 0.3 } else { 3.0 }).collect();
         assert_eq!(named(&rising, true, None), Shape::Emerges);
+    }
+
+    /// Of a hundred replicates, so many do not fall.
+    #[test]
+    fn a_fall_is_tested_one_sided() {
+        let with = |exceptions: usize| {
+            let course = |late: f64| [1.0, 1.0, 1.0, 1.0, 0.6, 0.3, 0.3, 0.3, late, late];
+            let replicates = (0..100).flat_map(|b| course(if b < exceptions { 1.2 } else { 0.3 })).collect();
+            let curve = Curve::new(course(0.3).to_vec(), replicates).unwrap();
+            shape(&curve, &(0..2), &(8..10), false, None, None).unwrap()
+        };
+        assert_eq!(with(4), Shape::Vanishes);
+        assert_eq!(with(6), Shape::AlreadyPresent);
     }
 
     #[test]

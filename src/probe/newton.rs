@@ -3,9 +3,10 @@
 //! The loss is `sum log(1 + exp(-s m)) + lambda/2 |w|^2` over items with signs s and margins `m = Z w + b`, the intercept
 //! free: scikit-learn's with `C = 1 / lambda`. Newton's system `(lambda I + Z'VZ) dw = -gradient`, with the intercept
 //! eliminated from V, is solved by conjugate gradients no further than the step deserves (Dembo & Steihaug 1983; Lin, Weng
-//! & Keerthi 2008). A weight vector is kept as coefficients c of the items, `w = Z'c`, or as itself. With items all that is
-//! needed of Z is the kernel `K = Z Z'`: the margins of c are `K c` and its square is `c'K c`, so an iteration is one
-//! product with K. Factoring the system instead costs as much as fifty of them, and ten are enough.
+//! & Keerthi 2008), and the step is followed to about the minimum along it. A weight vector is kept as coefficients c of the
+//! items, `w = Z'c`, or as itself. With items all that is needed of Z is the kernel `K = Z Z'`: the margins of c are `K c` and
+//! its square is `c'K c`, so an iteration is one product with K. Factoring the system instead costs as much as fifty of them,
+//! and ten are enough.
 
 use std::borrow::Cow;
 
@@ -103,15 +104,15 @@ impl<'a> Problem<'a> {
     pub fn start_from(&self, parts: &[(Vec<usize>, Point)]) -> Point {
         let mut start = self.start();
         let coefficients = &mut start.weights.coefficients;
-        let mut times = vec![0.0; coefficients.len()];
+        let mut counts = vec![0.0; coefficients.len()];
         for (rows, point) in parts {
             for (at, value) in point.weights.coefficients.iter().enumerate() {
                 let at = if let Basis::Features(..) = self.basis { at } else { rows[at] };
                 coefficients[at] += value;
-                times[at] += 1.0;
+                counts[at] += 1.0;
             }
         }
-        coefficients.iter_mut().zip(times).for_each(|(sum, times)| *sum /= f64::max(times, 1.0));
+        coefficients.iter_mut().zip(counts).for_each(|(sum, count)| *sum /= f64::max(count, 1.0));
         start.weights.margins = self.margins(&start.weights.coefficients);
         start.intercept = parts.iter().map(|(_, point)| point.intercept).sum::<f64>() / parts.len() as f64;
         start
@@ -339,5 +340,18 @@ impl Losses {
             losses.add(margin);
         });
         losses.sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_losses_are_the_sum_of_each() {
+        let margins = || (0..3000).map(|i| 40.0 * (f64::from(i) * 0.37).sin()).chain([-800.0, 0.0, 800.0]);
+        let expected: f64 = margins().map(|margin: f64| (-margin).max(0.0) + (-margin.abs()).exp().ln_1p()).sum();
+        assert!((Losses::of(margins()) / expected - 1.0).abs() < 1e-12);
+        assert_eq!(Losses::of(std::iter::empty()), 0.0);
     }
 }
