@@ -7,6 +7,7 @@
 //! control task and code of the cell is a part of one kernel.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
@@ -32,8 +33,11 @@ pub struct Split {
     train: usize,
     /// Items, the training ones first.
     order: Vec<usize>,
-    /// Inner products of the standardised items with those trained on, `[n, n_train]` in this order.
-    kernel: Vec<f64>,
+    /// Inner products of standardised items, those trained on among them, rows of [`Split::stride`]. Parts of a whole share its kernel.
+    kernel: Arc<[f64]>,
+    stride: usize,
+    /// Row of the kernel of each item in `order`, and column of those trained on.
+    at: Vec<usize>,
     /// Standardised features, `[n, d]` in this order, where there are no more of them than items: the smaller problem.
     features: Option<Vec<f64>>,
     mean: Vec<f64>,
@@ -128,20 +132,24 @@ impl<'a> Design<'a> {
         let mut split = Split {
             train: n_train,
             order,
-            kernel: vec![0.0; self.n * n_train],
+            kernel: Arc::new([]),
+            stride: n_train,
+            at: (0..self.n).collect(),
             features: (self.d <= n_train).then(|| vec![0.0; self.n * self.d]),
             mean: Vec::with_capacity(self.d),
             scale: Vec::with_capacity(self.d),
         };
+        let mut kernel = vec![0.0; self.n * n_train];
         let mut block = vec![0f32; self.n * COLUMNS.min(self.d)];
         let mut product = vec![0f32; ROWS.min(self.n) * self.n];
         for start in (0..self.d).step_by(COLUMNS) {
             let width = COLUMNS.min(self.d - start);
             let block = &mut block[..self.n * width];
             self.standardise(start, width, &mut split, block);
-            split.add_products(block, width, &mut product);
+            add_products(&mut kernel, n_train, block, width, &mut product);
         }
-        split.mirror();
+        mirror(&mut kernel, n_train);
+        split.kernel = kernel.into();
         split
     }
 
@@ -203,11 +211,11 @@ impl Split {
             "the items of a part are not among {n}, or none is trained on"
         );
         let order: Vec<usize> = train.iter().chain(held).copied().collect();
-        let kernel = self.products(&order, train, |k| k);
         let d = self.width();
         let features = self.features.as_ref().filter(|_| d <= train.len());
         let features = features.map(|features| order.iter().flat_map(|&i| &features[i * d..(i + 1) * d]).copied().collect());
-        Ok(Self { train: train.len(), order, kernel, features, mean: self.mean.clone(), scale: self.scale.clone() })
+        let (mean, scale) = (self.mean.clone(), self.scale.clone());
+        Ok(Self { train: train.len(), at: order.clone(), order, kernel: self.kernel.clone(), stride: self.stride, features, mean, scale })
     }
 
     /// One part of the whole per fold, in which the items of that fold are held out. `folds` is the fold of every item.
@@ -227,25 +235,35 @@ impl Split {
     /// Inner products of the items `rows` with the training items `columns`, `[rows, columns]`, both by their number (training items
     /// first); `of` turns each into what is kept. Groups stay together, so columns are runs of neighbours, which are copied
     /// faster than one by one.
-    pub(super) fn products<T>(&self, rows: &[usize], columns: &[usize], of: impl Fn(f64) -> T) -> Vec<T> {
+    pub(super) fn products<T>(&self, rows: impl ExactSizeIterator<Item = usize>, columns: &[usize], of: impl Fn(f64) -> T) -> Vec<T> {
+        let columns: Vec<usize> = columns.iter().map(|&column| self.at[column]).collect();
         let runs: Vec<(usize, usize)> =
             columns.chunk_by(|left, right| left + 1 == *right).map(|run| (run[0], run[0] + run.len())).collect();
         let mut kernel = Vec::with_capacity(rows.len() * columns.len());
-        for &row in rows {
-            let products = self.with_train(row);
+        for row in rows {
+            let products = self.kernel_row(row);
             runs.iter().for_each(|&(start, end)| kernel.extend(products[start..end].iter().map(|&k| of(k))));
         }
         kernel
     }
 
     /// Inner products of the training items with each other, `[n_train, n_train]`.
-    pub(super) fn of_train(&self) -> &[f64] {
-        &self.kernel[..self.train * self.train]
+    pub(super) fn of_train(&self) -> Vec<f64> {
+        let all: Vec<usize> = (0..self.train).collect();
+        self.products(0..self.train, &all, |k| k)
     }
 
-    /// Inner products of item number `row` (training items first, then held-out ones) with the training items.
-    pub(super) fn with_train(&self, row: usize) -> &[f64] {
-        &self.kernel[row * self.train..][..self.train]
+    /// Inner products of the items `rows` with the training items `columns` (both by number, training items first), times `x`.
+    pub(super) fn times(&self, rows: impl Iterator<Item = usize>, columns: impl Iterator<Item = usize>, x: &[f64]) -> Vec<f64> {
+        // The kernel may hold others between them, so they are multiplied by 0.
+        let mut spread = vec![0.0; self.stride];
+        columns.zip(x).for_each(|(column, x)| spread[self.at[column]] = *x);
+        rows.map(|row| matrix::dot_f64(self.kernel_row(row), &spread)).collect()
+    }
+
+    /// Of item number `row`.
+    fn kernel_row(&self, row: usize) -> &[f64] {
+        &self.kernel[self.at[row] * self.stride..][..self.stride]
     }
 
     /// Standardised features `[n, d]`, training items first, where d is at most the number of training items.
@@ -270,14 +288,14 @@ impl Split {
     pub(super) fn beside(&self, rows: &[usize], held: &[usize]) -> Vec<f64> {
         match &self.features {
             Some(features) => held.iter().flat_map(|&row| &features[row * self.width()..][..self.width()]).copied().collect(),
-            None => self.products(held, rows, |k| k),
+            None => self.products(held.iter().copied(), rows, |k| k),
         }
     }
 
     /// Product of the standardised items number `rows` (training items first) with `coefficients`.
     fn scores(&self, rows: Range<usize>, coefficients: &Coefficients) -> Vec<f64> {
         match (coefficients, &self.features) {
-            (Coefficients::Items(items), _) => rows.map(|row| matrix::dot_f64(self.with_train(row), items)).collect(),
+            (Coefficients::Items(items), _) => self.times(rows, 0..self.train, items),
             (Coefficients::Features(weights), Some(features)) => {
                 rows.map(|row| matrix::dot_f64(&features[row * self.width()..][..self.width()], weights)).collect()
             }
@@ -303,29 +321,29 @@ impl Split {
         let bias = intercept - matrix::dot_f64(&weights, &self.mean);
         Linear { weights, bias }
     }
+}
 
-    /// Adds the inner products of the rows of `block`, `[n, width]`, to the kernel, below its diagonal.
-    fn add_products(&mut self, block: &[f32], width: usize, product: &mut [f32]) {
-        for start in (0..self.order.len()).step_by(ROWS) {
-            let end = (start + ROWS).min(self.order.len());
-            let columns = end.min(self.train);
-            let (rows, right) = (&block[start * width..end * width], &block[..columns * width]);
-            let product = &mut product[..(end - start) * columns];
-            matrix::multiply([end - start, width, columns], rows, right, Right::Transposed, product);
-            let sums = self.kernel[start * self.train..end * self.train].chunks_exact_mut(self.train);
-            for (sums, row) in sums.zip(product.chunks_exact(columns)) {
-                sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
-            }
+/// Adds the inner products of the rows of `block`, `[n, width]`, with the first `n_train` of them to the kernel, below its diagonal.
+fn add_products(kernel: &mut [f64], n_train: usize, block: &[f32], width: usize, product: &mut [f32]) {
+    let n = block.len() / width;
+    for start in (0..n).step_by(ROWS) {
+        let end = (start + ROWS).min(n);
+        let columns = end.min(n_train);
+        let (rows, right) = (&block[start * width..end * width], &block[..columns * width]);
+        let product = &mut product[..(end - start) * columns];
+        matrix::multiply([end - start, width, columns], rows, right, Right::Transposed, product);
+        let sums = kernel[start * n_train..end * n_train].chunks_exact_mut(n_train);
+        for (sums, row) in sums.zip(product.chunks_exact(columns)) {
+            sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
         }
     }
+}
 
-    /// Copies what is below the diagonal of the kernel to above it.
-    fn mirror(&mut self) {
-        let n = self.train;
-        for row in 1..n {
-            for column in 0..row {
-                self.kernel[column * n + row] = self.kernel[row * n + column];
-            }
+/// Copies what is below the diagonal of the kernel of the first `n` items to above it.
+fn mirror(kernel: &mut [f64], n: usize) {
+    for row in 1..n {
+        for column in 0..row {
+            kernel[column * n + row] = kernel[row * n + column];
         }
     }
 }

@@ -20,8 +20,8 @@ const DEFAULT: f64 = 1.0;
 pub(super) const TIGHT: f64 = 1e-6;
 /// ... for one whose held-out scores are ranked, which is where Newton's method gets a step earlier ...
 const RANKED: f64 = 1e-4;
-/// ... and for one whose held-out loss is compared with that at ten times the penalty.
-const LOOSE: f64 = 3e-2;
+/// ... and for one whose held-out loss is compared.
+const LOOSE: f64 = 1e-2;
 /// A weaker penalty has to gain this share of the loss: less is rounding.
 const GAIN: f64 = 1e-6;
 /// Penalties in a row that may be worse than the best one before the weaker ones are given up.

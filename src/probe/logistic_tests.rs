@@ -172,6 +172,18 @@ fn fits_end_where_the_loss_is_nearly_flat() {
     }
 }
 
+/// Nothing is left of the kernel beyond its fourth eigenvalue but rounding, which half of the digits take for features.
+#[test]
+fn features_that_repeat_each_other_are_fitted() {
+    for seed in 0..40 {
+        let sample = sample(56, 4, 1.0, seed);
+        let repeated = sample.map(64, |row| row.repeat(16));
+        let scores = repeated.held_out().scores;
+        assert!(scores.iter().all(|score| score.is_finite()), "seed {seed}");
+        assert_close(&repeated.decisions(1.6), &sample.decisions(0.1), 1e-3);
+    }
+}
+
 #[test]
 fn one_label_is_no_problem_to_fit() {
     let mut sample = sample(40, 10, 1.0, 7);

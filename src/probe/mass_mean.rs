@@ -107,14 +107,14 @@ pub fn whitened(split: &Split, labels: &[bool]) -> Result<Option<Whitened>> {
     if a > 0.0 {
         let mut system: Vec<f64> = within.iter().map(|k| c * k).collect();
         system.iter_mut().step_by(n + 1).for_each(|diagonal| *diagonal += a);
-        let mut correction: Vec<f64> = (0..n).map(|row| dot_f64(split.with_train(row), &shares)).collect();
+        let mut correction = split.times(0..n, 0..n, &shares);
         centre_within(&mut correction, &labels);
         let Some(system) = Cholesky::new(n, system) else { bail!("the covariance within classes is not positive definite") };
         system.solve(&mut correction);
         centre_within(&mut correction, &labels);
         items.iter_mut().zip(correction).for_each(|(item, part)| *item = (*item - c * part) / a);
     }
-    let centre: f64 = (0..n).map(|row| dot_f64(split.with_train(row), &items) * shares[row].abs()).sum();
+    let centre: f64 = split.times(0..n, 0..n, &items).iter().zip(&shares).map(|(value, share)| value * share.abs()).sum();
     Ok(Some(Whitened { shrinkage, fitted: Fitted { intercept: -0.5 * centre, coefficients: Coefficients::Items(items) } }))
 }
 
@@ -137,7 +137,7 @@ fn signed_shares(labels: impl Iterator<Item = bool> + Clone) -> Option<Vec<f64>>
 /// Inner products `[n, n]` of the training items centred within their class.
 fn centred_within(split: &Split, labels: &[bool]) -> Vec<f64> {
     let n = labels.len();
-    let mut within: Vec<f64> = (0..n).flat_map(|row| split.with_train(row)).copied().collect();
+    let mut within = split.of_train();
     within.chunks_exact_mut(n).for_each(|row| centre_within(row, labels));
     // The columns: subtract from every row the mean row of its class.
     for class in [false, true] {

@@ -10,12 +10,15 @@
 
 use std::borrow::Cow;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use super::kernel::{Coefficients, Split};
 use crate::matrix::{dot_f64, times, times_f64};
 
 const STEPS: usize = 100;
+/// After so many steps everything is computed with all digits. Few fits get there: those with features that repeat each other, where
+/// the kernel's least eigenvalues are rounding.
+const PATIENCE: usize = 15;
 /// Lengths of a step that are tried.
 const LENGTHS: usize = 40;
 /// Share of the slope at the beginning of a step that may be left at its end: where labels can be separated the minimum lies far beyond.
@@ -30,15 +33,15 @@ pub(super) struct Problem<'a> {
     /// -1 and 1, `[n]`.
     signs: Vec<f64>,
     basis: Basis<'a>,
+    /// Half of the digits are enough for the gradient too.
+    rough: bool,
     /// A gradient with this norm is rounding.
     rounding: f64,
 }
 
 enum Basis<'a> {
-    /// K, `[n, n]`.
-    Items(Cow<'a, [f64]>),
-    /// The same with half of the digits and in half of the time, for fits that are only compared.
-    Rough(Vec<f32>),
+    /// K, `[n, n]`, with half of its digits, which multiply in a fraction of the time; the items' numbers in the split, which has all digits.
+    Items(Vec<f32>, Vec<usize>, &'a Split),
     /// Z, `[n, d]`.
     Features(Cow<'a, [f64]>, usize),
 }
@@ -73,18 +76,15 @@ impl<'a> Problem<'a> {
         let basis = match split.features() {
             Some(features) if all => Basis::Features(Cow::Borrowed(&features[..rows.len() * d]), d),
             Some(features) => Basis::Features(rows.iter().flat_map(|&row| &features[row * d..(row + 1) * d]).copied().collect(), d),
-            None if rough => Basis::Rough(split.products(rows, rows, |k| k as f32)),
-            None if all => Basis::Items(Cow::Borrowed(split.of_train())),
-            None => Basis::Items(Cow::Owned(split.products(rows, rows, |k| k))),
+            None => Basis::Items(split.products(rows.iter().copied(), rows, |k| k as f32), rows.to_vec(), split),
         };
         let trace: f64 = match &basis {
-            Basis::Items(k) => k.iter().step_by(signs.len() + 1).sum(),
-            Basis::Rough(k) => k.iter().step_by(signs.len() + 1).map(|&k| f64::from(k)).sum(),
+            Basis::Items(k, ..) => k.iter().step_by(signs.len() + 1).map(|&k| f64::from(k)).sum(),
             Basis::Features(z, _) => dot_f64(z, z),
         };
         // Of the weights, and of the intercept: one where all features are constant is found all the same.
         let rounding = 1e-12 * (trace * signs.len() as f64).sqrt() + 1e-13 * signs.len() as f64;
-        Some(Self { signs, basis, rounding })
+        Some(Self { signs, basis, rough, rounding })
     }
 
     /// No weights, and the intercept that fits best without them.
@@ -92,7 +92,7 @@ impl<'a> Problem<'a> {
         let n = self.signs.len();
         let positives = self.signs.iter().filter(|&&sign| sign > 0.0).count() as f64;
         let unknowns = match &self.basis {
-            Basis::Items(_) | Basis::Rough(_) => n,
+            Basis::Items(..) => n,
             Basis::Features(_, d) => *d,
         };
         let weights = Vector { coefficients: vec![0.0; unknowns], margins: vec![0.0; n] };
@@ -113,14 +113,14 @@ impl<'a> Problem<'a> {
             }
         }
         coefficients.iter_mut().zip(counts).for_each(|(sum, count)| *sum /= f64::max(count, 1.0));
-        start.weights.margins = self.margins(&start.weights.coefficients);
+        start.weights.margins = self.margins(&start.weights.coefficients, self.rough);
         start.intercept = parts.iter().map(|(_, point)| point.intercept).sum::<f64>() / parts.len() as f64;
         start
     }
 
     pub fn coefficients(&self, point: Point) -> Coefficients {
         match self.basis {
-            Basis::Items(_) | Basis::Rough(_) => Coefficients::Items(point.weights.coefficients),
+            Basis::Items(..) => Coefficients::Items(point.weights.coefficients),
             Basis::Features(..) => Coefficients::Features(point.weights.coefficients),
         }
     }
@@ -131,15 +131,22 @@ impl<'a> Problem<'a> {
     /// # Errors
     /// When that takes more than a hundred steps.
     pub fn minimise(&self, point: &mut Point, lambda: f64, tolerance: f64) -> Result<()> {
-        for _ in 0..STEPS {
-            let Some(step) = self.step(point, lambda, tolerance) else { return Ok(()) };
-            self.search(point, &step, lambda)?;
+        let mut rough = true;
+        for number in 1..=STEPS {
+            let Some(step) = self.step(point, lambda, tolerance, rough) else { return Ok(()) };
+            let lower = self.search(point, &step, lambda);
+            ensure!(lower || rough, "no step along Newton's direction lowers the loss at lambda {lambda}");
+            if rough && (!lower || number == PATIENCE) {
+                rough = false;
+                point.weights.margins = self.margins(&point.weights.coefficients, false);
+            }
         }
         bail!("logistic regression at lambda {lambda} did not converge in {STEPS} steps")
     }
 
-    /// Newton's step, by conjugate gradients. `None` where the gradient is small enough for `tolerance`.
-    fn step(&self, point: &Point, lambda: f64, tolerance: f64) -> Option<Point> {
+    /// Newton's step, by conjugate gradients, of which the first is the gradient that decides when to stop; the others only shape the step
+    /// and may be `rough`. `None` where the gradient is small enough for `tolerance`.
+    fn step(&self, point: &Point, lambda: f64, tolerance: f64, rough: bool) -> Option<Point> {
         let (mut pull, curvature) = self.derivatives(point);
         let (slope, stiffness): (f64, f64) = (pull.iter().sum(), curvature.iter().sum());
         // The intercept follows every change of the margins, which takes their weighted mean out.
@@ -153,7 +160,7 @@ impl<'a> Problem<'a> {
         let penalty = lambda * self.square(&point.weights).sqrt();
         let (mut enough, mut before) = (0.0, f64::INFINITY);
         for iteration in 0..ITERATIONS {
-            let vector = Vector { margins: self.margins(&residual), coefficients: residual };
+            let vector = Vector { margins: self.margins(&residual, rough && (self.rough || iteration > 0)), coefficients: residual };
             let square = self.square(&vector);
             if iteration == 0 {
                 let gradient = (square + slope * slope).sqrt();
@@ -173,6 +180,9 @@ impl<'a> Problem<'a> {
             let mean = curved.iter().sum::<f64>() / stiffness;
             centred(&mut curved, mean);
             let bend = lambda * self.square(&direction) + dot_f64(&curved, &direction.margins);
+            if bend.is_nan() || bend <= 0.0 {
+                break; // only rounding is left of this direction
+            }
             let length = square / bend;
             step.add(length, &direction);
             let image = self.weights_of(curved);
@@ -180,12 +190,16 @@ impl<'a> Problem<'a> {
                 *r -= length * (image + lambda * c);
             }
         }
+        if rough && !self.rough {
+            step.margins = self.margins(&step.coefficients, false);
+        }
         let intercept = (slope - dot_f64(&curvature, &step.margins)) / stiffness;
         Some(Point { weights: step, intercept })
     }
 
-    /// Goes along the step to about the minimum there, by Newton's method between what is known to be too short and too long.
-    fn search(&self, point: &mut Point, step: &Point, lambda: f64) -> Result<()> {
+    /// Goes along the step to about the minimum there, by Newton's method between what is known to be too short and too long. Whether
+    /// there is one; if not, the point stays where it is.
+    fn search(&self, point: &mut Point, step: &Point, lambda: f64) -> bool {
         let (at, along, ahead) = (self.square(&point.weights), self.product(&point.weights, &step.weights), self.square(&step.weights));
         // Loss with its first and second derivative in the length.
         let after = |length: f64| {
@@ -220,12 +234,12 @@ impl<'a> Problem<'a> {
             };
             there = after(length);
         }
-        if there.0.is_nan() || there.0 > loss + rounding {
-            bail!("no step along Newton's direction lowers the loss {loss} at lambda {lambda}");
+        let lower = there.0 <= loss + rounding;
+        if lower {
+            point.weights.add(length, &step.weights);
+            point.intercept += length * step.intercept;
         }
-        point.weights.add(length, &step.weights);
-        point.intercept += length * step.intercept;
-        Ok(())
+        lower
     }
 
     /// Minus the first derivative of the loss in each margin, and the second, `[n]` each.
@@ -239,19 +253,20 @@ impl<'a> Problem<'a> {
         derivatives.unzip()
     }
 
-    /// `Z w`, `[n]`.
-    fn margins(&self, coefficients: &[f64]) -> Vec<f64> {
+    /// `Z w`, `[n]`; a `rough` one has half of the digits where items are the unknowns.
+    fn margins(&self, coefficients: &[f64], rough: bool) -> Vec<f64> {
         match &self.basis {
-            Basis::Items(matrix) | Basis::Features(matrix, _) => {
-                let mut margins = vec![0.0; self.signs.len()];
-                times_f64(matrix, coefficients, &mut margins);
-                margins
-            }
-            Basis::Rough(matrix) => {
+            Basis::Items(_, rows, split) if !rough => split.times(rows.iter().copied(), rows.iter().copied(), coefficients),
+            Basis::Items(kernel, ..) => {
                 let coefficients: Vec<f32> = coefficients.iter().map(|&c| c as f32).collect();
                 let mut margins = vec![0.0; self.signs.len()];
-                times(matrix, &coefficients, &mut margins);
+                times(kernel, &coefficients, &mut margins);
                 margins.into_iter().map(f64::from).collect()
+            }
+            Basis::Features(z, _) => {
+                let mut margins = vec![0.0; self.signs.len()];
+                times_f64(z, coefficients, &mut margins);
+                margins
             }
         }
     }
@@ -259,7 +274,7 @@ impl<'a> Problem<'a> {
     /// The weights `Z'v` of `v`, `[n]`.
     fn weights_of(&self, v: Vec<f64>) -> Vec<f64> {
         match &self.basis {
-            Basis::Items(_) | Basis::Rough(_) => v,
+            Basis::Items(..) => v,
             Basis::Features(z, d) => {
                 let mut sums = vec![0.0; *d];
                 for (row, v) in z.chunks_exact(*d).zip(v) {
@@ -278,7 +293,7 @@ impl<'a> Problem<'a> {
     /// Inner product of two weight vectors.
     fn product(&self, left: &Vector, right: &Vector) -> f64 {
         match &self.basis {
-            Basis::Items(_) | Basis::Rough(_) => dot_f64(&left.coefficients, &right.margins),
+            Basis::Items(..) => dot_f64(&left.coefficients, &right.margins),
             Basis::Features(..) => dot_f64(&left.coefficients, &right.coefficients),
         }
     }
