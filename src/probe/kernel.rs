@@ -33,8 +33,8 @@ pub struct Split {
     train: usize,
     /// Items, the training ones first.
     order: Vec<usize>,
-    /// Inner products of standardised items, those trained on among them, rows of [`Split::stride`]. Parts of a whole share its kernel.
-    kernel: Arc<[f64]>,
+    /// Inner products of standardised items with those that the first split was trained on, in rows of `stride`. Parts share it.
+    kernel: Arc<Vec<f64>>,
     stride: usize,
     /// Row of the kernel of each item in `order`, and column of those trained on.
     at: Vec<usize>,
@@ -132,7 +132,7 @@ impl<'a> Design<'a> {
         let mut split = Split {
             train: n_train,
             order,
-            kernel: Arc::new([]),
+            kernel: Arc::default(),
             stride: n_train,
             at: (0..self.n).collect(),
             features: (self.d <= n_train).then(|| vec![0.0; self.n * self.d]),
@@ -149,7 +149,7 @@ impl<'a> Design<'a> {
             add_products(&mut kernel, n_train, block, width, &mut product);
         }
         mirror(&mut kernel, n_train);
-        split.kernel = kernel.into();
+        split.kernel = Arc::new(kernel);
         split
     }
 
