@@ -98,6 +98,15 @@ pub fn accumulate([rows, inner, columns]: [usize; 3], factor: f64, a: Strided, b
     }
 }
 
+/// Copies what is below the diagonal of the first `n` rows, `[n, n]`, to above it.
+pub fn mirror<T: Copy>(n: usize, rows: &mut [T]) {
+    for row in 1..n {
+        for column in 0..row {
+            rows[column * n + row] = rows[row * n + column];
+        }
+    }
+}
+
 /// Rows that are multiplied at a time, for products of `width` columns: few enough for the product to stay in the cache, many enough
 /// for the right-hand side not to be packed over and over.
 fn rows_at_a_time(width: usize) -> usize {

@@ -148,7 +148,7 @@ impl<'a> Design<'a> {
             self.standardise(start, width, &mut split, block);
             add_products(&mut kernel, n_train, block, width, &mut product);
         }
-        mirror(&mut kernel, n_train);
+        matrix::mirror(n_train, &mut kernel);
         split.kernel = Arc::new(kernel);
         split
     }
@@ -335,15 +335,6 @@ fn add_products(kernel: &mut [f64], n_train: usize, block: &[f32], width: usize,
         let sums = kernel[start * n_train..end * n_train].chunks_exact_mut(n_train);
         for (sums, row) in sums.zip(product.chunks_exact(columns)) {
             sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
-        }
-    }
-}
-
-/// Copies what is below the diagonal of the kernel of the first `n` items to above it.
-fn mirror(kernel: &mut [f64], n: usize) {
-    for row in 1..n {
-        for column in 0..row {
-            kernel[column * n + row] = kernel[row * n + column];
         }
     }
 }

@@ -6,7 +6,8 @@
 //! & Keerthi 2008), and the step is followed to about the minimum along it. A weight vector is kept as coefficients c of the
 //! items, `w = Z'c`, or as itself. With items all that is needed of Z is the kernel `K = Z Z'`: the margins of c are `K c` and
 //! its square is `c'K c`, so an iteration is one product with K. Factoring the system instead costs as much as fifty of them,
-//! and ten are enough.
+//! and ten are enough. Inside conjugate gradients K has half of its digits, since these products only shape a step; the gradient
+//! that ends the search and the margins after a step have all, but in fits that are only compared.
 
 use std::borrow::Cow;
 
@@ -40,8 +41,13 @@ pub(super) struct Problem<'a> {
 }
 
 enum Basis<'a> {
-    /// K, `[n, n]`, with half of its digits, which multiply in a fraction of the time; the items' numbers in the split, which has all digits.
-    Items(Vec<f32>, Vec<usize>, &'a Split),
+    Items {
+        /// K with half of its digits, `[n, n]`, which multiplies in a fraction of the time.
+        rough: Vec<f32>,
+        /// Where all digits are, and the items' numbers there.
+        split: &'a Split,
+        rows: Vec<usize>,
+    },
     /// Z, `[n, d]`.
     Features(Cow<'a, [f64]>, usize),
 }
@@ -76,10 +82,10 @@ impl<'a> Problem<'a> {
         let basis = match split.features() {
             Some(features) if all => Basis::Features(Cow::Borrowed(&features[..rows.len() * d]), d),
             Some(features) => Basis::Features(rows.iter().flat_map(|&row| &features[row * d..(row + 1) * d]).copied().collect(), d),
-            None => Basis::Items(split.products(rows.iter().copied(), rows, |k| k as f32), rows.to_vec(), split),
+            None => Basis::Items { rough: split.products(rows.iter().copied(), rows, |k| k as f32), split, rows: rows.to_vec() },
         };
         let trace: f64 = match &basis {
-            Basis::Items(k, ..) => k.iter().step_by(signs.len() + 1).map(|&k| f64::from(k)).sum(),
+            Basis::Items { rough: k, .. } => k.iter().step_by(signs.len() + 1).map(|&k| f64::from(k)).sum(),
             Basis::Features(z, _) => dot_f64(z, z),
         };
         // Of the weights, and of the intercept: one where all features are constant is found all the same.
@@ -92,7 +98,7 @@ impl<'a> Problem<'a> {
         let n = self.signs.len();
         let positives = self.signs.iter().filter(|&&sign| sign > 0.0).count() as f64;
         let unknowns = match &self.basis {
-            Basis::Items(..) => n,
+            Basis::Items { .. } => n,
             Basis::Features(_, d) => *d,
         };
         let weights = Vector { coefficients: vec![0.0; unknowns], margins: vec![0.0; n] };
@@ -120,7 +126,7 @@ impl<'a> Problem<'a> {
 
     pub fn coefficients(&self, point: Point) -> Coefficients {
         match self.basis {
-            Basis::Items(..) => Coefficients::Items(point.weights.coefficients),
+            Basis::Items { .. } => Coefficients::Items(point.weights.coefficients),
             Basis::Features(..) => Coefficients::Features(point.weights.coefficients),
         }
     }
@@ -256,8 +262,8 @@ impl<'a> Problem<'a> {
     /// `Z w`, `[n]`; a `rough` one has half of the digits where items are the unknowns.
     fn margins(&self, coefficients: &[f64], rough: bool) -> Vec<f64> {
         match &self.basis {
-            Basis::Items(_, rows, split) if !rough => split.times(rows.iter().copied(), rows.iter().copied(), coefficients),
-            Basis::Items(kernel, ..) => {
+            Basis::Items { split, rows, .. } if !rough => split.times(rows.iter().copied(), rows.iter().copied(), coefficients),
+            Basis::Items { rough: kernel, .. } => {
                 let coefficients: Vec<f32> = coefficients.iter().map(|&c| c as f32).collect();
                 let mut margins = vec![0.0; self.signs.len()];
                 times(kernel, &coefficients, &mut margins);
@@ -274,7 +280,7 @@ impl<'a> Problem<'a> {
     /// The weights `Z'v` of `v`, `[n]`.
     fn weights_of(&self, v: Vec<f64>) -> Vec<f64> {
         match &self.basis {
-            Basis::Items(..) => v,
+            Basis::Items { .. } => v,
             Basis::Features(z, d) => {
                 let mut sums = vec![0.0; *d];
                 for (row, v) in z.chunks_exact(*d).zip(v) {
@@ -293,7 +299,7 @@ impl<'a> Problem<'a> {
     /// Inner product of two weight vectors.
     fn product(&self, left: &Vector, right: &Vector) -> f64 {
         match &self.basis {
-            Basis::Items(..) => dot_f64(&left.coefficients, &right.margins),
+            Basis::Items { .. } => dot_f64(&left.coefficients, &right.margins),
             Basis::Features(..) => dot_f64(&left.coefficients, &right.coefficients),
         }
     }

@@ -130,11 +130,7 @@ pub fn products(x: &[f32], d: usize) -> Vec<f32> {
             gram[row * n..=row * n + row].copy_from_slice(&values[..=row]);
         }
     }
-    for row in 0..n {
-        for column in row + 1..n {
-            gram[row * n + column] = gram[column * n + row];
-        }
-    }
+    matrix::mirror(n, &mut gram);
     gram
 }
 
