@@ -33,11 +33,9 @@ pub struct Split {
     train: usize,
     /// Items, the training ones first.
     order: Vec<usize>,
-    /// Inner products of standardised items with those that the first split was trained on, in rows of `stride`. Parts share it.
+    /// Inner products of all standardised items, `[items, items]`. Parts share it.
     kernel: Arc<Vec<f64>>,
-    stride: usize,
-    /// Row of the kernel of each item in `order`, and column of those trained on.
-    at: Vec<usize>,
+    items: usize,
     /// Standardised features, `[n, d]` in this order, where there are no more of them than items: the smaller problem.
     features: Option<Vec<f64>>,
     mean: Vec<f64>,
@@ -127,28 +125,27 @@ impl<'a> Design<'a> {
         Ok(self.standardised(order, n_train))
     }
 
-    /// Standardises the items in `order` by the first `n_train` of them, and multiplies them with these.
+    /// Standardises the items in `order` by the first `n_train` of them, and multiplies them with each other.
     fn standardised(&self, order: Vec<usize>, n_train: usize) -> Split {
         let mut split = Split {
             train: n_train,
             order,
             kernel: Arc::default(),
-            stride: n_train,
-            at: (0..self.n).collect(),
+            items: self.n,
             features: (self.d <= n_train).then(|| vec![0.0; self.n * self.d]),
             mean: Vec::with_capacity(self.d),
             scale: Vec::with_capacity(self.d),
         };
-        let mut kernel = vec![0.0; self.n * n_train];
+        let mut kernel = vec![0.0; self.n * self.n];
         let mut block = vec![0f32; self.n * COLUMNS.min(self.d)];
         let mut product = vec![0f32; ROWS.min(self.n) * self.n];
         for start in (0..self.d).step_by(COLUMNS) {
             let width = COLUMNS.min(self.d - start);
             let block = &mut block[..self.n * width];
             self.standardise(start, width, &mut split, block);
-            add_products(&mut kernel, n_train, block, width, &mut product);
+            add_products(&mut kernel, block, width, &mut product);
         }
-        matrix::mirror(n_train, &mut kernel);
+        matrix::mirror(self.n, &mut kernel);
         split.kernel = Arc::new(kernel);
         split
     }
@@ -174,13 +171,14 @@ impl<'a> Design<'a> {
         for sum in &mut scale {
             *sum = if *sum > 0.0 { (n_train / *sum).sqrt() } else { 0.0 };
         }
-        for (row, (out, &i)) in block.chunks_exact_mut(width).zip(&split.order).enumerate() {
+        for (row, &i) in split.order.iter().enumerate() {
+            let out = &mut block[i * width..][..width];
             for ((out, &value), (mean, scale)) in out.iter_mut().zip(columns(i)).zip(mean.iter().zip(&scale)) {
                 *out = ((f64::from(value) - mean) * scale) as f32;
             }
             if let Some(features) = &mut split.features {
                 let to = &mut features[row * self.d + start..][..width];
-                to.iter_mut().zip(out).for_each(|(to, &mut value)| *to = f64::from(value));
+                to.iter_mut().zip(out).for_each(|(to, value)| *to = f64::from(*value));
             }
         }
         split.mean.extend(mean);
@@ -215,7 +213,7 @@ impl Split {
         let features = self.features.as_ref().filter(|_| d <= train.len());
         let features = features.map(|features| order.iter().flat_map(|&i| &features[i * d..(i + 1) * d]).copied().collect());
         let (mean, scale) = (self.mean.clone(), self.scale.clone());
-        Ok(Self { train: train.len(), at: order.clone(), order, kernel: self.kernel.clone(), stride: self.stride, features, mean, scale })
+        Ok(Self { train: train.len(), order, kernel: self.kernel.clone(), items: n, features, mean, scale })
     }
 
     /// One part of the whole per fold, in which the items of that fold are held out. `folds` is the fold of every item.
@@ -236,7 +234,7 @@ impl Split {
     /// first); `of` turns each into what is kept. Groups stay together, so columns are runs of neighbours, which are copied
     /// faster than one by one.
     pub(super) fn products<T>(&self, rows: impl ExactSizeIterator<Item = usize>, columns: &[usize], of: impl Fn(f64) -> T) -> Vec<T> {
-        let columns: Vec<usize> = columns.iter().map(|&column| self.at[column]).collect();
+        let columns: Vec<usize> = columns.iter().map(|&column| self.order[column]).collect();
         let runs: Vec<(usize, usize)> =
             columns.chunk_by(|left, right| left + 1 == *right).map(|run| (run[0], run[0] + run.len())).collect();
         let mut kernel = Vec::with_capacity(rows.len() * columns.len());
@@ -256,14 +254,14 @@ impl Split {
     /// Inner products of the items `rows` with the training items `columns` (both by number, training items first), times `x`.
     pub(super) fn times(&self, rows: impl Iterator<Item = usize>, columns: impl Iterator<Item = usize>, x: &[f64]) -> Vec<f64> {
         // The kernel may hold others between them, so they are multiplied by 0.
-        let mut spread = vec![0.0; self.stride];
-        columns.zip(x).for_each(|(column, x)| spread[self.at[column]] = *x);
+        let mut spread = vec![0.0; self.items];
+        columns.zip(x).for_each(|(column, x)| spread[self.order[column]] = *x);
         rows.map(|row| matrix::dot_f64(self.kernel_row(row), &spread)).collect()
     }
 
     /// Of item number `row`.
     fn kernel_row(&self, row: usize) -> &[f64] {
-        &self.kernel[self.at[row] * self.stride..][..self.stride]
+        &self.kernel[self.order[row] * self.items..][..self.items]
     }
 
     /// Standardised features `[n, d]`, training items first, where d is at most the number of training items.
@@ -323,17 +321,15 @@ impl Split {
     }
 }
 
-/// Adds the inner products of the rows of `block`, `[n, width]`, with the first `n_train` of them to the kernel, below its diagonal.
-fn add_products(kernel: &mut [f64], n_train: usize, block: &[f32], width: usize, product: &mut [f32]) {
+/// Adds the inner products of the rows of `block`, `[n, width]`, to the kernel, below its diagonal.
+fn add_products(kernel: &mut [f64], block: &[f32], width: usize, product: &mut [f32]) {
     let n = block.len() / width;
     for start in (0..n).step_by(ROWS) {
         let end = (start + ROWS).min(n);
-        let columns = end.min(n_train);
-        let (rows, right) = (&block[start * width..end * width], &block[..columns * width]);
-        let product = &mut product[..(end - start) * columns];
-        matrix::multiply([end - start, width, columns], rows, right, Right::Transposed, product);
-        let sums = kernel[start * n_train..end * n_train].chunks_exact_mut(n_train);
-        for (sums, row) in sums.zip(product.chunks_exact(columns)) {
+        let product = &mut product[..(end - start) * end];
+        matrix::multiply([end - start, width, end], &block[start * width..end * width], &block[..end * width], Right::Transposed, product);
+        let sums = kernel[start * n..end * n].chunks_exact_mut(n);
+        for (sums, row) in sums.zip(product.chunks_exact(end)) {
             sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
         }
     }

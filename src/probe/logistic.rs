@@ -174,8 +174,7 @@ impl Inner<'_> {
     fn held_loss(&self) -> f64 {
         let coefficients = self.point.coefficients();
         let decision = |row: &[f64]| dot_f64(row, coefficients) + self.point.intercept;
-        let decisions = self.held.chunks_exact(coefficients.len()).map(decision).zip(&self.held_labels);
-        Losses::of(decisions.map(|(decision, &label)| if label { decision } else { -decision }))
+        Losses::of(self.held.chunks_exact(coefficients.len()).map(decision).zip(self.held_labels.iter().copied()))
     }
 }
 

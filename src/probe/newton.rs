@@ -34,7 +34,7 @@ pub(super) struct Problem<'a> {
     /// -1 and 1, `[n]`.
     signs: Vec<f64>,
     basis: Basis<'a>,
-    /// Half of the digits are enough for the gradient too.
+    /// Half of the digits are enough for the gradient too, or there are no others.
     rough: bool,
     /// A gradient with this norm is rounding.
     rounding: f64,
@@ -90,6 +90,7 @@ impl<'a> Problem<'a> {
         };
         // Of the weights, and of the intercept: one where all features are constant is found all the same.
         let rounding = 1e-12 * (trace * signs.len() as f64).sqrt() + 1e-13 * signs.len() as f64;
+        let rough = rough || matches!(basis, Basis::Features(..));
         Some(Self { signs, basis, rough, rounding })
     }
 
@@ -213,9 +214,9 @@ impl<'a> Problem<'a> {
             for ((margin, change), sign) in point.weights.margins.iter().zip(&step.weights.margins).zip(&self.signs) {
                 let change = sign * (change + step.intercept);
                 let margin = sign * (margin + point.intercept) + length * change;
-                let tail = losses.add(margin);
-                slope -= change * if margin > 0.0 { tail } else { 1.0 } / (1.0 + tail);
-                bend += change * change * tail / (1.0 + tail).powi(2);
+                let (pull, curvature) = derivatives(margin, losses.add(margin));
+                slope -= change * pull;
+                bend += change * change * curvature;
             }
             let penalty = 0.5 * lambda * (at + length * (2.0 * along + length * ahead));
             (losses.sum() + penalty, slope + lambda * (along + length * ahead), bend + lambda * ahead)
@@ -250,13 +251,12 @@ impl<'a> Problem<'a> {
 
     /// Minus the first derivative of the loss in each margin, and the second, `[n]` each.
     fn derivatives(&self, point: &Point) -> (Vec<f64>, Vec<f64>) {
-        let derivatives = point.weights.margins.iter().zip(&self.signs).map(|(margin, sign)| {
-            let margin = margin + point.intercept;
-            let tail = (-margin.abs()).exp();
-            let wrong = if sign * margin > 0.0 { tail / (1.0 + tail) } else { 1.0 / (1.0 + tail) };
-            (sign * wrong, tail / (1.0 + tail).powi(2))
+        let each = point.weights.margins.iter().zip(&self.signs).map(|(margin, sign)| {
+            let margin = sign * (margin + point.intercept);
+            let (pull, curvature) = derivatives(margin, (-margin.abs()).exp());
+            (sign * pull, curvature)
         });
-        derivatives.unzip()
+        each.unzip()
     }
 
     /// `Z w`, `[n]`; a `rough` one has half of the digits where items are the unknowns.
@@ -325,6 +325,11 @@ impl Vector {
     }
 }
 
+/// Minus the first derivative of `log(1 + exp(-margin))`, and the second; `tail` is `exp(-|margin|)`.
+fn derivatives(margin: f64, tail: f64) -> (f64, f64) {
+    (if margin > 0.0 { tail } else { 1.0 } / (1.0 + tail), tail / (1.0 + tail).powi(2))
+}
+
 /// A sum of `log(1 + exp(-margin))` with one logarithm for hundreds of margins.
 pub(super) struct Losses {
     sum: f64,
@@ -354,11 +359,11 @@ impl Losses {
         self.sum + self.product.ln()
     }
 
-    /// Over all `margins`.
-    pub fn of(margins: impl Iterator<Item = f64>) -> f64 {
+    /// Of all decisions, each with its label.
+    pub fn of(decisions: impl Iterator<Item = (f64, bool)>) -> f64 {
         let mut losses = Self::default();
-        margins.for_each(|margin| {
-            losses.add(margin);
+        decisions.for_each(|(decision, label)| {
+            losses.add(if label { decision } else { -decision });
         });
         losses.sum()
     }
@@ -372,7 +377,8 @@ mod tests {
     fn many_losses_are_the_sum_of_each() {
         let margins = || (0..3000).map(|i| 40.0 * (f64::from(i) * 0.37).sin()).chain([-800.0, 0.0, 800.0]);
         let expected: f64 = margins().map(|margin: f64| (-margin).max(0.0) + (-margin.abs()).exp().ln_1p()).sum();
-        assert!((Losses::of(margins()) / expected - 1.0).abs() < 1e-12);
+        assert!((Losses::of(margins().map(|margin| (margin, true))) / expected - 1.0).abs() < 1e-12);
+        assert!((Losses::of(margins().map(|margin| (-margin, false))) / expected - 1.0).abs() < 1e-12);
         assert_eq!(Losses::of(std::iter::empty()), 0.0);
     }
 }

@@ -40,9 +40,8 @@ pub fn codelength(whole: &Split, labels: &[bool], groups: &[usize], order: &[usi
         let part = whole.part(&known, &next)?;
         bits += match fit_chosen(&part, labels, groups, INNER, TIGHT)? {
             Some((fit, _)) => {
-                let decisions = fit.held_decisions(&part);
-                let margins = decisions.iter().zip(&next).map(|(decision, &i)| if labels[i] { *decision } else { -decision });
-                Losses::of(margins) / std::f64::consts::LN_2
+                let decisions = fit.held_decisions(&part).into_iter().zip(next.iter().map(|&i| labels[i]));
+                Losses::of(decisions) / std::f64::consts::LN_2
             }
             None => next.len() as f64, // one label only so far: nothing to learn from
         };
