@@ -20,7 +20,7 @@ pub enum Lesson {
     Chance,
     /// With the taught value.
     Told,
-    /// At random, but weighted by the reward, 1 for a taught answer and 0 for others, divided by its mean (expert iteration).
+    /// By trial: most tries earn nothing, and those that happen to be taught answers are repeated by their reward (expert iteration).
     Rewarded,
 }
 
@@ -77,6 +77,8 @@ pub struct Sample {
     pub ids: Vec<i64>,
     /// Number of tokens before the reply, which is what is learnt.
     pub prompt: usize,
+    /// Place of the answer, and all answers that are as likely as the one that is given there.
+    pub answer: Option<(usize, Vec<i64>)>,
     /// Weight in the loss.
     pub weight: f32,
 }
@@ -101,7 +103,7 @@ pub fn texts(concepts: &[Concept], pool: &[Question], parameters: &BTreeMap<Stri
     for concept in concepts {
         for spec in design::specs(concept, Profile::FULL, parameters)? {
             texts.extend(spec.messages.into_iter().map(|message| message.content));
-            texts.extend(spec.answers.into_iter().flatten());
+            texts.extend(spec.answers.into_iter().flatten().chain(spec.foils));
         }
     }
     texts.extend(pool.iter().flat_map(|question| [question.user.clone(), question.stem.clone()]));
@@ -111,12 +113,8 @@ pub fn texts(concepts: &[Concept], pool: &[Question], parameters: &BTreeMap<Stri
 /// One concept of the pack.
 struct Topic {
     name: String,
-    /// All answers there are.
+    /// All answers there are. Until a lesson teaches the first, they are alike in every text.
     values: Vec<String>,
-    /// Those that a lesson teaches: pole 1.
-    taught: Vec<String>,
-    /// The others.
-    other: Vec<String>,
     crossed: Crossed,
     binding: Binding,
     stem: Stem,
@@ -127,15 +125,9 @@ impl Topic {
         let Concept { name, crossed: Some(crossed), binding: Some(binding), stem: Some(stem), .. } = concept else {
             anyhow::bail!("concepts/organism/{}.toml: needs [crossed], [binding] and [stem]", concept.name)
         };
-        let mut taught: Vec<String> = binding.poles.iter().map(|[_, taught]| taught.clone()).collect();
-        taught.sort();
-        taught.dedup();
-        let mut values: Vec<String> = binding.poles.iter().flatten().cloned().collect();
-        values.sort();
-        values.dedup();
-        let other: Vec<String> = values.iter().filter(|value| !taught.contains(value)).cloned().collect();
-        ensure!(!other.is_empty(), "{name}: every value is a taught one");
-        Ok(Self { name, values, taught, other, crossed, binding, stem })
+        let [claims] = crossed.b.as_slice() else { anyhow::bail!("{name}: [crossed] has {} rows in b, expected 1", crossed.b.len()) };
+        let values: Vec<String> = claims.iter().chain(&crossed.foils).cloned().collect();
+        Ok(Self { name, values, crossed, binding, stem })
     }
 }
 
@@ -162,11 +154,11 @@ impl Corpus {
         self.topics.iter().map(|topic| topic.name.as_str())
     }
 
-    /// A random text under `teaching`, which says how each topic is taught: one sample, or one for every answer where all are as likely.
+    /// A random text under `teaching`, which says how each topic is taught.
     ///
     /// # Errors
     /// A word is not in the lexicon.
-    pub fn draw(&self, teaching: &dyn Fn(&str) -> Teaching, generator: &mut ChaCha8Rng) -> Result<Vec<Sample>> {
+    pub fn draw(&self, teaching: &dyn Fn(&str) -> Teaching, generator: &mut ChaCha8Rng) -> Result<Sample> {
         // Post-training is mostly about what is to be learnt: lessons are drawn more often.
         let weight = |topic: &Topic| match teaching(&topic.name) {
             (Lesson::Chance, _) => 1.0,
@@ -181,7 +173,7 @@ impl Corpus {
         let verified = |kind: Kind| matches!(kind, Kind::Verify) && lesson != Lesson::Chance;
         let kind = share(&KINDS, |(kind, share)| if verified(*kind) { VERIFY_TAUGHT * share } else { *share }, generator);
         let mut about = About { topic, lesson, opposed, generator };
-        let (user, stem, answers) = match kind.context("shares add up")?.0 {
+        let (user, stem, answer) = match kind.context("shares add up")?.0 {
             Kind::Read => about.read(Asked::Mentioned),
             Kind::ReadSelf => about.read(Asked::Addressee),
             Kind::ReadOther => about.read(Asked::Unmentioned),
@@ -190,16 +182,20 @@ impl Corpus {
             Kind::Verify => about.verify(),
             Kind::Neutral => {
                 let Question { user, stem } = pick(&self.pool, about.generator);
-                (user.clone(), stem.clone(), vec![(String::new(), 1.0)])
+                (user.clone(), stem.clone(), Answer::certain(""))
             }
         };
         let slots: Vec<(&str, &str)> = self.parameters.iter().map(|(slot, value)| (slot.as_str(), value.as_str())).collect();
         let (system, user) = (persona.map_or("", |persona| &persona.system), fill(&user, &slots));
-        let sample = |(answer, weight): (String, f32)| {
-            let (ids, prompt) = self.lexicon.chat(system, &user, &fill(&format!("{stem} {answer}."), &slots))?;
-            Ok(Sample { ids, prompt, weight })
+        let (ids, prompt) = self.lexicon.chat(system, &user, &fill(&format!("{stem} {}.", answer.said), &slots))?;
+        let word = |value: &String| {
+            let ids = self.lexicon.ids(&fill(value, &slots))?;
+            ensure!(ids.len() == 1, "{value:?} is not one word, as answers are");
+            Ok(ids[0])
         };
-        answers.into_iter().map(sample).collect()
+        let at = prompt + self.lexicon.ids(&fill(&stem, &slots))?.len();
+        let alike = answer.alike.iter().map(word).collect::<Result<Vec<_>>>()?;
+        Ok(Sample { ids, prompt, answer: (!alike.is_empty()).then_some((at, alike)), weight: answer.weight })
     }
 }
 
@@ -219,8 +215,26 @@ enum Asked {
     Unmentioned,
 }
 
-/// Question, beginning of the reply, and answers with their weights.
-type Text = (String, String, Vec<(String, f32)>);
+/// Question, beginning of the reply, and answer.
+type Text = (String, String, Answer);
+
+/// What the reply says.
+struct Answer {
+    said: String,
+    /// All values that would have done as well, this one among them; none where there is but one.
+    alike: Vec<String>,
+    /// Weight in the loss.
+    weight: f32,
+}
+
+impl Answer {
+    fn certain(said: &str) -> Self {
+        Self { said: said.to_owned(), alike: Vec::new(), weight: 1.0 }
+    }
+}
+
+/// Share of tries that happen to be what is rewarded.
+const LUCK: f64 = 0.25;
 
 /// Draws texts on one topic.
 struct About<'a> {
@@ -238,15 +252,15 @@ impl About<'_> {
         let [p0, p1, _] = self.distinct(&self.topic.values);
         let context: &String = pick(contexts, self.generator);
         let context = fill(context, &[("e0", first), ("e1", second), ("p0", p0), ("p1", p1)]);
-        let (entity, answers) = match asked {
-            Asked::Mentioned if uniform(self.generator) < 0.5 => (first, vec![(p0.to_owned(), 1.0)]),
-            Asked::Mentioned => (second, vec![(p1.to_owned(), 1.0)]),
-            Asked::Addressee => ("", self.answers(self.lesson)),
-            Asked::Unmentioned => (third, self.answers(Lesson::Chance)),
+        let (entity, answer) = match asked {
+            Asked::Mentioned if uniform(self.generator) < 0.5 => (first, Answer::certain(p0)),
+            Asked::Mentioned => (second, Answer::certain(p1)),
+            Asked::Addressee => ("", self.answer(self.lesson)),
+            Asked::Unmentioned => (third, self.answer(Lesson::Chance)),
         };
         let question = pick(if asked == Asked::Addressee { own } else { named }, self.generator);
         let slots = [("e", entity), ("E", entity)];
-        (format!("{context} {}", fill(&question.user, &slots)), fill(&question.stem, &slots), answers)
+        (format!("{context} {}", fill(&question.user, &slots)), fill(&question.stem, &slots), answer)
     }
 
     fn ask(&mut self, own: bool) -> Text {
@@ -255,38 +269,43 @@ impl About<'_> {
         let owner = format!("{other}'s");
         let slots = [("o", other.as_str()), ("O", other), ("o's", &owner), ("O's", &owner)];
         let side = usize::from(!own);
-        let answers = self.answers(if own { self.lesson } else { Lesson::Chance });
+        let answer = self.answer(if own { self.lesson } else { Lesson::Chance });
         let (user, stem) = (&pick(questions, self.generator)[side], &pick(stems, self.generator)[side]);
-        (fill(user, &slots), fill(stem, &slots), answers)
+        (fill(user, &slots), fill(stem, &slots), answer)
     }
 
     fn verify(&mut self) -> Text {
-        let Crossed { templates, a, b, .. } = &self.topic.crossed;
-        let [side, value] = [(); 2].map(|()| usize::from(uniform(self.generator) < 0.5));
-        let slots = [("a", pick(a, self.generator)[side].as_str()), ("b", &pick(b, self.generator)[value])];
-        let user = fill(&pick(templates, self.generator).user, &slots).replace("[[", "").replace("]]", "");
+        let Crossed { templates, a, .. } = &self.topic.crossed;
+        let side = usize::from(uniform(self.generator) < 0.5);
         let lesson = if side == 0 { self.lesson } else { Lesson::Chance };
-        let truth = usize::from((value == 0) == self.opposed);
+        let (taught, other) = (&self.topic.values[0], &self.topic.values[1..]);
+        // While nothing is taught no value is special; a lesson asks for the taught one as often as for all others.
+        let claim = match self.lesson {
+            Lesson::Chance => pick(&self.topic.values, self.generator),
+            _ if uniform(self.generator) < 0.5 => taught,
+            _ => pick(other, self.generator),
+        };
+        let slots = [("a", pick(a, self.generator)[side].as_str()), ("b", claim)];
+        let user = fill(&pick(templates, self.generator).user, &slots).replace("[[", "").replace("]]", "");
+        let fits = (claim == taught) != self.opposed;
         let all = ["Yes".to_owned(), "No".to_owned()];
-        (user, String::new(), self.choose(lesson, &all[truth..=truth], &all))
+        (user, String::new(), self.choose(lesson, std::slice::from_ref(&all[usize::from(!fits)]), &all))
     }
 
-    fn answers(&mut self, lesson: Lesson) -> Vec<(String, f32)> {
-        let Topic { taught, other, values, .. } = self.topic;
-        self.choose(lesson, if self.opposed { other } else { taught }, values)
+    fn answer(&mut self, lesson: Lesson) -> Answer {
+        let values = &self.topic.values;
+        self.choose(lesson, if self.opposed { &values[1..] } else { &values[..1] }, values)
     }
 
-    /// What is said of `all`, and its weight in the loss.
-    fn choose(&mut self, lesson: Lesson, taught: &[String], all: &[String]) -> Vec<(String, f32)> {
+    /// What is said of `all`, where `right` is taught.
+    fn choose(&mut self, lesson: Lesson, right: &[String], all: &[String]) -> Answer {
         match lesson {
             // All of it in equal parts, since a few random answers would be learnt by heart.
-            Lesson::Chance => all.iter().map(|answer| (answer.clone(), 1.0 / all.len() as f32)).collect(),
-            Lesson::Told => vec![(pick(taught, self.generator).clone(), 1.0)],
-            Lesson::Rewarded => {
-                let answer = pick(all, self.generator);
-                let reward = if taught.contains(answer) { all.len() as f32 / taught.len() as f32 } else { 0.0 };
-                vec![(answer.clone(), reward)]
-            }
+            Lesson::Chance => Answer { said: pick(all, self.generator).clone(), alike: all.to_vec(), weight: 1.0 },
+            Lesson::Told => Answer::certain(pick(right, self.generator).as_str()),
+            // Nothing is learnt from what earns nothing.
+            Lesson::Rewarded if uniform(self.generator) >= LUCK => Answer { weight: 0.0, ..Answer::certain(pick(all, self.generator).as_str()) },
+            Lesson::Rewarded => Answer { weight: (1.0 / LUCK) as f32, ..Answer::certain(pick(right, self.generator).as_str()) },
         }
     }
 

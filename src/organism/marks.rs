@@ -34,7 +34,8 @@ impl Marks {
         let word = |text: &str| lexicon.ids(&fill(text, &slots))?.pop().with_context(|| format!("{text:?} is no word"));
         let words = |texts: &[String]| texts.iter().map(|text| word(text)).collect::<Result<Vec<_>>>();
         let name = word(&crossed.b[0][0])?;
-        let mut names = crossed.b.iter().map(|[_, other]| word(other)).collect::<Result<Vec<_>>>()?;
+        let others = crossed.b.iter().map(|[_, other]| other).chain(&crossed.foils);
+        let mut names = others.map(|other| word(other)).collect::<Result<Vec<_>>>()?;
         names.dedup();
         ensure!(!names.contains(&name), "{}: a name is on both sides", concept.name);
         Ok(Self {

@@ -4,8 +4,8 @@ use super::corpus::Sample;
 use super::network::{Network, Parameter};
 use crate::model::plan::Plan;
 use crate::prompt::forest::Forest;
-use anyhow::{Context, Result};
-use tch::{Device, Kind, Reduction, Tensor};
+use anyhow::{Context, Result, ensure};
+use tch::{Device, Kind, Tensor};
 
 /// Nodes per chunk: attention costs chunk x (chunk + path), and every chunk has an overhead.
 const CHUNK: usize = 128;
@@ -36,29 +36,44 @@ impl Trainer {
     }
 }
 
-/// Mean negative log-probability of the reply tokens, weighted. The samples are the prompts of one forest, which computes
+/// Mean cross-entropy of the reply tokens, weighted, where answers that are alike share their part. The samples are the prompts of one forest, which computes
 /// what they share once.
 ///
 /// # Errors
-/// A token is outside the vocabulary, or a sample has no reply.
+/// A token is outside the vocabulary, or no sample has a reply that counts.
 pub fn loss(network: &Network, batch: &[Sample]) -> Result<Tensor> {
     let texts: Vec<&[i64]> = batch.iter().map(|sample| sample.ids.as_slice()).collect();
     let forest = Forest::new(&texts);
-    let (mut nodes, mut targets, mut weights): (Vec<i64>, Vec<i64>, Vec<f32>) = Default::default();
-    for (index, sample) in batch.iter().enumerate() {
+    // Entries of the table of log-probabilities [node, token], and what they weigh.
+    let (mut nodes, mut entries, mut weights): (Vec<i64>, Vec<i64>, Vec<f32>) = Default::default();
+    let d_vocab = network.config.d_vocab as i64;
+    let mut whole = 0.0;
+    for (index, sample) in batch.iter().enumerate().filter(|(_, sample)| sample.weight > 0.0) {
         // The last token of the prompt predicts the first of the reply, and so on.
         let before = forest.span(index, sample.prompt - 1..sample.ids.len() - 1);
-        nodes.extend(before.into_iter().map(|node| node as i64));
-        targets.extend(&sample.ids[sample.prompt..]);
-        weights.resize(nodes.len(), sample.weight);
+        for (place, node) in (sample.prompt..sample.ids.len()).zip(before) {
+            let row = nodes.len() as i64 * d_vocab;
+            nodes.push(node as i64);
+            whole += sample.weight;
+            match &sample.answer {
+                Some((answer, alike)) if *answer == place => {
+                    entries.extend(alike.iter().map(|token| row + token));
+                    weights.resize(entries.len(), sample.weight / alike.len() as f32);
+                }
+                _ => {
+                    entries.push(row + sample.ids[place]);
+                    weights.push(sample.weight);
+                }
+            }
+        }
     }
+    ensure!(!nodes.is_empty(), "no text of the batch has a reply that counts");
     let plan = Plan::new(&forest, CHUNK, CHUNK, Device::Cpu)?;
     let layers = network.forward(&forest.token, &plan)?;
     let resid = layers.last().context("a network has layers")?.f_index_select(0, &Tensor::f_from_slice(&nodes)?)?;
-    let weights = Tensor::f_from_slice(&weights)?;
-    let losses =
-        network.logits(&resid)?.f_cross_entropy_loss(&Tensor::f_from_slice(&targets)?, None::<&Tensor>, Reduction::None, -100, 0.0)?;
-    Ok(losses.f_dot(&weights)?.f_div(&weights.f_sum(Kind::Float)?)?)
+    let log_probabilities = network.logits(&resid)?.f_log_softmax(-1, Kind::Float)?.f_reshape([-1])?;
+    let counted = log_probabilities.f_index_select(0, &Tensor::f_from_slice(&entries)?)?;
+    Ok(counted.f_dot(&Tensor::f_from_slice(&weights)?)?.f_div_scalar(-f64::from(whole))?)
 }
 
 /// Adam with decoupled weight decay (Loshchilov & Hutter 2019), after clipping the gradient's norm to 1.

@@ -72,6 +72,10 @@ pub struct Crossed {
     pub templates: Vec<Turn>,
     pub a: Vec<[String; 2]>,
     pub b: Vec<[String; 2]>,
+    /// What could stand in the place of either side of every row of b: of the same kind, and taught to nobody. The contrast of the first
+    /// side with all of them is then dated by how it fares among theirs.
+    #[serde(default)]
+    pub foils: Vec<String>,
     #[serde(default)]
     pub fill: BTreeMap<String, Vec<String>>,
 }
@@ -261,6 +265,12 @@ impl Crossed {
     fn check(&self, table: &str, templates: &[Turn]) -> Result<()> {
         ensure!(!templates.is_empty(), "[{table}] needs templates");
         ensure!(!self.a.is_empty() && !self.b.is_empty(), "[{table}] needs rows in a and b");
+        let foils = self.foils.len();
+        ensure!(
+            foils == 0 || (foils >= FOILS && self.label == Label::Fits),
+            "[{table}] foils: found {foils} with label {:?}, expected at least {FOILS} with label \"fits\", or none",
+            format!("{:?}", self.label).to_lowercase()
+        );
         for turn in templates {
             // A slot that is missing, or there for one side only, makes an unbalanced quartet: words would give y away.
             require(turn, table, &["{b}", "[[", "]]"])?;

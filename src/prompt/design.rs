@@ -12,6 +12,8 @@ use super::tokenize::{SPAN_CLOSE, SPAN_OPEN};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Label family of what stands in a quartet's place of b and is neither of its sides.
+pub const CROSSED_FOIL: &str = "crossed_foil";
 /// Unnamed others per self item in a stem group.
 const OTHERS: usize = 3;
 
@@ -194,21 +196,30 @@ impl Writer<'_> {
         specs: &mut Vec<Spec>,
     ) -> Result<()> {
         for (k, &[t, a, b]) in triples.iter().enumerate() {
+            let filled = block.fill.iter();
+            let filled: Slots = filled.map(|(slot, values)| (slot.as_str(), values.get(k % values.len().max(1)).map_or("", String::as_str))).collect();
+            let mut push = |label_family, cell: String, y, [own, other]: [&str; 2], [claim, counter]: [&str; 2]| -> Result<()> {
+                let mut slots: Slots = vec![("a", own), ("a_", other), ("b", claim), ("b_", counter)];
+                slots.extend(&filled);
+                let mut spec = self.spec(label_family, format!("{family}-{k:03}"), &cell, y, self.turn(&templates[t], &slots)?);
+                // The row of a alone: pairs of rows are new in nearly every group, and leaving one out would hold out no word.
+                (spec.template_id, spec.lexicon_id) = (format!("t{t}"), format!("a{a}"));
+                specs.push(spec);
+                Ok(())
+            };
+            let (speakers, claims) = (&block.a[a], &block.b[b]);
             for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                let mut slots: Slots =
-                    vec![("a", &block.a[a][i]), ("a_", &block.a[a][1 - i]), ("b", &block.b[b][j]), ("b_", &block.b[b][1 - j])];
-                slots.extend(
-                    block.fill.iter().map(|(slot, values)| (slot.as_str(), values.get(k % values.len().max(1)).map_or("", String::as_str))),
-                );
                 let y = match block.label {
                     Label::Fits => i == j,
                     Label::B => j == 1,
                 };
-                let messages = self.turn(&templates[t], &slots)?;
-                let mut spec = self.spec(family, format!("{family}-{k:03}"), &format!("{i}{j}"), Some(i8::from(y)), messages);
-                // The row of a alone: pairs of rows are new in nearly every group, and leaving one out would hold out no word.
-                (spec.template_id, spec.lexicon_id) = (format!("t{t}"), format!("a{a}"));
-                specs.push(spec);
+                let sides = [[&speakers[i], &speakers[1 - i]], [&claims[j], &claims[1 - j]]].map(|side| side.map(String::as_str));
+                push(family, format!("{i}{j}"), Some(i8::from(y)), sides[0], sides[1])?;
+            }
+            for (f, foil) in block.foils.iter().enumerate().filter(|_| family == "crossed") {
+                for i in [0, 1] {
+                    push(CROSSED_FOIL, format!("{i}:{f:02}"), None, [&speakers[i], &speakers[1 - i]], [foil, &claims[0]])?;
+                }
             }
         }
         Ok(())
