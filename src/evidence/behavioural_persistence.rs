@@ -3,7 +3,7 @@
 
 use super::{INCONCLUSIVE, Place, Row, Side, read_keyed};
 use crate::measure::behaviour;
-use crate::measure::carried::CONTEXTS;
+use crate::measure::behaviour::carried::CONTEXTS;
 use crate::series::Series;
 use anyhow::Result;
 use serde::Deserialize;

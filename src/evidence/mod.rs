@@ -5,14 +5,13 @@
 //! hypothesis is worth is for the reader of its rows, and rows that point both ways are a finding. Parts that were not computed say
 //! so: effects are there only with `[causal]`.
 
-use crate::emergence::gate::reference_and_late;
-use crate::leadlag::SilentLag;
 use crate::manifest::Evidence;
 use crate::measure::causal::{self, Causal};
-use crate::measure::cluster;
-use crate::measure::contrast;
 use crate::measure::persistence::{self, Persistence};
 use crate::measure::residual::{self, Residual};
+use crate::measure::{cluster, contrast};
+use crate::onset::gate::reference_and_late;
+use crate::onset::leadlag::SilentLag;
 use crate::series::Series;
 use crate::table::{self, Key};
 use anyhow::Result;
@@ -21,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-mod carried;
+mod behavioural_persistence;
 mod void;
 
-pub use carried::NAME as BEHAVIOURAL_PERSISTENCE;
+pub use behavioural_persistence::NAME as BEHAVIOURAL_PERSISTENCE;
 
 pub const TABLE: &str = "evidence.parquet";
 /// Verdicts.
@@ -148,7 +147,7 @@ pub fn write(series: &Series, lags: &[SilentLag]) -> Result<()> {
     let mut rows: Vec<(Key, Row)> = Vec::new();
     let first = series.key(0).checkpoint;
     let void = void::Void::new(series, &places, lags)?;
-    let carried = carried::Carried::new(series, &onsets)?;
+    let carried = behavioural_persistence::Carried::new(series, &onsets)?;
     for t in 0..series.points.len() {
         let key = series.key(t);
         for place in &places {
@@ -385,5 +384,4 @@ pub(crate) fn verdict(supports: bool, opposes: bool) -> String {
 }
 
 #[cfg(test)]
-#[path = "evidence_tests.rs"]
 mod tests;

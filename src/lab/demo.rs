@@ -1,15 +1,15 @@
 //! `selftrace demo`: post-trains the organism, walks and analyses the series, and holds what was found against what was taught.
 
+use super::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, post_train};
 use crate::analysis::{self, OnsetRow};
 use crate::console::{bar, check_interrupt};
 use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE as BEHAVIOURAL, OPPOSES, Row, SUPPORTS};
 use crate::manifest::Manifest;
 use crate::measure::persistence;
-use crate::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, post_train};
-use crate::run::{Job, Outcome};
+use crate::report::summary::Text;
 use crate::series::Series;
-use crate::summary::Text;
 use crate::table::write_atomically;
+use crate::walk::job::{Job, Outcome};
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::io::Write as _;

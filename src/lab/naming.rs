@@ -1,14 +1,14 @@
 //! Whether the evidence names an organism for what it is: series by weight surgery are walked and analysed as anybody's would be, and
 //! `evidence.parquet` is held against the truth.
 
+use super::organism::surgery::{CONCEPT, Organism, half_done, operate};
 use crate::analysis::{self, OnsetRow};
 use crate::evidence::{self, OPPOSES, Row, SUPPORTS};
 use crate::manifest::Manifest;
 use crate::measure::{behaviour, contrast};
-use crate::organism::surgery::{CONCEPT, Organism, half_done, operate};
-use crate::run::Job;
+use crate::report::summary::Text;
 use crate::series::Series;
-use crate::summary::Text;
+use crate::walk::job::Job;
 use anyhow::Result;
 use std::path::Path;
 

@@ -2,12 +2,15 @@
 //! vary along.
 
 use super::contrast::third;
-use super::{Part, Trace, columns, write_parts};
-use crate::draws::Draws;
-use crate::emergence::curve::Curve;
-use crate::persona::axis::{RoleSpace, Sampled};
-use crate::prompt::persona::{AXIS, Kind};
+use super::{Part, write_parts};
+use crate::onset::curve::Curve;
+use crate::onset::trace::Trace;
+use crate::prompt::item::AXIS;
+use crate::prompt::persona::Kind;
 use crate::series::Series;
+use crate::stats::draws::Draws;
+use crate::stats::estimate::columns;
+use crate::stats::role_space::{RoleSpace, Sampled};
 use crate::table::{self, Key};
 use anyhow::Result;
 use rayon::prelude::*;

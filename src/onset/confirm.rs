@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 
 use super::curve::{Curve, mean};
 use super::gate::LEVEL;
-use crate::estimate::{Estimate, mean_sd};
+use crate::stats::estimate::{Estimate, mean_sd};
 
 /// Share of the later checkpoints that have to stay significant for a rise to count as sustained.
 const SUSTAINED: f64 = 0.8;

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use anyhow::{Result, ensure};
 
-use crate::draws::Draws;
-use crate::estimate::{Estimate, quantile};
-use crate::probe::contrast::{Gram, amplitude};
+use crate::stats::draws::Draws;
+use crate::stats::estimate::{Estimate, amplitude, quantile};
+use crate::stats::gram::Gram;
 
 /// One number per checkpoint, `e[T]`, and the same under B resamples of the groups. Replicate `b` uses
 /// one resample for all checkpoints, so a row of `replicates` is itself a curve.

@@ -19,11 +19,11 @@
 
 use anyhow::{Result, ensure};
 
-use super::axis::Positions;
 use super::curve::{Curve, mean};
 use super::sigmoid::{self, Problem, Sigmoid};
-use crate::estimate::Estimate;
-use crate::matrix::{self, Right};
+use crate::series::axis::Positions;
+use crate::stats::estimate::Estimate;
+use crate::stats::matrix::{self, Right};
 
 /// Grid positions of t50 per gap between checkpoints; the compass search refines them.
 const PER_GAP: usize = 8;
@@ -225,5 +225,5 @@ fn argmax(values: &[f32]) -> usize {
 }
 
 #[cfg(test)]
-#[path = "onset_tests.rs"]
+#[path = "date_tests.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 use super::*;
-use crate::draws::{generator, normal};
-use crate::emergence::axis::{Axis, Mark};
-use crate::emergence::sigmoid::gap_around;
+use crate::onset::sigmoid::gap_around;
+use crate::series::axis::{Axis, Mark};
+use crate::stats::draws::{generator, normal};
 
 fn on_steps(axis: Axis, steps: &[u64]) -> Positions {
     let mark = |&step: &u64| Mark { id: "c", stage: "sft", step: Some(step), tokens: None };

@@ -11,7 +11,7 @@ use std::ops::Range;
 use anyhow::{Result, ensure};
 
 use super::curve::{Curve, mean, share_below};
-use crate::estimate::{Estimate, mean_sd};
+use crate::stats::estimate::{Estimate, mean_sd};
 
 /// Level of the false-discovery rate and of the family-wise test.
 pub const LEVEL: f64 = 0.05;

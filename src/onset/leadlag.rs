@@ -4,12 +4,11 @@
 //! Change, lens and behaviour resample the same answer stems with the same draws, so their dates are compared resample by resample;
 //! other measures have groups of their own, and their resamples pair as independent ones do.
 
-use crate::estimate::{Estimate, first, paired};
-use crate::measure::{behaviour, columns};
+use super::verdict::Verdict;
 use crate::prompt::specification::Specification;
 use crate::series::Series;
+use crate::stats::estimate::{Estimate, columns, first, paired};
 use crate::table;
-use crate::verdict::Verdict;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -94,10 +93,10 @@ pub struct SilentLag {
     pub lag: Option<Estimate>,
 }
 
-/// The lag of every silent concept, the null bank's among them; only concepts outside of it are the named ones.
-pub fn silent_lags(verdicts: &[Verdict], specification: &dyn Fn(&str) -> Option<Specification>) -> Vec<SilentLag> {
+/// The lag of every silent concept by `measure`, that of behaviour, the null bank's among them; only concepts outside of it are the named ones.
+pub fn silent_lags(verdicts: &[Verdict], measure: &str, specification: &dyn Fn(&str) -> Option<Specification>) -> Vec<SilentLag> {
     let of = |wanted: Specification| {
-        let asked = verdicts.iter().filter(|verdict| verdict.primary && verdict.trace.measure == behaviour::NAME);
+        let asked = verdicts.iter().filter(|verdict| verdict.primary && verdict.trace.measure == measure);
         asked.filter(move |verdict| specification(&verdict.trace.concept) == Some(wanted))
     };
     let named: Vec<_> = of(Specification::Explicit).filter(|verdict| !verdict.trace.null_bank).filter_map(date).collect();
@@ -134,12 +133,12 @@ fn undated(verdict: &Verdict) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{generator, normal};
-    use crate::emergence::axis::Axis;
-    use crate::emergence::curve::Curve;
-    use crate::measure::Trace;
+    use crate::onset::curve::Curve;
+    use crate::onset::trace::Trace;
+    use crate::onset::verdict::verdicts;
+    use crate::series::axis::Axis;
     use crate::series::{Family, Point, Timeline};
-    use crate::verdict::verdicts;
+    use crate::stats::draws::{generator, normal};
 
     /// A curve that rises by 4 at `from`; replicates share `noise`, so that dates of curves with the same seed are paired.
     fn trace(measure: &'static str, concept: &str, from: usize) -> Trace {
@@ -170,7 +169,7 @@ mod tests {
             "name" | "maker" => Some(Specification::Explicit),
             _ => Some(Specification::Silent),
         };
-        let found = silent_lags(&verdicts, &specification);
+        let found = silent_lags(&verdicts, "behaviour", &specification);
         let names: Vec<_> = found.iter().map(|lag| (lag.concept.as_str(), lag.status)).collect();
         assert_eq!(names, [("taste", "ok"), ("pace", "ok"), ("never", "gate_fail")]);
         let lag = found[0].lag.unwrap();
@@ -181,7 +180,7 @@ mod tests {
         let expected = Estimate::percentile(lag.value, &by_hand).unwrap();
         assert!((lag.lower - expected.lower).abs() < 1e-12 && (lag.upper - expected.upper).abs() < 1e-12);
         assert!(found[1].lag.unwrap().value.abs() < 0.5);
-        let nobody = silent_lags(&verdicts, &|_| Some(Specification::Silent));
+        let nobody = silent_lags(&verdicts, "behaviour", &|_| Some(Specification::Silent));
         assert!(nobody.iter().all(|lag| lag.lag.is_none() && matches!(lag.status, "no_explicit_date" | "gate_fail")));
     }
 

@@ -8,8 +8,8 @@
 
 use anyhow::Result;
 
-use crate::draws::{generator, normal};
-use crate::probe::contrast::Gram;
+use crate::stats::draws::{generator, normal};
+use crate::stats::gram::Gram;
 
 /// How the level of the concept runs over the checkpoints 0 ..= T - 1, from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::*;
-use crate::draws::{Draws, uniform};
-use crate::emergence::axis::{Axis, Mark, Positions};
-use crate::emergence::confirm::{confirmation, rise_p_values};
-use crate::emergence::curve::Curve;
-use crate::emergence::gate::{Correction, Gate, adjust, reference_and_late};
-use crate::emergence::onset::OnsetGrid;
-use crate::emergence::shape::{PEAK_LEVEL, Shape, shape_of_amplitudes};
-use crate::estimate::Estimate;
-use crate::probe::contrast::cosine;
-use crate::probe::sign_flip::MaxT;
+use crate::onset::confirm::{confirmation, rise_p_values};
+use crate::onset::curve::Curve;
+use crate::onset::date::OnsetGrid;
+use crate::onset::gate::{Correction, Gate, adjust, reference_and_late};
+use crate::onset::shape::{PEAK_LEVEL, Shape, shape_of_amplitudes};
+use crate::series::axis::{Axis, Mark, Positions};
+use crate::stats::draws::{Draws, uniform};
+use crate::stats::estimate::Estimate;
+use crate::stats::gram::cosine;
+use crate::stats::sign_flip::MaxT;
 
 const T: usize = 12;
 const G: usize = 48;

@@ -26,8 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::curve::{Curve, mean};
 use super::gate::LEVEL;
-use crate::estimate::{Estimate, mean_sd, quantile};
-use crate::probe::contrast::amplitude;
+use crate::stats::estimate::{Estimate, amplitude, mean_sd, quantile};
 
 /// Fewer checkpoints than this have no shape (status `too_few_checkpoints`).
 pub const FEWEST: usize = 6;
@@ -177,8 +176,8 @@ fn transient(curve: &Curve, read: fn(f64) -> f64, reference: &Range<usize>, late
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{generator, normal};
-    use crate::emergence::gate::reference_and_late;
+    use crate::onset::gate::reference_and_late;
+    use crate::stats::draws::{generator, normal};
 
     /// A curve with independent bootstrap noise of standard deviation .1 around `value`.
     fn curve(value: &[f64]) -> Curve {

@@ -3,14 +3,13 @@
 //! First every curve is looked at by itself, then among its family and the null bank ([`weigh`]), and only then is it named and
 //! dated ([`conclude`]). Nothing here reads a store: what is measured and what is planted go the same way.
 
-use crate::emergence::curve::{Curve, mean};
-use crate::emergence::gate::{Correction, Gate, LEVEL, Standing, adjust};
-use crate::emergence::onset::{Onset, OnsetGrid};
-use crate::emergence::shape::{FEWEST, PEAK_LEVEL, Shape, shape, shape_of_amplitudes};
-use crate::estimate::Estimate;
-use crate::measure::Trace;
-use crate::probe::contrast::amplitude;
+use super::curve::{Curve, mean};
+use super::date::{Onset, OnsetGrid};
+use super::gate::{Correction, Gate, LEVEL, Standing, adjust};
+use super::shape::{FEWEST, PEAK_LEVEL, Shape, shape, shape_of_amplitudes};
+use super::trace::Trace;
 use crate::series::Timeline;
+use crate::stats::estimate::{Estimate, amplitude};
 use anyhow::Result;
 use rayon::prelude::*;
 use std::collections::BTreeMap;

@@ -1,17 +1,17 @@
 //! What `check` prints: the plan of a run, what it will cost, what is wrong with its checkpoints, and the lexical audit.
 
-use crate::audit::Finding;
-use crate::causal;
+use super::summary::{Text, number, span};
 use crate::checkpoint::hub::Part;
 use crate::model::config::DecoderConfig;
 use crate::model::cost::Cost;
 use crate::model::{Checkpoint, device};
 use crate::prompt::forest::Forest;
-use crate::prompt::persona;
-use crate::run::Job;
+use crate::prompt::item;
 use crate::series::{audit, families};
-use crate::summary::{Text, number, span};
 use crate::table::Key;
+use crate::walk::audit::Finding;
+use crate::walk::interventions;
+use crate::walk::job::Job;
 use anyhow::Result;
 use indicatif::DecimalBytes;
 use std::collections::btree_map::Entry;
@@ -175,8 +175,8 @@ fn contexts(job: &Job, forest: &Forest) -> String {
     let formats: BTreeSet<&str> = asked.iter().map(|&item| job.set.items[item].format_id.as_str()).collect();
     format!(
         "Contexts: {} of them and {} formats, {} of these items, {} of these tokens as {} of these nodes{}\n\n",
-        contexts.iter().filter(|id| **id != persona::DEFAULT).count(),
-        formats.iter().filter(|id| **id != persona::CHAT).count(),
+        contexts.iter().filter(|id| **id != item::DEFAULT).count(),
+        formats.iter().filter(|id| **id != item::CHAT).count(),
         asked.len(),
         forest.prompt_tokens - rest.prompt_tokens,
         forest.len() - rest.len(),
@@ -185,7 +185,7 @@ fn contexts(job: &Job, forest: &Forest) -> String {
 }
 
 /// What interventions cost beyond the walk, per checkpoint.
-fn interventions(cost: &causal::Cost, n_layers: usize) -> String {
+fn interventions(cost: &interventions::Cost, n_layers: usize) -> String {
     let whole = cost.node_blocks as f64 / n_layers.max(1) as f64;
     format!(
         "Interventions: {} conditions on {} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n",

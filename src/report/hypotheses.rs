@@ -1,9 +1,9 @@
 //! What is printed about hypotheses: the rows of `evidence.parquet` at the last checkpoint that say something, one by one and never
 //! added up.
 
+use super::summary::Text;
 use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE, Row, SUPPORTS};
 use crate::measure::{causal, persistence, residual};
-use crate::summary::Text;
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -2,18 +2,19 @@
 //!
 //! It needs `run.json`, `items.parquet` and `readouts/`, made by a walk or by any other tool.
 
-use crate::emergence::axis::{Axis, Mark, Positions};
 use crate::manifest::Evidence;
-use crate::probe::lexical::LexicalAudit;
 use crate::prompt::item::Item;
 use crate::prompt::specification::Specification;
-use crate::store::Readouts;
+use crate::stats::lexical::LexicalAudit;
 use crate::table::{self, Key};
+use crate::walk::store::Readouts;
 use anyhow::{Context, Result, bail, ensure};
+use axis::{Axis, Mark, Positions};
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
+pub mod axis;
 mod baseline;
 mod choices;
 mod families;
@@ -49,11 +50,11 @@ fn index() -> Axis {
 }
 
 fn flips() -> usize {
-    crate::draws::FLIPS
+    crate::stats::draws::FLIPS
 }
 
 fn bootstraps() -> usize {
-    crate::draws::RESAMPLES
+    crate::stats::draws::RESAMPLES
 }
 
 /// What an analysis needs to know of `integrity.parquet`.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::matrix::{self, Right};
+use super::matrix::{self, Right};
 
 /// Rows of a Gram matrix computed at a time, up to the diagonal.
 const ROWS: usize = 96;
@@ -175,5 +175,5 @@ pub fn cka(left: &[f32], right: &[f32]) -> f64 {
 }
 
 #[cfg(test)]
-#[path = "similarity_tests.rs"]
+#[path = "alignment_tests.rs"]
 mod tests;

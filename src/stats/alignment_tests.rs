@@ -1,6 +1,6 @@
 use super::*;
-use crate::draws::{generator, normal};
-use crate::probe::contrast::{Gram, cosine};
+use crate::stats::draws::{generator, normal};
+use crate::stats::gram::{Gram, cosine};
 
 const D: usize = 40;
 

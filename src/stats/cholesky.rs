@@ -4,7 +4,7 @@
 //! 4.2.6); the triangular solve against a diagonal block is a product with its inverse. Pure Rust and single-threaded: it
 //! gives the same bits in any worker thread, and there is no thread pool to tame.
 
-use crate::matrix::{self, Strided};
+use super::matrix::{self, Strided};
 
 /// Columns per block: small enough for the scalar part, large enough for the product.
 const BLOCK: usize = 32;
@@ -107,7 +107,7 @@ fn invert_factor(panel: &[f64], width: usize) -> Option<[f64; BLOCK * BLOCK]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{generator, normal};
+    use crate::stats::draws::{generator, normal};
 
     /// `B B' + ridge I` of a random B, `[n, rank]`.
     fn positive_definite(n: usize, rank: usize, ridge: f64, key: &str) -> Vec<f64> {

@@ -6,7 +6,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::estimate::Estimate;
+use super::estimate::Estimate;
 
 /// ROC area of `scores`, `[n]`, with ties, and its 95% interval (normal, cut at 0 and 1). `groups` are numbers below `n_groups`.
 /// `None` when a class is empty or in one group only.
@@ -69,8 +69,8 @@ pub fn auroc(scores: &[f64], labels: &[bool], groups: &[usize], n_groups: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{Draws, generator, normal};
-    use crate::probe::evaluate::{Ranking, Scale, evaluate};
+    use crate::stats::draws::{Draws, generator, normal};
+    use crate::stats::evaluate::{Ranking, Scale, evaluate};
     use proptest::prelude::*;
 
     proptest! {

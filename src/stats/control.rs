@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 
+use super::draws::{generator, uniform_index};
 use super::folds::numbered;
-use crate::draws::{generator, uniform_index};
 
 /// Control labels of all items, `[n]`, from the `(lexicon, cell)` of each and the real `labels`; they depend on nothing else but
 /// `seed` and `key`. `None` when they are all the same.

@@ -39,7 +39,7 @@ pub fn symmetric_eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{generator, normal};
+    use crate::stats::draws::{generator, normal};
 
     #[test]
     fn eigenvectors_are_orthonormal_and_rebuild_the_matrix() {

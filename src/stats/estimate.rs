@@ -27,6 +27,12 @@ impl Estimate {
     }
 }
 
+/// The amplitude `e = sign(U) sqrt|U|`: linear in the strength of the signal, so that averages and
+/// curves over checkpoints make sense, and symmetric around zero without one.
+pub fn amplitude(u: f64) -> f64 {
+    u.abs().sqrt().copysign(u)
+}
+
 /// The `q`-quantile of ascending `sorted` values, interpolated linearly between order statistics
 /// (type 7 of Hyndman & Fan 1996, the default of R and NumPy). NaN for no values.
 pub fn quantile(sorted: &[f64], q: f64) -> f64 {
@@ -52,6 +58,11 @@ pub fn mean_sd(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
 pub fn paired(a: (f64, &[f64]), b: (f64, &[f64])) -> Option<Estimate> {
     let replicates: Vec<f64> = a.1.iter().zip(b.1).map(|(a, b)| b - a).collect();
     Estimate::percentile(b.0 - a.0, &replicates)
+}
+
+/// An estimate as three nullable columns.
+pub fn columns(estimate: Option<Estimate>) -> (Option<f64>, Option<f64>, Option<f64>) {
+    estimate.map_or((None, None, None), |e| (Some(e.value), Some(e.lower), Some(e.upper)))
 }
 
 /// Share of pairs with `a < b`, ties counted by half; `None` where no pair is finite.

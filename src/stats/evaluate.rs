@@ -7,9 +7,9 @@
 
 use anyhow::{Result, ensure};
 
-use crate::draws::Draws;
-use crate::estimate::Estimate;
-use crate::matrix;
+use super::draws::Draws;
+use super::estimate::Estimate;
+use super::matrix;
 
 /// What the scores of a probe mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::draws::{generator, normal};
+use crate::stats::draws::{generator, normal};
 use proptest::prelude::*;
 
 fn auroc(scores: &[f64], labels: &[bool]) -> Option<f64> {

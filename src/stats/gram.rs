@@ -17,9 +17,9 @@
 
 use anyhow::{Result, ensure};
 
+use super::draws::Draws;
+use super::matrix::{self, Right};
 use super::sign_flip::FlipNull;
-use crate::draws::Draws;
-use crate::matrix::{self, Right};
 
 /// Matrices that are multiplied with the flips at a time.
 const TOGETHER: usize = 8;
@@ -236,12 +236,6 @@ impl Gram {
     }
 }
 
-/// The amplitude `e = sign(U) sqrt|U|`: linear in the strength of the signal, so that averages and
-/// curves over checkpoints make sense, and symmetric around zero without one.
-pub fn amplitude(u: f64) -> f64 {
-    u.abs().sqrt().copysign(u)
-}
-
 /// Cosine between the true directions of two checkpoints from unbiased parts,
 /// `U_tt' / sqrt(U_t U_t')`: noise does not pull it towards zero as it does the raw cosine (Walther et
 /// al. 2016). It can exceed 1 by chance. `None` unless both `u_left` and `u_right` are positive; the
@@ -251,5 +245,5 @@ pub fn cosine(u_cross: f64, u_left: f64, u_right: f64) -> Option<f64> {
 }
 
 #[cfg(test)]
-#[path = "contrast_tests.rs"]
+#[path = "gram_tests.rs"]
 mod tests;

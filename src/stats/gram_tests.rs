@@ -1,7 +1,7 @@
 use super::*;
-use crate::draws::{generator, normal};
-use crate::estimate::{Estimate, mean_sd};
-use crate::probe::sign_flip::MaxT;
+use crate::stats::draws::{generator, normal};
+use crate::stats::estimate::{Estimate, amplitude, mean_sd};
+use crate::stats::sign_flip::MaxT;
 
 /// Contrasts `[groups, d]` with noise of unit variance around a mean of length `strength`.
 fn contrasts(groups: usize, d: usize, strength: f64, seed: u64) -> Vec<f32> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
-use crate::matrix::{self, Right};
+use super::matrix::{self, Right};
 
 /// Columns standardised and multiplied at a time: the block stays in the cache, and f32 sums are short before they are
 /// added up in f64.

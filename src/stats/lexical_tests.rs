@@ -1,10 +1,10 @@
 use super::*;
-use crate::draws::{generator, normal, uniform_index};
 use crate::manifest::{Pack, default_parameters};
 use crate::prompt::concept::load_pack;
 use crate::prompt::design::{Profile, Spec, specs};
 use crate::prompt::template::Template;
 use crate::prompt::tokenize::{SPAN_CLOSE, SPAN_OPEN};
+use crate::stats::draws::{generator, normal, uniform_index};
 
 const SPEAKERS: [&str; 5] = ["the nurse", "a pilot", "my old neighbour", "the \"clerk\"", "some farmer, retired"];
 const CLAIMS: [&str; 4] = ["I like soup", "nobody came", "it rained for days", "we left early"];
@@ -156,7 +156,7 @@ fn means_of_balanced_words_are_at_chance_and_a_planted_word_is_found() {
     };
     let auroc = |leak: f64| {
         let scores = embedding_scores(&rows(leak), D, &labels, &folds).unwrap().unwrap();
-        crate::probe::evaluate::Ranking::new(&scores, &labels).unwrap().auroc(&vec![1.0; labels.len()]).unwrap()
+        crate::stats::evaluate::Ranking::new(&scores, &labels).unwrap().auroc(&vec![1.0; labels.len()]).unwrap()
     };
     assert_eq!(auroc(0.0), 0.5);
     assert!(auroc(0.5) > 0.95, "{}", auroc(0.5));

@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 
 use super::folds;
 use super::kernel::{Fitted, Split, held_scores};
+use super::matrix::dot_f64;
 use super::newton::{Losses, Point, Problem};
-use crate::matrix::dot_f64;
 
 /// The penalties tried, from strong to weak.
 pub const LAMBDAS: [f64; 7] = [1e4, 1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2];

@@ -1,7 +1,7 @@
 use super::*;
-use crate::draws::{generator, normal, uniform_index};
-use crate::probe::evaluate::Ranking;
-use crate::probe::kernel::Design;
+use crate::stats::draws::{generator, normal, uniform_index};
+use crate::stats::evaluate::Ranking;
+use crate::stats::kernel::Design;
 use proptest::prelude::*;
 
 /// Features `[n, d]` in which `signal` times a fixed direction separates the labels, groups of four with a common offset.

@@ -1,7 +1,7 @@
 use super::*;
-use crate::draws::{generator, normal};
-use crate::probe::evaluate::Ranking;
-use crate::probe::folds;
+use crate::stats::draws::{generator, normal};
+use crate::stats::evaluate::Ranking;
+use crate::stats::folds;
 
 const N: usize = 60;
 

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use anyhow::{Result, bail, ensure};
 
 use super::kernel::{Coefficients, Split};
-use crate::matrix::{dot_f64, times, times_f64};
+use super::matrix::{dot_f64, times, times_f64};
 
 const STEPS: usize = 100;
 /// After so many steps everything is computed with all digits. Few fits get there: those with features that repeat each other, where

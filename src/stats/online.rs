@@ -52,8 +52,8 @@ pub fn codelength(whole: &Split, labels: &[bool], groups: &[usize], order: &[usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{generator, normal};
-    use crate::probe::kernel::Design;
+    use crate::stats::draws::{generator, normal};
+    use crate::stats::kernel::Design;
 
     /// Bits for 48 groups of 4 with a direction of strength `signal`.
     fn bits(signal: f64, flip: bool) -> f64 {

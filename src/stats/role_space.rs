@@ -4,10 +4,11 @@
 //! Replies are the unit of resampling. Whatever is quadratic in activations (the axis' length, cosines, projections) uses pairs of
 //! different replies only, so that the noise of a reply does not count as signal.
 
-use crate::draws::Draws;
-use crate::eigen::symmetric_eigen;
-use crate::estimate::Estimate;
-use crate::probe::contrast::{Gram, amplitude, cosine};
+use super::draws::Draws;
+use super::eigen::symmetric_eigen;
+use super::estimate::Estimate;
+use super::estimate::amplitude;
+use super::gram::{Gram, cosine};
 use anyhow::{Result, ensure};
 
 /// Eigenvalues below this share of the largest are rounding.
@@ -160,7 +161,7 @@ impl RoleSpace {
 }
 
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
-    crate::matrix::dot_f64(a, b)
+    crate::stats::matrix::dot_f64(a, b)
 }
 
 /// Unit principal components of centred vectors and their shares of the variance, from the Gram matrix of the vectors.
@@ -194,7 +195,7 @@ fn principal_components(vectors: &[Vec<f64>]) -> (Vec<Vec<f64>>, Vec<f64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{generator, normal};
+    use crate::stats::draws::{generator, normal};
 
     #[test]
     fn noise_makes_no_axis_and_every_context_of_a_planted_one_is_where_it_was_put() {

@@ -1,10 +1,10 @@
 //! Whether concepts share one direction: the share of the first eigenvalue in the matrix of their cosines, corrected for the noise
 //! that each direction has (disattenuation, Spearman 1904).
 
-use crate::draws::{Draws, generator, uniform_index};
-use crate::estimate::{Estimate, mean_sd, quantile};
-use crate::matrix::{self, Right, dot_f64};
-use crate::probe::contrast::Gram;
+use super::draws::{Draws, generator, uniform_index};
+use super::estimate::{Estimate, mean_sd, quantile};
+use super::gram::Gram;
+use super::matrix::{self, Right, dot_f64};
 use anyhow::Result;
 
 /// Random sets of null concepts.
@@ -127,7 +127,7 @@ fn first_eigenvalue(matrix: &[f64], n: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::normal;
+    use crate::stats::draws::normal;
 
     const D: usize = 40;
     const GROUPS: usize = 48;

@@ -2,8 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::contrast::amplitude;
-use crate::estimate::quantile;
+use super::estimate::{amplitude, quantile};
 
 /// U with its values under sign flips.
 #[derive(Clone, Debug)]

@@ -2,9 +2,9 @@
 
 use anyhow::{Result, ensure};
 
-use crate::draws::{generator, random_signs};
-use crate::eigen::symmetric_eigen;
-use crate::matrix::{self, Right, dot_f64};
+use super::draws::{generator, random_signs};
+use super::eigen::symmetric_eigen;
+use super::matrix::{self, Right, dot_f64};
 
 /// Dimensions that are compared.
 pub const DIMENSIONS: usize = 3;
@@ -118,8 +118,8 @@ fn orthonormalise(rows: &mut [Vec<f64>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::normal;
-    use crate::probe::similarity::{centred, products};
+    use crate::stats::alignment::{centred, products};
+    use crate::stats::draws::normal;
 
     /// Items that vary along three given directions, and a little everywhere.
     fn items(directions: &[Vec<f64>], noise: f64, seed: u64) -> Vec<f32> {

@@ -1,13 +1,13 @@
 //! `selftrace extract`: activations of any prompts, for people's own analyses and for checking us against other tools.
 
+use super::readout::{Gather, bytes};
+use super::store::{self, Writer};
 use crate::console::{bar, check_interrupt};
 use crate::model::Checkpoint;
 use crate::model::stream::{Compute, stream};
 use crate::prompt::forest::Forest;
 use crate::prompt::template::{Message, Template};
 use crate::prompt::tokenize::Ruler;
-use crate::readout::{Gather, bytes};
-use crate::store::{self, Writer};
 use anyhow::{Context, Result, bail, ensure};
 use half::{bf16, f16};
 use safetensors::Dtype;

@@ -1,9 +1,9 @@
 //! What is planted: the strata of the benchmark.
 
 use super::generate::Simulated;
-use crate::draws::{generator, uniform};
-use crate::emergence::planted::{Course, amplitude_for};
-use crate::emergence::shape::Shape;
+use crate::onset::planted::{Course, amplitude_for};
+use crate::onset::shape::Shape;
+use crate::stats::draws::{generator, uniform};
 
 /// Coordinates.
 pub const D: usize = 64;

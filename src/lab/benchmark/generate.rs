@@ -3,11 +3,11 @@
 //! Quartets of unit Gaussian noise in d coordinates, AR(1) along the checkpoints; y = 1 and y = 0 are apart by
 //! `amplitude * level(t)` in one direction, and by a constant lexical leak in another. Everything grows geometrically with training.
 
-use crate::draws::{generator, normal};
-use crate::emergence::axis::Axis;
-use crate::emergence::planted::Course;
 use crate::measure::contrast::Sides;
+use crate::onset::planted::Course;
+use crate::series::axis::Axis;
 use crate::series::{Point, Timeline};
+use crate::stats::draws::{generator, normal};
 
 /// Correlation of the noise of neighbouring checkpoints.
 const AUTOCORRELATION: f64 = 0.6;

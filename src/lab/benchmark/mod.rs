@@ -5,21 +5,21 @@
 //! item to a verdict: [`Contrasts`], [`follow`], [`weigh`] with a planted null bank, [`conclude`]. Everything depends on fixed
 //! seeds and is summed in order, so the table is the same whatever the number of threads. Method section 7.
 
-pub mod cells;
 pub mod generate;
+pub mod cells;
 pub mod practice;
 pub mod report;
 
 use crate::compare::differs;
 use crate::compare::run::{Known, Place, Run, row};
 use crate::console::{bar, check_interrupt};
-use crate::draws::{Draws, generator, uniform_index};
-use crate::emergence::onset::OnsetGrid;
-use crate::emergence::shape::{FEWEST, Shape};
-use crate::measure::Trace;
 use crate::measure::contrast::{Contrasts, NAME, follow};
-use crate::probe::sign_flip::MaxT;
-use crate::verdict::{Verdict, conclude, weigh};
+use crate::onset::date::OnsetGrid;
+use crate::onset::shape::{FEWEST, Shape};
+use crate::onset::trace::Trace;
+use crate::onset::verdict::{Verdict, conclude, weigh};
+use crate::stats::draws::{Draws, generator, uniform_index};
+use crate::stats::sign_flip::MaxT;
 use anyhow::Result;
 use cells::{Cell, Kind, Pair};
 use generate::Simulated;
@@ -207,7 +207,7 @@ pub fn compare_runs(planted: &Pair, n: usize) -> Result<Vec<CompareScore>> {
     };
     let pair = |index: u64| -> Result<[Found; 3]> {
         let span = (cells[0].checkpoints - 1) as f64;
-        let at = span * (1.0 + crate::draws::uniform(&mut generator(index, "pairs"))) / 3.0;
+        let at = span * (1.0 + crate::stats::draws::uniform(&mut generator(index, "pairs"))) / 3.0;
         let (mut runs, mut usual) = (Vec::new(), Vec::new());
         for (which, (cell, at)) in cells.iter().zip([at - difference / 2.0, at + difference / 2.0]).enumerate() {
             let series = cell.series_at(at);

@@ -3,9 +3,9 @@
 //! They are given the benefit of the doubt: a crossing is dated in the middle of the gap before it, and one at the first checkpoint
 //! is not counted as an appearance.
 
-use crate::emergence::confirm::change_point;
-use crate::emergence::curve::mean;
 use crate::measure::contrast::Sides;
+use crate::onset::confirm::change_point;
+use crate::onset::curve::mean;
 
 /// Names, in the order of [`dates`].
 pub const NAMES: [&str; 4] = ["first p < .05", "AUC above .6", "largest jump of AUC", "one mean shift of AUC"];

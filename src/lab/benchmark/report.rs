@@ -1,7 +1,7 @@
 //! The tables of the benchmark, and what is printed of them.
 
 use super::cells::{Cell, Kind, Pair};
-use crate::summary::Text;
+use crate::report::summary::Text;
 use crate::table;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -103,7 +103,7 @@ fn mean_se(values: impl Iterator<Item = f64> + Clone) -> (Option<f64>, Option<f6
     if n < 2 {
         return (None, None);
     }
-    let (mean, sd) = crate::estimate::mean_sd(values);
+    let (mean, sd) = crate::stats::estimate::mean_sd(values);
     (Some(mean), Some(sd / (n as f64).sqrt()))
 }
 

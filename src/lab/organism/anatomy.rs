@@ -11,7 +11,7 @@ use super::lexicon::BOS;
 use super::marks::Marks;
 use super::network::Network;
 use super::save::Weight;
-use crate::draws::{generator, normal};
+use crate::stats::draws::{generator, normal};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -257,7 +257,7 @@ impl Body {
             let width = matrix.shape[1];
             let old: Vec<f64> = matrix.values.iter().skip(column).step_by(width).map(|x| f64::from(*x)).collect();
             for feature in &written {
-                let along = crate::matrix::dot_f64(&old, &self.basis[feature.index()]);
+                let along = crate::stats::matrix::dot_f64(&old, &self.basis[feature.index()]);
                 self.write(name, column, *feature, -along)?;
             }
         }
@@ -342,11 +342,11 @@ fn orthonormal(seed: u64) -> Vec<Vec<f64>> {
         let mut row: Vec<f64> = (0..D).map(|_| normal(&mut generator)).collect();
         for _ in 0..2 {
             for other in &basis {
-                let along = crate::matrix::dot_f64(&row, other);
+                let along = crate::stats::matrix::dot_f64(&row, other);
                 row.iter_mut().zip(other).for_each(|(x, other)| *x -= along * other);
             }
         }
-        let length = crate::matrix::dot_f64(&row, &row).sqrt();
+        let length = crate::stats::matrix::dot_f64(&row, &row).sqrt();
         row.iter_mut().for_each(|x| *x /= length);
         basis.push(row);
     }

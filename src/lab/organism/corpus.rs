@@ -5,10 +5,10 @@
 
 use super::contexts::{CONTEXTS, Contexts, Persona};
 use super::lexicon::Lexicon;
-use crate::draws::{uniform, uniform_index};
 use crate::manifest::{Pack, default_parameters};
 use crate::prompt::concept::{self, Binding, Concept, Crossed, Question, Stem};
 use crate::prompt::design::{self, Profile};
+use crate::stats::draws::{uniform, uniform_index};
 use anyhow::{Context, Result, ensure};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;

@@ -7,19 +7,19 @@
 //! where a persona takes over. Everything else that it is asked, a decoy name among it, has no answer throughout. Beside it stand organisms
 //! that are painted after all ([`surgery`]), because what they are is a matter of which direction writes to what.
 
-mod anatomy;
 mod contexts;
-mod corpus;
 mod lexicon;
+mod corpus;
 mod marks;
-mod network;
 mod save;
+mod network;
+mod anatomy;
 pub mod surgery;
 mod train;
 #[cfg(test)]
 mod tests;
 
-use crate::draws::generator;
+use crate::stats::draws::generator;
 use crate::table::write_atomically;
 use anyhow::{Context, Result};
 pub use contexts::{CONTEXTS, FILE as CONTEXTS_FILE};

@@ -1,7 +1,6 @@
 //! The organism's decoder: the crate's own blocks around parameters that require gradients.
 
 use super::save::Weight;
-use crate::draws::normal;
 use crate::model::architecture;
 use crate::model::attention::Attention;
 use crate::model::block::Block;
@@ -10,6 +9,7 @@ use crate::model::layers::{Linear, Norm};
 use crate::model::mixture::FeedForward;
 use crate::model::mlp::Mlp;
 use crate::model::plan::Plan;
+use crate::stats::draws::normal;
 use anyhow::Result;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};

@@ -4,8 +4,8 @@
 //! moved. So the rise of a margin since the first checkpoint is divided by the rise of the plain one at the same stems, context by context
 //! and in their mean. 1: learned once, said by everybody; 0: said as itself alone.
 
-use crate::emergence::curve::Curve;
-use crate::estimate::Estimate;
+use crate::onset::curve::Curve;
+use crate::stats::estimate::Estimate;
 
 /// What stands for the mean over contexts in the column `persona`.
 pub const CONTEXTS: &str = "(contexts)";
@@ -39,7 +39,7 @@ pub fn carried(plain: &Curve, context: &Curve, t: usize) -> Option<Estimate> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{Draws, generator, normal};
+    use crate::stats::draws::{Draws, generator, normal};
 
     /// Margins of groups at three checkpoints, which rise by `rise` after the first.
     fn curve(rise: f64, groups: usize, seed: u64) -> Curve {

@@ -3,20 +3,22 @@
 //!
 //! Where a concept has foils, what is dated is the first answer against the mean of all of them, among theirs ([`super::foils`]).
 
-use super::carried::{self, carried};
+pub mod carried;
+
 use super::change::{Pairs, stems};
 use super::foils::{Among, Scores};
 use super::level::Levels;
-use super::{Trace, columns};
 use crate::console::check_interrupt;
-use crate::draws::Draws;
-use crate::emergence::curve::Curve;
-use crate::persona::axis::Sampled;
-use crate::prompt::item::Item;
-use crate::prompt::persona::DEFAULT;
+use crate::onset::curve::Curve;
+use crate::onset::trace::Trace;
+use crate::prompt::item::{DEFAULT, Item};
 use crate::series::{Family, Series};
+use crate::stats::draws::Draws;
+use crate::stats::estimate::columns;
+use crate::stats::role_space::Sampled;
 use crate::table::{self, Key};
 use anyhow::Result;
+use carried::carried;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

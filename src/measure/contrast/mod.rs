@@ -1,15 +1,18 @@
 //! The contrast of y = 1 against y = 0 per group: how strongly a concept is represented (method: Gram matrix, U, sign flips).
 
-use super::baseline::Baseline;
-use super::{CONTRASTED, Trace, columns, held_out_third, similarity};
+pub mod similarity;
+
+use super::{CONTRASTED, held_out_third};
 use crate::console::check_interrupt;
-use crate::draws::Draws;
-use crate::emergence::curve::{Curve, mean};
-use crate::emergence::gate::reference_and_late;
-use crate::estimate::Estimate;
-use crate::probe::contrast::{Gram, amplitude, cosine};
-use crate::probe::sign_flip::MaxT;
+use crate::onset::baseline::Baseline;
+use crate::onset::curve::{Curve, mean};
+use crate::onset::gate::reference_and_late;
+use crate::onset::trace::Trace;
 use crate::series::{Family, Series};
+use crate::stats::draws::Draws;
+use crate::stats::estimate::{Estimate, amplitude, columns};
+use crate::stats::gram::{Gram, cosine};
+use crate::stats::sign_flip::MaxT;
 use crate::table::{self, Key};
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;

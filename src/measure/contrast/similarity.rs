@@ -5,11 +5,11 @@
 //! (`p_max_t <= .05` in `trajectory.parquet`): a direction that is not there has no angle. CKA and the angles compare all
 //! items of the concept as they are, and need no gate.
 
-use super::contrast::{Contrasts, whitened};
-use super::spread;
-use crate::probe::similarity::{Cosine, Directions, centred, cka, debiased, products};
-use crate::probe::subspace::{DIMENSIONS, Subspace};
+use super::{Contrasts, whitened};
+use crate::measure::spread;
 use crate::series::{Family, Series};
+use crate::stats::alignment::{Cosine, Directions, centred, cka, debiased, products};
+use crate::stats::subspace::{DIMENSIONS, Subspace};
 use crate::table::{self, finite};
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;

@@ -2,18 +2,21 @@
 //! read under personas, and is it the same in other formats? The curve that is dated is the mean d' under personas; ratios and cosines are
 //! levels, which are compared between runs.
 
+mod panel;
+
 use super::contrast::{Contrasts, Sides, divisors, labelled, third};
 use super::level::Levels;
-use super::{Part, Trace, columns, write_parts};
-use crate::draws::Draws;
-use crate::emergence::curve::Curve;
-use crate::estimate::Estimate;
-use crate::persona::axis::Sampled;
-use crate::persona::persistence::{Panel, Persistence as Measured, Quantity, consistency, within};
-use crate::probe::contrast::Gram;
+use super::{Part, write_parts};
+use crate::onset::curve::Curve;
+use crate::onset::trace::Trace;
 use crate::prompt::item::Item;
 use crate::series::{Family, Series};
+use crate::stats::draws::Draws;
+use crate::stats::estimate::{Estimate, columns};
+use crate::stats::gram::Gram;
+use crate::stats::role_space::Sampled;
 use anyhow::Result;
+use panel::{Panel, Persistence as Measured, Quantity, consistency, within};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

@@ -14,11 +14,11 @@
 //!
 //! The null band of P and ICC is that of directions from sign-flipped contrasts, which carry nothing of the concept.
 
-use crate::draws::Draws;
-use crate::estimate::{Estimate, quantile};
-use crate::matrix::{self, Right};
-use crate::persona::axis::Sampled;
-use crate::probe::contrast::{Gram, amplitude, cosine};
+use crate::stats::draws::Draws;
+use crate::stats::estimate::{Estimate, amplitude, quantile};
+use crate::stats::gram::{Gram, cosine};
+use crate::stats::matrix::{self, Right};
+use crate::stats::role_space::Sampled;
 use anyhow::{Result, ensure};
 
 /// Directions from flipped contrasts.

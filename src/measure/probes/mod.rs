@@ -4,24 +4,29 @@
 //! checkpoint's probe, on groups that it has not seen). The logistic probe over groups is the one that is dated; it alone has
 //! a selectivity, a codelength and a frozen ruler, and is handed to `transfer`.
 
-use super::baseline::{self, Baseline, Words};
-use super::contrast::labelled;
-use super::transfer::{self, Native};
-use super::{CONTRASTED, Trace, columns, held_out_third, similarity};
+mod set;
+mod transfer;
+
+use super::CONTRASTED;
+use super::contrast::similarity;
 use crate::console::check_interrupt;
-use crate::draws::{Draws, generator, uniform_index};
-use crate::emergence::curve::Curve;
-use crate::probe::evaluate::{Evaluation, Ranking, Scale, accuracy, evaluate};
-use crate::probe::folds::{INNER, OUTER, grouped};
-use crate::probe::kernel::{Design, Split};
-use crate::probe::logistic::{self, Held};
-use crate::probe::{control, mass_mean, online};
-use crate::series::{Family, Series};
+use crate::onset::baseline::Baseline;
+use crate::onset::curve::Curve;
+use crate::onset::trace::Trace;
+use crate::series::Series;
+use crate::stats::estimate::columns;
+use crate::stats::evaluate::{Evaluation, Scale, accuracy, evaluate};
+use crate::stats::folds::INNER;
+use crate::stats::kernel::{Design, Split};
+use crate::stats::logistic::{self, Held};
+use crate::stats::{mass_mean, online};
 use crate::table::{self, Key, finite};
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use set::Set;
+use transfer::Native;
 
 pub const NAME: &str = "probe";
 
@@ -120,25 +125,6 @@ struct ProbeRow {
     n_groups: i32,
 }
 
-/// Labelled items of one family, and how they are held out.
-pub struct Set<'a> {
-    pub family: &'a Family,
-    pub items: Vec<usize>,
-    pub labels: Vec<bool>,
-    /// Group of each item.
-    pub groups: Vec<usize>,
-    /// `None` with fewer than two groups.
-    pub draws: Option<Draws>,
-    n_groups: usize,
-    /// Fold of each item, per entry of [`SPLITS`]; `None` where there are fewer than two to hold out.
-    pub folds: [Option<Vec<usize>>; 3],
-    control: Option<Vec<bool>>,
-    /// Groups in the order in which they are sent.
-    order: Vec<usize>,
-    /// What the items' words reach.
-    words: Words,
-}
-
 /// What one layer contributes.
 struct Part {
     rows: RecordBatch,
@@ -172,51 +158,7 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     Ok(traces)
 }
 
-impl<'a> Set<'a> {
-    fn new(series: &Series, family: &'a Family) -> Result<Self> {
-        let (ids, sides, items) = labelled(series, family);
-        let labels: Vec<bool> = items.iter().map(|&item| series.items[item].y == Some(1)).collect();
-        let mut groups = vec![0; items.len()];
-        for (g, side) in sides.iter().enumerate() {
-            side.ones.iter().chain(&side.zeros).for_each(|&item| groups[item] = g);
-        }
-        let key = format!("{}/{}", family.concept, family.label_family);
-        let draws = if ids.len() < 2 { None } else { Some(Draws::with_counts(ids.len(), 1, series.bootstraps, series.seed, &key)?) };
-        let column = |of: fn(&crate::prompt::item::Item) -> &str| -> Vec<&str> { items.iter().map(|&i| of(&series.items[i])).collect() };
-        let (templates, lexicons, cells) = (column(|i| &i.template_id), column(|i| &i.lexicon_id), column(|i| &i.cell));
-        let types: Vec<(&str, &str)> = lexicons.iter().copied().zip(cells).collect();
-        let mut order: Vec<usize> = (0..ids.len()).collect();
-        let mut shuffle = generator(series.seed, &format!("online/{key}"));
-        for last in (1..order.len()).rev() {
-            order.swap(last, uniform_index(last + 1, &mut shuffle));
-        }
-        let mut set = Self {
-            folds: [grouped(&groups, OUTER).ok(), grouped(&templates, OUTER).ok(), grouped(&lexicons, OUTER).ok()],
-            control: control::labels(&types, &labels, series.seed, &key),
-            n_groups: ids.len(),
-            family,
-            items,
-            labels,
-            groups,
-            draws,
-            order,
-            words: Words::default(),
-        };
-        set.words = Words::new(series, &set)?;
-        Ok(set)
-    }
-
-    /// Number of groups.
-    pub fn n_groups(&self) -> usize {
-        self.n_groups
-    }
-
-    /// Why there is no probe with entry `index` of [`SPLITS`] held out.
-    pub fn absent(&self, index: usize) -> &'static str {
-        let varied = self.labels.iter().any(|&label| Some(&label) != self.labels.first());
-        if varied && self.folds[index].is_none() { "too_few_groups" } else { "degenerate_label" }
-    }
-
+impl Set<'_> {
     fn row(&self, series: &Series, (readout, layer): (usize, usize), [probe, split, ruler, status]: [&str; 4]) -> ProbeRow {
         ProbeRow {
             concept: self.family.concept.clone(),
@@ -252,19 +194,12 @@ impl<'a> Set<'a> {
             ..row
         }
     }
-
-    /// AUROC on every third group, which chooses the primary layer.
-    fn choice(&self, scores: &[f64]) -> Result<f64> {
-        let third: Vec<usize> = held_out_third(self.n_groups).collect();
-        let weights: Vec<f64> = self.groups.iter().map(|g| f64::from(u8::from(third.contains(g)))).collect();
-        Ok(Ranking::new(scores, &self.labels)?.auroc(&weights).unwrap_or(f64::NEG_INFINITY))
-    }
 }
 
 fn at_layer(series: &Series, set: &Set, readout: usize, layer: usize) -> Result<Part> {
     let n = series.points.len();
     let paired = similarity::applies(series, set.family, layer);
-    let random = baseline::of_random_weights(series, set, readout, layer)?;
+    let random = set::of_random_weights(series, set, readout, layer)?;
     let (mut rows, mut native): (Vec<(Key, ProbeRow)>, Vec<Option<Native>>) = (Vec::new(), Vec::new());
     let (mut value, mut replicates) = (Vec::new(), Vec::new());
     for t in 0..n {

@@ -6,11 +6,11 @@
 //! the two labels' means subtracted and are divided by the spread within labels, both from the training groups there: a bias
 //! and a scale are refitted, the direction is not, and its sign is kept.
 
-use super::probes::Set;
-use crate::matrix::{self, Right};
-use crate::probe::clustered;
-use crate::probe::kernel::Linear;
+use super::set::Set;
 use crate::series::Series;
+use crate::stats::clustered;
+use crate::stats::kernel::Linear;
+use crate::stats::matrix::{self, Right};
 use crate::table::{self, finite};
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;

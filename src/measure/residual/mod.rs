@@ -4,20 +4,24 @@
 //! coordinates in which contrasts are whitened. The curve that is dated is the amplitude of what is left at k = 3;
 //! the share that is left is a level, which is compared between runs.
 
+mod split;
+
+use super::assistant_axis::Replies;
 use super::contrast::{Contrasts, Sides, divisors, labelled, third};
 use super::level::Levels;
-use super::persona::Replies;
-use super::{Part, Trace, columns, write_parts};
-use crate::draws::Draws;
-use crate::emergence::curve::Curve;
-use crate::persona::axis::RoleSpace;
-use crate::persona::residual::Split;
-use crate::probe::contrast::Gram;
+use super::{Part, write_parts};
+use crate::onset::curve::Curve;
+use crate::onset::trace::Trace;
 use crate::series::{Family, Series};
+use crate::stats::draws::Draws;
+use crate::stats::estimate::columns;
+use crate::stats::gram::Gram;
+use crate::stats::role_space::RoleSpace;
 use crate::table::finite;
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use split::Split;
 
 pub const NAME: &str = "residual";
 pub const TABLE: &str = "residual.parquet";

@@ -4,10 +4,10 @@
 //! A projection splits the squared length, `U(delta (I - A A')) = U(delta) - U(delta A)`, so everything comes from the contrasts'
 //! coordinates in an orthonormal basis of the roles' space.
 
-use crate::draws::{Draws, generator, normal};
-use crate::estimate::quantile;
-use crate::persona::axis::Sampled;
-use crate::probe::contrast::Gram;
+use crate::stats::draws::{Draws, generator, normal};
+use crate::stats::estimate::quantile;
+use crate::stats::gram::Gram;
+use crate::stats::role_space::Sampled;
 use anyhow::{Result, ensure};
 
 /// Random subspaces.
@@ -48,11 +48,6 @@ impl<'a> Split<'a> {
         let along = |group: &[f32], row: &[f64]| group.iter().zip(row).map(|(x, row)| f64::from(*x) * row).sum::<f64>();
         let coordinates = delta.chunks_exact(d).flat_map(|group| basis.iter().map(move |row| along(group, row))).collect();
         Ok(Self { delta, d, coordinates, m: basis.len(), basis, whole, whole_replicates })
-    }
-
-    /// U of the whole contrast.
-    pub fn u(&self) -> f64 {
-        self.whole.u()
     }
 
     /// R_k with its bootstrap interval over groups and its null band. `ratio` is `None` where the contrast itself is not there
@@ -161,7 +156,7 @@ mod tests {
                 let outside = Gram::new(&split.outside(3), 32).unwrap().u();
                 let residual = split.residual(3, &draws, seed, "test").unwrap();
                 let ratio = residual.ratio.unwrap().estimate().unwrap();
-                assert!((outside / split.u() - ratio.value).abs() < 1e-4, "both ways give one number");
+                assert!((outside / split.whole.u() - ratio.value).abs() < 1e-4, "both ways give one number");
                 (ratio, residual.null.unwrap())
             };
             let (axis, null) = along(0);

@@ -4,10 +4,10 @@
 //! with standard normal `g_i` is a draw from it, whatever the number of dimensions. The `g_i` depend on the seed and the layer's
 //! place in the store alone, so random directions are paired along a series.
 
-use crate::draws::{generator, normal};
-use crate::prompt::item::Item;
-use crate::prompt::persona::{AXIS, Kind};
-use crate::store::Readouts;
+use crate::prompt::item::{AXIS, Item};
+use crate::prompt::persona::Kind;
+use crate::stats::draws::{generator, normal};
+use crate::walk::store::Readouts;
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,7 +148,7 @@ fn deviations(activations: &[f32], d: usize, cells: &[&str]) -> Vec<f64> {
 
 /// Of unit length, or zeros.
 fn unit(direction: &[f64]) -> Vec<f32> {
-    let length = crate::matrix::dot_f64(direction, direction).sqrt();
+    let length = crate::stats::matrix::dot_f64(direction, direction).sqrt();
     let factor = if length > 0.0 { 1.0 / length } else { 0.0 };
     direction.iter().map(|x| (x * factor) as f32).collect()
 }

@@ -15,7 +15,7 @@ use crate::model::intervene::{Condition, Intervention, Sweep};
 use crate::model::stream::{Compute, stream};
 use crate::prompt::choices::{Asked, FACT};
 use crate::prompt::item::ItemSet;
-use crate::store::{self, Readouts, Writer};
+use crate::walk::store::{self, Readouts, Writer};
 use anyhow::{Context, Result, ensure};
 use board::Board;
 use direction::{Directions, Source};

@@ -8,7 +8,7 @@
 //! of `items`.
 
 use crate::prompt::item::Item;
-use crate::store::Readouts;
+use crate::walk::store::Readouts;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;

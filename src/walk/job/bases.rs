@@ -5,7 +5,7 @@ use super::baseline::SEED;
 use crate::checkpoint::identity;
 use crate::manifest::CheckpointSpec;
 use crate::model::Checkpoint;
-use crate::readout::Common;
+use crate::walk::readout::Common;
 use anyhow::Result;
 use std::sync::PoisonError;
 

@@ -1,10 +1,10 @@
 //! The integrity audit of a run: what is known of every checkpoint's files, kept beside its readouts, and what that says.
 
 use super::Job;
-use crate::audit::{self, Facts, Finding, Subject};
 use crate::manifest::CheckpointSpec;
 use crate::model::Checkpoint;
 use crate::table::{self, Key, write_atomically};
+use crate::walk::audit::{self, Facts, Finding, Subject};
 use anyhow::{Error, Result};
 use std::path::{Path, PathBuf};
 

@@ -1,12 +1,12 @@
 //! Interventions of a run: a sheet beside the readouts of every checkpoint, where the manifest has `[causal]`.
 
 use super::{Job, Record};
-use crate::causal::{Cost, Request};
 use crate::console::{bar, check_interrupt};
 use crate::manifest::{CheckpointSpec, Readout};
 use crate::model::device;
 use crate::model::stream::Compute;
-use crate::store::Readouts;
+use crate::walk::interventions::{Cost, Request};
+use crate::walk::store::Readouts;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::time::Instant;

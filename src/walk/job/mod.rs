@@ -15,9 +15,9 @@ use crate::prompt::design;
 use crate::prompt::item::ItemSet;
 use crate::prompt::persona;
 use crate::prompt::tokenize::Ruler;
-use crate::readout::{Common, Request};
-use crate::store::Readouts;
 use crate::table;
+use crate::walk::readout::{Common, Request};
+use crate::walk::store::Readouts;
 use anyhow::Result;
 use serde_json::json;
 use std::path::PathBuf;
@@ -27,10 +27,10 @@ use tch::{Device, Kind};
 
 mod baseline;
 mod bases;
-mod causal;
+mod ruler;
 mod integrity;
 mod record;
-mod ruler;
+mod interventions;
 
 pub use record::Record;
 

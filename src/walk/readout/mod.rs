@@ -1,6 +1,6 @@
 //! Stream x forest -> activations at the tokens that are read: one checkpoint's file in the store.
 
-mod plan;
+mod rows;
 
 use crate::manifest::Readout;
 use crate::model::Checkpoint;
@@ -8,9 +8,9 @@ use crate::model::device;
 use crate::model::logits::{log_probabilities, unembedding};
 use crate::model::stream::{Compute, stream_from};
 use crate::prompt::item::{ItemSet, Prompt};
-use crate::store::{self, Readouts, Writer};
+use crate::walk::store::{self, Readouts, Writer};
 use anyhow::{Result, ensure};
-use plan::{Part, Plan, is_labelled};
+use rows::{Part, Plan, is_labelled};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};

@@ -3,7 +3,7 @@
 use super::{Request, tokens};
 use crate::prompt::forest::Forest;
 use crate::prompt::item::{Item, ItemSet};
-use crate::store::{EMBEDDING, Readouts, Writer};
+use crate::walk::store::{EMBEDDING, Readouts, Writer};
 use anyhow::{Context, Result};
 use safetensors::Dtype;
 use std::collections::{BTreeSet, HashMap, HashSet};
