@@ -6,8 +6,8 @@
 //! tables stay in FOLDER if one is given. One ORGANISM instead of all five, by name, makes many seeds affordable.
 
 use anyhow::{Context, Result, ensure};
-use selftrace::naming::{name, table};
-use selftrace::organism::surgery::Organism;
+use selftrace::lab::naming::{name, table};
+use selftrace::lab::organism::surgery::Organism;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;

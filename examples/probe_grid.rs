@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 use safetensors::{Dtype, SafeTensors};
-use selftrace::probe::kernel::Design;
-use selftrace::probe::{folds, logistic};
+use selftrace::stats::kernel::Design;
+use selftrace::stats::{folds, logistic};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();

@@ -1,16 +1,18 @@
 //! From a store to its tables: every measure writes its own, and what their curves say about emergence becomes `onset.parquet`.
 
 use crate::console::check_interrupt;
-use crate::emergence::confirm::{change_point, confirmation, rise_p_values};
-use crate::emergence::onset::Onset;
-use crate::emergence::shape::FEWEST;
 use crate::evidence;
-use crate::leadlag::{self, SilentLag, silent_lags};
-use crate::measure::{MEASURES, Trace, causal, columns};
-use crate::probe::lexical::LexicalAudit;
+use crate::measure::{MEASURES, behaviour, causal};
+use crate::onset::confirm::{change_point, confirmation, rise_p_values};
+use crate::onset::date::Onset;
+use crate::onset::leadlag::{self, SilentLag, silent_lags};
+use crate::onset::shape::FEWEST;
+use crate::onset::trace::Trace;
+use crate::onset::verdict::{Verdict, verdicts};
 use crate::series::Series;
+use crate::stats::estimate::columns;
+use crate::stats::lexical::LexicalAudit;
 use crate::table::{self, finite};
-use crate::verdict::{Verdict, verdicts};
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -196,7 +198,7 @@ fn date(series: &Series, traces: &[Trace], audit: &[LexicalAudit]) -> Result<(Ve
             b.layer,
         ))
     });
-    Ok((rows, silent_lags(&verdicts, &|concept| series.specification(concept))))
+    Ok((rows, silent_lags(&verdicts, behaviour::NAME, &|concept| series.specification(concept))))
 }
 
 /// Whether the audit found that words give the labels of a trace away.

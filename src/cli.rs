@@ -1,20 +1,18 @@
 //! Arguments in, exit code out.
 
 use crate::analysis;
-use crate::benchmark::{self, Size};
 use crate::checkpoint::hub::{Hub, Part};
 use crate::compare;
 use crate::console::{self, LogFormat};
-use crate::demo;
-use crate::extract::{self, Keep};
-use crate::hypotheses;
+use crate::lab::benchmark::{self, Size};
+use crate::lab::demo;
 use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest, Source};
 use crate::model::Checkpoint;
 use crate::model::device;
-use crate::plan;
-use crate::run::{Job, Outcome};
+use crate::report::{check, hypotheses, summary};
 use crate::series::Series;
-use crate::summary;
+use crate::walk::extract::{self, Keep};
+use crate::walk::job::{Job, Outcome};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use safetensors::Dtype;
@@ -296,7 +294,7 @@ fn run(path: &Path) -> Result<Outcome> {
     let outcome = job.walk(&|_| true)?;
     let analyzed = analyze_store(&job.folder)?;
     if analyzed {
-        print!("{}", plan::findings(&job.audit(false)));
+        print!("{}", check::findings(&job.audit(false)));
     }
     if outcome.walked == 0 && outcome.failed == 0 && !analyzed {
         tracing::info!("{}: everything is up to date, nothing to do", job.folder.display());
@@ -332,7 +330,7 @@ fn analyze_store(folder: &Path) -> Result<bool> {
 
 fn check(path: &Path, weights: bool) -> Result<Outcome> {
     let job = Job::new(Manifest::load(path)?)?;
-    let plan = plan::plan(&job, weights)?;
+    let plan = check::plan(&job, weights)?;
     print!("{}", plan.text);
     Ok(Outcome { failed: plan.problems, ..Outcome::default() })
 }

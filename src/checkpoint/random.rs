@@ -4,7 +4,7 @@
 //! words. What it reaches is the level that a trained one has to exceed.
 
 use super::tensors::{Rows, Tensors};
-use crate::draws::{generator, normal};
+use crate::stats::draws::{generator, normal};
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};

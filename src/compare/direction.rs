@@ -2,11 +2,11 @@
 
 use super::run::{Known, Place};
 use super::same::share_base;
-use crate::emergence::gate::LEVEL;
-use crate::estimate::Estimate;
 use crate::measure::{change, contrast};
-use crate::probe::contrast::Gram;
+use crate::onset::gate::LEVEL;
 use crate::series::Series;
+use crate::stats::estimate::Estimate;
+use crate::stats::gram::Gram;
 use anyhow::Result;
 
 /// Two stores whose activations share a basis.

@@ -8,15 +8,16 @@
 
 pub mod same;
 pub mod shift;
-pub mod void;
-mod direction;
 pub(crate) mod run;
+mod direction;
+pub mod void;
 
 use crate::analysis::{audit, leaks, measure};
-use crate::measure::{Trace, columns};
+use crate::onset::trace::Trace;
+use crate::onset::verdict::verdicts;
 use crate::series::Series;
+use crate::stats::estimate::columns;
 use crate::table;
-use crate::verdict::verdicts;
 use anyhow::{Context, Result, ensure};
 use direction::Directions;
 use run::{Known, Place, Run};

@@ -2,12 +2,11 @@
 
 use super::CompareRow;
 use super::shift::{between_runs, over_runs};
-use crate::emergence::curve::mean;
-use crate::estimate::{Estimate, first, paired};
-use crate::measure::columns;
+use crate::onset::curve::mean;
+use crate::onset::verdict::Verdict;
 use crate::series::Timeline;
+use crate::stats::estimate::{Estimate, columns, first, paired};
 use crate::table::finite;
-use crate::verdict::Verdict;
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 

@@ -1,11 +1,10 @@
 //! Whether two runs can be compared: walked to the end, the same items in the same order, the same tokens, the same axis, and perhaps the
 //! same base. Only one of them may have contexts, or interventions: then everything else is compared, and these are `not_run` in the other.
 
-use crate::emergence::axis::Axis;
 use crate::prompt::choices::{CHOICE, FACT};
-use crate::prompt::item::Item;
-use crate::prompt::persona::AXIS;
+use crate::prompt::item::{AXIS, Item};
 use crate::series::Series;
+use crate::series::axis::Axis;
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 

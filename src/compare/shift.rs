@@ -1,8 +1,8 @@
 //! Differences between two sets of runs, over runs.
 
-use crate::emergence::curve::mean;
-use crate::emergence::gate::{normal_upper_tail, student_upper_tail};
-use crate::estimate::{Estimate, mean_sd};
+use crate::onset::curve::mean;
+use crate::onset::gate::{normal_upper_tail, student_upper_tail};
+use crate::stats::estimate::{Estimate, mean_sd};
 
 /// Mean of B's runs minus mean of A's, with the interval of Welch's t (1947). Seeds are the unit: their spread holds what training
 /// varies and what measuring adds. Degrees of freedom are rounded down. `None` with fewer than two runs on a side.

@@ -10,13 +10,12 @@
 //! unit. The bias of a logarithm is the same on both sides and cancels.
 
 use super::shift::{between_runs, chi_squared};
-use crate::emergence::curve::mean;
-use crate::estimate::Estimate;
 use crate::evidence::verdict;
 use crate::measure::agreement::{Margin, late_margins};
-use crate::measure::columns;
+use crate::onset::curve::mean;
 use crate::prompt::specification::Specification;
 use crate::series::Series;
+use crate::stats::estimate::{Estimate, columns};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 

@@ -3,9 +3,9 @@
 //! says it in `void.parquet`.
 
 use super::{Place, Row, verdict};
-use crate::emergence::gate::reference_and_late;
-use crate::leadlag::SilentLag;
 use crate::measure::agreement::{self, Row as Agreement};
+use crate::onset::gate::reference_and_late;
+use crate::onset::leadlag::SilentLag;
 use crate::prompt::specification::Specification;
 use crate::series::Series;
 use anyhow::Result;

@@ -1,7 +1,7 @@
 //! Verdicts on the void from single numbers.
 
 use super::*;
-use crate::estimate::Estimate;
+use crate::stats::estimate::Estimate;
 
 fn asked(specification: Option<Specification>) -> Asked<'static> {
     Asked { concept: "taste", null_bank: false, specification, gate: Some("gate_fail") }

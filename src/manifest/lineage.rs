@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::PARENT;
-use super::checkpoints::Entries;
+use super::checkpoint::CheckpointSpec;
 use super::spanned::{Field, nearest};
 
 const EXPECTED: &str = "a checkpoint id, a list of ids, or a list of { id, weight }";
@@ -43,11 +43,11 @@ pub(super) fn read(field: &Field) -> Result<Vec<(String, f64)>> {
 }
 
 /// Refuses parents that do not exist and cycles. `fields` holds (index of checkpoint, its `parent`).
-pub(super) fn check(entries: &Entries, fields: &[(usize, Field)]) -> Result<()> {
+pub(super) fn check(checkpoints: &[CheckpointSpec], knows: &dyn Fn(&str) -> bool, fields: &[(usize, Field)]) -> Result<()> {
     for (child, field) in fields {
-        for (parent, _) in &entries.checkpoints[*child].parents {
-            if !entries.knows(parent) {
-                let near = nearest(parent, entries.ids());
+        for (parent, _) in &checkpoints[*child].parents {
+            if !knows(parent) {
+                let near = nearest(parent, checkpoints.iter().map(|spec| spec.id.as_str()));
                 let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
                 let problem = format!("found {parent:?}, expected the id of another entry{hint}");
                 return Err(field.error(problem));
@@ -55,7 +55,7 @@ pub(super) fn check(entries: &Entries, fields: &[(usize, Field)]) -> Result<()> 
         }
     }
     for (child, field) in fields {
-        if let Some(cycle) = cycle_from(entries, *child) {
+        if let Some(cycle) = cycle_from(checkpoints, *child) {
             let cycle = cycle.join(" -> ");
             return Err(field.error(format!("found a cycle, {cycle}; a parent is trained earlier")));
         }
@@ -64,10 +64,10 @@ pub(super) fn check(entries: &Entries, fields: &[(usize, Field)]) -> Result<()> 
 }
 
 /// The way from a checkpoint over parents back to itself, if there is one.
-fn cycle_from(entries: &Entries, start: usize) -> Option<Vec<&str>> {
-    fn walk<'e>(entries: &'e Entries, goal: &str, way: &mut Vec<&'e str>, seen: &mut Vec<&'e str>) -> bool {
+fn cycle_from(checkpoints: &[CheckpointSpec], start: usize) -> Option<Vec<&str>> {
+    fn walk<'e>(checkpoints: &'e [CheckpointSpec], goal: &str, way: &mut Vec<&'e str>, seen: &mut Vec<&'e str>) -> bool {
         let here = way[way.len() - 1];
-        let spec = entries.checkpoints.iter().find(|spec| spec.id == here);
+        let spec = checkpoints.iter().find(|spec| spec.id == here);
         for (parent, _) in spec.iter().flat_map(|spec| &spec.parents) {
             way.push(parent);
             if parent == goal {
@@ -75,7 +75,7 @@ fn cycle_from(entries: &Entries, start: usize) -> Option<Vec<&str>> {
             }
             if !seen.contains(&parent.as_str()) {
                 seen.push(parent);
-                if walk(entries, goal, way, seen) {
+                if walk(checkpoints, goal, way, seen) {
                     return true;
                 }
             }
@@ -83,7 +83,7 @@ fn cycle_from(entries: &Entries, start: usize) -> Option<Vec<&str>> {
         }
         false
     }
-    let goal = entries.checkpoints[start].id.as_str();
+    let goal = checkpoints[start].id.as_str();
     let mut way = vec![goal];
-    walk(entries, goal, &mut way, &mut Vec::new()).then_some(way)
+    walk(checkpoints, goal, &mut way, &mut Vec::new()).then_some(way)
 }

@@ -28,9 +28,10 @@ use serde::Serialize;
 
 mod spanned;
 mod source;
+mod checkpoint;
 mod series;
-mod checkpoints;
 mod lineage;
+mod entries;
 mod run;
 mod model;
 mod concepts;
@@ -40,7 +41,7 @@ mod causal;
 mod tests;
 
 pub use causal::{Causal, ChoiceSet};
-pub use checkpoints::CheckpointSpec;
+pub use checkpoint::CheckpointSpec;
 pub use concepts::{Concepts, Glob, Material, Pack, Profile, default_parameters};
 pub use model::{DeviceChoice, DtypeChoice, Layers, Model, Readout, Template, Tokenizer};
 pub use personas::{Evidence, PersonaSet, Personas};
@@ -49,7 +50,7 @@ pub use series::{Listing, Series, StepPattern, nearest_of};
 pub use source::{Pin, Source};
 pub use spanned::Choice;
 
-use checkpoints::Entries;
+use entries::Entries;
 use spanned::{Document, Section};
 
 const RUN: &str = "[run]";

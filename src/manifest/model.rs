@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use super::checkpoints::Entries;
+use super::entries::Entries;
 use super::source::{Source, resolve};
 use super::spanned::{Choice, Field, Section, nearest};
 use super::{LAYERS, MODEL};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::checkpoints::Entries;
+use super::entries::Entries;
 use super::source::resolve;
 use super::spanned::{Choice, Field, Section, is_file_name};
 use super::{ANALYSIS, RUN};

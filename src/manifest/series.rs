@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::checkpoints::CheckpointSpec;
+use super::checkpoint::CheckpointSpec;
 use super::source::Source;
 use super::spanned::distance;
 

@@ -7,14 +7,14 @@
 //! that are indifferent agree in `1 / n_choices`. Nothing here is dated; it is what the hypothesis of the void is held against.
 
 use super::foils::{Scores, against_others};
-use super::{Trace, columns};
 use crate::console::check_interrupt;
-use crate::draws::Draws;
-use crate::emergence::gate::reference_and_late;
-use crate::estimate::Estimate;
+use crate::onset::gate::reference_and_late;
+use crate::onset::trace::Trace;
 use crate::prompt::item::Item;
 use crate::prompt::specification::Specification;
 use crate::series::{Family, Series};
+use crate::stats::draws::Draws;
+use crate::stats::estimate::{Estimate, columns};
 use crate::table::{self, Key};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -252,7 +252,7 @@ impl Agreement {
     }
 
     fn minus(&self, other: &Self) -> Option<Estimate> {
-        crate::estimate::paired((other.value, &other.replicates), (self.value, &self.replicates))
+        crate::stats::estimate::paired((other.value, &other.replicates), (self.value, &self.replicates))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Agreement against a double loop, by hand, and under permutation.
 
 use super::*;
-use crate::draws::{generator, uniform_index};
+use crate::stats::draws::{generator, uniform_index};
 
 /// Every pair of different wordings, one by one.
 fn by_pairs(favourites: &[usize], weights: &[f32]) -> f64 {

@@ -5,13 +5,14 @@
 //! share a basis, so no probe is fitted. The excess over the median of the null bank is what is dated.
 
 use super::contrast::third;
-use super::{Part, Trace, columns, write_parts};
+use super::{Part, write_parts};
 use crate::console::check_interrupt;
-use crate::draws::Draws;
-use crate::emergence::curve::{Curve, excess_over_bank, percentile_in_bank};
-use crate::estimate::quantile;
-use crate::probe::contrast::{Gram, amplitude};
+use crate::onset::curve::{Curve, excess_over_bank, percentile_in_bank};
+use crate::onset::trace::Trace;
 use crate::series::{Family, Series};
+use crate::stats::draws::Draws;
+use crate::stats::estimate::{amplitude, columns, quantile};
+use crate::stats::gram::Gram;
 use crate::table;
 use anyhow::{Result, ensure};
 use rayon::prelude::*;

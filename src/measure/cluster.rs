@@ -5,11 +5,13 @@
 
 use super::contrast::{Contrasts, draws, labelled, whitened};
 use super::level::Levels;
-use super::{Trace, columns, spread};
+use super::spread;
 use crate::console::check_interrupt;
-use crate::persona::axis::Sampled;
-use crate::probe::cluster::{Cluster, Direction, cluster};
+use crate::onset::trace::Trace;
 use crate::series::{Family, Series};
+use crate::stats::estimate::columns;
+use crate::stats::role_space::Sampled;
+use crate::stats::shared_direction::{Cluster, Direction, cluster};
 use crate::table::{self, Key};
 use anyhow::Result;
 use rayon::prelude::*;

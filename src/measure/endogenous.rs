@@ -7,18 +7,18 @@
 //! answer is the choice; words may tell that, and some checkpoints are always right. Both stand beside what words, mean input
 //! embeddings and random weights make of the same labels.
 
-use super::baseline::Baseline;
 use super::prediction::{Asked, Pair, Said, asked};
-use super::{Trace, columns};
 use crate::console::check_interrupt;
-use crate::draws::Draws;
-use crate::estimate::Estimate;
-use crate::probe::evaluate::{Evaluation, Scale, evaluate};
-use crate::probe::folds::{OUTER, grouped};
-use crate::probe::kernel::Design;
-use crate::probe::lexical::{self, Labelled};
-use crate::probe::logistic;
+use crate::onset::baseline::Baseline;
+use crate::onset::trace::Trace;
 use crate::series::Series;
+use crate::stats::draws::Draws;
+use crate::stats::estimate::{Estimate, columns};
+use crate::stats::evaluate::{Evaluation, Scale, evaluate};
+use crate::stats::folds::{OUTER, grouped};
+use crate::stats::kernel::Design;
+use crate::stats::lexical::{self, Labelled};
+use crate::stats::logistic;
 use crate::table::{self, Key};
 use anyhow::Result;
 use rayon::prelude::*;

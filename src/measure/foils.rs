@@ -4,11 +4,11 @@
 //! answer, it is one of its kind: its rise is one more draw from the rises of its foils. That null needs no other concept, and
 //! holds at every layer.
 
-use crate::draws::Draws;
-use crate::emergence::curve::{Curve, mean};
-use crate::emergence::gate::Standing;
-use crate::estimate::mean_sd;
+use crate::onset::curve::{Curve, mean};
+use crate::onset::gate::Standing;
 use crate::series::Series;
+use crate::stats::draws::Draws;
+use crate::stats::estimate::mean_sd;
 use anyhow::Result;
 use std::ops::Range;
 
@@ -108,7 +108,7 @@ pub fn against_others(scores: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::{generator, normal};
+    use crate::stats::draws::{generator, normal};
 
     /// Eight groups, twelve choices, five checkpoints of noise that groups share in part; `taught` rises by `size` at the third.
     fn planted(seed: u64, taught: usize, size: f64) -> Among {

@@ -7,10 +7,12 @@
 
 use super::change::{Pairs, draws, self_minus_others, stems};
 use super::foils::{Among, correlation, outlier};
-use super::{Part, Trace, columns, write_parts};
+use super::{Part, write_parts};
 use crate::console::check_interrupt;
-use crate::emergence::gate::reference_and_late;
+use crate::onset::gate::reference_and_late;
+use crate::onset::trace::Trace;
 use crate::series::{Lens, Series};
+use crate::stats::estimate::columns;
 use crate::table::{Key, finite};
 use anyhow::Result;
 use rayon::prelude::*;

@@ -1,11 +1,11 @@
 //! Numbers of a run that are not dated and are compared all the same: their mean over the late checkpoints, with its resamples. A share
 //! or a ratio is there only where its gate is passed, so it makes no curve; two runs differ in it or they do not.
 
-use super::Trace;
-use crate::emergence::curve::Curve;
-use crate::emergence::gate::reference_and_late;
-use crate::persona::axis::Sampled;
+use crate::onset::curve::Curve;
+use crate::onset::gate::reference_and_late;
+use crate::onset::trace::Trace;
 use crate::series::Family;
+use crate::stats::role_space::Sampled;
 use std::ops::Range;
 
 /// Quantities of one concept at one place, each collected over the late checkpoints.

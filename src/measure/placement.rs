@@ -5,13 +5,14 @@
 //! about somebody of whom nothing was said. -1 and +1 are the poles' held-out means. Without a probe that binds (AUROC .8)
 //! there is no axis and no placement.
 
-use super::{Part, Trace, columns, write_parts};
+use super::{Part, write_parts};
 use crate::console::check_interrupt;
-use crate::draws::Draws;
-use crate::emergence::curve::Curve;
-use crate::estimate::Estimate;
-use crate::probe::evaluate::Ranking;
+use crate::onset::curve::Curve;
+use crate::onset::trace::Trace;
 use crate::series::{Family, Series};
+use crate::stats::draws::Draws;
+use crate::stats::estimate::{Estimate, columns};
+use crate::stats::evaluate::Ranking;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -5,10 +5,10 @@
 //! the first place cancels. Agreement alone may be a liking that every checkpoint has; only pairs that two checkpoints choose
 //! differently tell which of them is predicted.
 
-use super::{Trace, columns};
-use crate::draws::Draws;
-use crate::estimate::Estimate;
+use crate::onset::trace::Trace;
 use crate::series::Series;
+use crate::stats::draws::Draws;
+use crate::stats::estimate::{Estimate, columns};
 use crate::table::{self, Key};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};

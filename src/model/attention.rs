@@ -6,22 +6,9 @@
 
 use super::config::{DecoderConfig, View};
 use super::layers::{Linear, Norm};
-use super::plan::{Chunk, Rotation};
+use super::plan::{Chunk, KeysValues, Rotation};
 use anyhow::Result;
 use tch::{Kind, Tensor};
-
-/// Keys and values of nodes, each `[kv_head, node, d_head]`, after rotation.
-pub struct KeysValues {
-    pub keys: Tensor,
-    pub values: Tensor,
-}
-
-impl KeysValues {
-    /// These, followed by others.
-    fn then(&self, next: &Self) -> Result<Self> {
-        Ok(Self { keys: Tensor::f_cat(&[&self.keys, &next.keys], 1)?, values: Tensor::f_cat(&[&self.values, &next.values], 1)? })
-    }
-}
 
 /// Multi-head attention, grouped-query when there are fewer key heads than query heads.
 pub struct Attention {

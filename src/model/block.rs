@@ -8,10 +8,10 @@
 //! ```
 //! An absent norm is the identity, and the scale is one in all families but Granite.
 
-use super::attention::{Attention, KeysValues};
+use super::attention::Attention;
 use super::layers::Norm;
 use super::mixture::FeedForward;
-use super::plan::{Chunk, Rotation};
+use super::plan::{Chunk, KeysValues, Rotation};
 use anyhow::Result;
 use tch::Tensor;
 

@@ -5,12 +5,24 @@
 //! first node. So a block works through the tiles in order and carries only that path's keys and values along: memory is one
 //! chunk's, not the forest's.
 
-use super::attention::KeysValues;
 use super::rope::Rope;
 use crate::prompt::forest::Forest;
 use anyhow::Result;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
+
+/// Keys and values of nodes, each `[kv_head, node, d_head]`, after rotation.
+pub struct KeysValues {
+    pub keys: Tensor,
+    pub values: Tensor,
+}
+
+impl KeysValues {
+    /// These, followed by others.
+    pub fn then(&self, next: &Self) -> Result<Self> {
+        Ok(Self { keys: Tensor::f_cat(&[&self.keys, &next.keys], 1)?, values: Tensor::f_cat(&[&self.values, &next.values], 1)? })
+    }
+}
 
 /// Chunks of a forest on a device.
 pub struct Plan {

@@ -2,13 +2,18 @@
 
 use super::concept::Concept;
 use super::design::{self, Profile, Spec};
-use super::persona::{AXIS, CHAT, DEFAULT};
 use super::specification::Specification;
 use super::tokenize::Ruler;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
+
+/// Concept and label family of the fixed replies.
+pub const AXIS: &str = "persona_axis";
+/// Persona and format of every item that is not asked in a context.
+pub const DEFAULT: &str = "default";
+pub const CHAT: &str = "chat";
 
 /// One item. The first block of fields is what an analysis needs; a store made elsewhere may leave out the rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

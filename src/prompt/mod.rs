@@ -1,6 +1,8 @@
 //! From concept files to frozen token ids: which texts are asked, how they are rendered, where they are read.
 
 pub mod records;
+pub mod template;
+pub mod tokenize;
 pub mod import;
 pub mod traits;
 pub mod specification;
@@ -8,8 +10,6 @@ pub mod concept;
 mod slots;
 pub mod design;
 pub mod item;
-pub mod template;
-pub mod tokenize;
 pub mod persona;
 pub mod choices;
 pub mod forest;

@@ -7,7 +7,7 @@
 
 use super::concept::{Concept, Turn, is_toml, parse_toml};
 use super::design::{self, Profile, Spec};
-use super::item::{ItemSet, Setting};
+use super::item::{AXIS, CHAT, DEFAULT, ItemSet, Setting};
 use super::slots::fill_parameters;
 use super::template::{Message, Template};
 use super::tokenize::{Ruler, SPAN_CLOSE, SPAN_OPEN};
@@ -20,11 +20,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 static SETS: Dir = include_dir!("$CARGO_MANIFEST_DIR/concepts/personas");
 
-/// Concept and label family of the fixed replies.
-pub const AXIS: &str = "persona_axis";
-/// Persona and format of every item that is not asked in a context.
-pub const DEFAULT: &str = "default";
-pub const CHAT: &str = "chat";
 /// Null concepts that are asked in contexts when the manifest names no concepts.
 const NULL_CONCEPTS: usize = 3;
 

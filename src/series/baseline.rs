@@ -1,7 +1,7 @@
 //! What a concept has to exceed: the same items in a network with random weights, and as means of input embeddings.
 
 use super::{Point, Series};
-use crate::store::EMBEDDING;
+use crate::walk::store::EMBEDDING;
 use anyhow::{Context, Result};
 
 impl Series {

@@ -1,10 +1,10 @@
 //! Items by concept and label family, the unit that a measure works on, and their lexical audit.
 
-use crate::draws::Draws;
-use crate::probe::folds::numbered;
-use crate::probe::lexical::{self, Labelled, LexicalAudit};
 use crate::prompt::item::Item;
 use crate::prompt::specification::Specification;
+use crate::stats::draws::Draws;
+use crate::stats::folds::numbered;
+use crate::stats::lexical::{self, Labelled, LexicalAudit};
 use anyhow::Result;
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 
 use crate::parity::assert_agrees;
 use selftrace::model::Checkpoint;
-use selftrace::store::Readouts;
+use selftrace::walk::store::Readouts;
 use std::path::{Path, PathBuf};
 use tch::Kind;
 
@@ -248,7 +248,7 @@ fn a_series_of_adapters_computes_shared_layers_once_and_gives_the_same_bits() {
     let (stdout, _) = program(&["run", &together]);
     assert!(stdout.contains("duplicate_of"), "{stdout}");
     let reports = folder.path().join("reports");
-    let records: Vec<selftrace::run::Record> = selftrace::table::read(&reports.join("together/checkpoints.parquet")).unwrap();
+    let records: Vec<selftrace::walk::job::Record> = selftrace::table::read(&reports.join("together/checkpoints.parquet")).unwrap();
     let shared: Vec<Option<i32>> = records.iter().map(|record| record.shared_layers).collect();
     assert!(shared.len() == 10 && shared[0] == Some(0) && shared[1..9].iter().all(|layers| *layers == Some(3)), "{shared:?}");
     // Each alone, in a process of its own, without anything to share.

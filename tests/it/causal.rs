@@ -2,15 +2,15 @@
 
 use safetensors::{Dtype, tensor::TensorView};
 use selftrace::analysis::analyze;
-use selftrace::causal::sheet::{Along, Sheet};
 use selftrace::compare::{CompareRow, compare};
-use selftrace::draws::{generator, normal};
 use selftrace::evidence::{Row, read_last};
 use selftrace::manifest::Manifest;
 use selftrace::measure::causal::{CURVES, Causal};
-use selftrace::run::{Job, Outcome};
 use selftrace::series::Series;
+use selftrace::stats::draws::{generator, normal};
 use selftrace::table;
+use selftrace::walk::interventions::sheet::{Along, Sheet};
+use selftrace::walk::job::{Job, Outcome};
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;

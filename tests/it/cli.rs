@@ -126,7 +126,7 @@ fn a_changed_concept_walks_only_its_own_items() {
         .replace("profile = \"quick\"\n", "profile = \"quick\"\nparameters = { name = \"Lumo\", decoy_name = \"Nova\" }\n");
     std::fs::write(&path, renamed).unwrap();
     assert!(run(&["walk", text(&path)]).status.success());
-    let records: Vec<selftrace::run::Record> = table::read(&folder.path().join("reports/test/checkpoints.parquet")).unwrap();
+    let records: Vec<selftrace::walk::job::Record> = table::read(&folder.path().join("reports/test/checkpoints.parquet")).unwrap();
     for record in records {
         assert!(
             record.reused_items > record.items / 2 && record.reused_items < record.items,
@@ -194,7 +194,7 @@ fn one_bad_checkpoint_loses_nothing() {
     let output = run(&["run", text(&path)]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("truncated"), "{}", stderr(&output));
-    let records: Vec<selftrace::run::Record> = table::read(&folder.path().join("reports/test/checkpoints.parquet")).unwrap();
+    let records: Vec<selftrace::walk::job::Record> = table::read(&folder.path().join("reports/test/checkpoints.parquet")).unwrap();
     // Ten and the network with random weights, which comes last.
     assert_eq!(records.iter().filter(|record| record.status == "ok").count(), 11);
     assert!(records[10].error.as_ref().unwrap().contains("truncated"));
@@ -211,7 +211,7 @@ fn extract_and_the_store_hold_the_same_activations() {
         let path = folder.path().join(name);
         let output = run(&["extract", "--model", text(&model), "--prompts", text(&prompts), "--out", text(&path), "--readout", keep]);
         assert!(output.status.success(), "{}", stderr(&output));
-        selftrace::store::Readouts::open(&path).unwrap()
+        selftrace::walk::store::Readouts::open(&path).unwrap()
     };
     let (last, all) = (out("last.safetensors", "last"), out("all.safetensors", "all"));
     assert_eq!(last.metadata("prompts"), Some("[\"a\",\"b\"]"));
@@ -307,7 +307,7 @@ fn contexts_add_tables_and_change_no_other_finding() {
     let items: Vec<selftrace::prompt::item::Item> = table::read(&folder.path().join("reports/test/items.parquet")).unwrap();
     let ids: std::collections::BTreeSet<&str> = items.iter().map(|item| item.item_id.as_str()).collect();
     assert_eq!(ids.len(), items.len(), "item ids are unique");
-    let records: Vec<selftrace::run::Record> = table::read(&folder.path().join("reports/test/checkpoints.parquet")).unwrap();
+    let records: Vec<selftrace::walk::job::Record> = table::read(&folder.path().join("reports/test/checkpoints.parquet")).unwrap();
     assert!(records.iter().all(|record| record.reused_items * 2 > record.items), "plain items are not walked again");
     let again = run(&["run", text(&path)]);
     assert!(stderr(&again).contains("nothing to do"), "{}", stderr(&again));

@@ -3,7 +3,7 @@
 use super::personas::{FORMATS, Item, direction, items, write_planted};
 use safetensors::{Dtype, tensor::TensorView};
 use selftrace::compare::{CompareRow, compare};
-use selftrace::draws::{generator, normal};
+use selftrace::stats::draws::{generator, normal};
 use selftrace::table;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;

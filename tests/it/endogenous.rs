@@ -3,9 +3,9 @@
 use crate::store::{Item, item};
 use safetensors::{Dtype, tensor::TensorView};
 use selftrace::analysis::analyze;
-use selftrace::draws::{generator, normal, uniform_index};
 use selftrace::measure::endogenous::{Row, TABLE};
 use selftrace::series::Series;
+use selftrace::stats::draws::{generator, normal, uniform_index};
 use selftrace::table::{self, Key};
 use std::collections::HashMap;
 use std::path::Path;

@@ -6,7 +6,7 @@ use selftrace::model::intervene::{Condition, Intervention, Sweep, SweepCost};
 use selftrace::model::logits::{divergences, log_probabilities};
 use selftrace::model::stream::{Compute, stream};
 use selftrace::prompt::forest::Forest;
-use selftrace::store::Readouts;
+use selftrace::walk::store::Readouts;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};

@@ -3,12 +3,12 @@
 use crate::parity::{fixtures, prompts};
 use crate::store::{D, item_with_answers, write_points};
 use selftrace::analysis::analyze;
-use selftrace::draws::{generator, normal};
 use selftrace::model::Checkpoint;
 use selftrace::model::logits::unembedding;
 use selftrace::model::stream::Compute;
 use selftrace::series::{Lens, Series};
-use selftrace::store::Readouts;
+use selftrace::stats::draws::{generator, normal};
+use selftrace::walk::store::Readouts;
 use tch::{Device, Kind};
 
 /// Differences of logits between tokens, less the same at the first position (where the bias of a norm cancels), as transformers has them.

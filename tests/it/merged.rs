@@ -2,9 +2,9 @@
 
 use crate::cli::{copy, demo, run, stderr, text};
 use crate::weights::Weights;
-use selftrace::draws::{generator, normal};
-use selftrace::store::Readouts;
+use selftrace::stats::draws::{generator, normal};
 use selftrace::table;
+use selftrace::walk::store::Readouts;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 

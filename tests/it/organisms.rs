@@ -1,7 +1,7 @@
 //! Organisms by weight surgery: real checkpoints with a known truth about self, assistant and personas, through the whole tool.
 
-use selftrace::naming::{Naming, name};
-use selftrace::organism::surgery::Organism;
+use selftrace::lab::naming::{Naming, name};
+use selftrace::lab::organism::surgery::Organism;
 
 fn named(organism: Organism) {
     let folder = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use selftrace::model::logits::log_probabilities;
 use selftrace::model::plan::Plan;
 use selftrace::model::stream::{Compute, stream};
 use selftrace::prompt::forest::Forest;
-use selftrace::store::Readouts;
+use selftrace::walk::store::Readouts;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 

@@ -2,10 +2,10 @@
 
 use safetensors::{Dtype, tensor::TensorView};
 use selftrace::analysis::analyze;
-use selftrace::draws::{Draws, generator, normal};
 use selftrace::evidence::{Row, read_last};
-use selftrace::persona::axis::RoleSpace;
 use selftrace::series::Series;
+use selftrace::stats::draws::{Draws, generator, normal};
+use selftrace::stats::role_space::RoleSpace;
 use selftrace::table;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};

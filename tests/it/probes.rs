@@ -1,8 +1,8 @@
 //! Agreement with scikit-learn on committed files; `fixtures/probes/make.py` writes them.
 
-use selftrace::probe::evaluate::{Ranking, Scale, accuracy, brier};
-use selftrace::probe::kernel::{Design, Split};
-use selftrace::probe::{logistic, mass_mean};
+use selftrace::stats::evaluate::{Ranking, Scale, accuracy, brier};
+use selftrace::stats::kernel::{Design, Split};
+use selftrace::stats::{logistic, mass_mean};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

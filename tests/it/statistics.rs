@@ -1,7 +1,7 @@
 //! Agreement with scikit-learn and SciPy on a committed file; `fixtures/statistics/make.py` writes it.
 
-use selftrace::emergence::gate::{Correction, adjusted, normal_upper_tail};
-use selftrace::probe::evaluate::{Ranking, Scale, accuracy, brier};
+use selftrace::onset::gate::{Correction, adjusted, normal_upper_tail};
+use selftrace::stats::evaluate::{Ranking, Scale, accuracy, brier};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

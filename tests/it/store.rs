@@ -3,8 +3,8 @@
 
 use safetensors::{Dtype, tensor::TensorView};
 use selftrace::analysis::{OnsetRow, analyze};
-use selftrace::draws::{generator, normal};
 use selftrace::series::Series;
+use selftrace::stats::draws::{generator, normal};
 use selftrace::table;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;

@@ -4,7 +4,6 @@
 //! to, appends whatever comes to a partial file, and does not heed `Retry-After`. Its layout of the cache is (see `cache`).
 
 use super::environment::Environment;
-use super::refusal::{distrust, explain};
 use crate::console::check_interrupt;
 use anyhow::{Context, Result, bail, ensure};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -220,6 +219,28 @@ impl Client {
     /// Whether requests to the endpoint carry a token.
     pub fn has_token(&self) -> bool {
         self.authorization.is_some()
+    }
+}
+
+/// Why a certificate is not trusted, if that is what went wrong.
+pub fn distrust(error: &ureq::Error) -> Option<String> {
+    let text = match error {
+        ureq::Error::Rustls(error) => error.to_string(),
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => error.get_ref()?.to_string(),
+        _ => return None,
+    };
+    text.contains("certificate").then_some(text)
+}
+
+/// The kind of a transport error in a few words; it never holds a header or a query.
+pub fn explain(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => error.kind().to_string(),
+        ureq::Error::Timeout(_) => "timed out".to_owned(),
+        ureq::Error::HostNotFound => "host not found".to_owned(),
+        ureq::Error::Rustls(error) => error.to_string(),
+        ureq::Error::Protocol(_) => "not an HTTP answer".to_owned(),
+        _ => "connection failed".to_owned(),
     }
 }
 

@@ -2,9 +2,8 @@
 //! the cache before its size is right.
 
 use super::cache::Store;
-use super::client::{Client, Patience, Trouble, text};
+use super::client::{Client, Patience, Trouble, explain, text};
 use super::listing::{File, Remote};
-use super::refusal::explain;
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::ProgressBar;
 use std::io::{Read, Write};

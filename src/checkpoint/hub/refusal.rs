@@ -1,4 +1,4 @@
-//! What went wrong with the hub, in one sentence that says what to do. No header, no query and no token is ever part of one.
+//! What a refusal by the hub means, in one sentence that says what to do. No header, no query and no token is ever part of one.
 
 use super::client::{Answer, Client, shown, text};
 use anyhow::{Error, anyhow};
@@ -31,27 +31,5 @@ impl Client {
             (404, _) => anyhow!("hub:{repo}: {} is gone from the hub", shown(&answer.url)),
             (status, _) => anyhow!("hub:{repo}: the hub answered {status} for {}", shown(&answer.url)),
         }
-    }
-}
-
-/// Why a certificate is not trusted, if that is what went wrong.
-pub fn distrust(error: &ureq::Error) -> Option<String> {
-    let text = match error {
-        ureq::Error::Rustls(error) => error.to_string(),
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => error.get_ref()?.to_string(),
-        _ => return None,
-    };
-    text.contains("certificate").then_some(text)
-}
-
-/// The kind of a transport error in a few words; it never holds a header or a query.
-pub fn explain(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Io(error) => error.kind().to_string(),
-        ureq::Error::Timeout(_) => "timed out".to_owned(),
-        ureq::Error::HostNotFound => "host not found".to_owned(),
-        ureq::Error::Rustls(error) => error.to_string(),
-        ureq::Error::Protocol(_) => "not an HTTP answer".to_owned(),
-        _ => "connection failed".to_owned(),
     }
 }

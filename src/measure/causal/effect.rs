@@ -1,11 +1,11 @@
 //! The effect of one direction on one outcome: slope of the margin in the strength, what ablation does, and how both compare with random
 //! directions.
 
-use crate::causal::sheet::{Along, Sheet};
-use crate::draws::Draws;
-use crate::estimate::{mean_sd, quantile};
 use crate::manifest::Evidence;
-use crate::persona::axis::Sampled;
+use crate::stats::draws::Draws;
+use crate::stats::estimate::{mean_sd, quantile};
+use crate::stats::role_space::Sampled;
+use crate::walk::interventions::sheet::{Along, Sheet};
 
 /// Random directions that must be left for a comparison.
 const FEWEST_RANDOM: usize = 8;

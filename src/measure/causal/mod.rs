@@ -4,15 +4,17 @@
 
 mod effect;
 
-use super::{Part, Trace, columns, write_parts};
-use crate::causal::sheet::{Along, Sheet};
+use super::{Part, write_parts};
 use crate::console::check_interrupt;
-use crate::draws::Draws;
-use crate::emergence::curve::Curve;
-use crate::matrix;
-use crate::persona::axis::Sampled;
+use crate::onset::curve::Curve;
+use crate::onset::trace::Trace;
 use crate::prompt::choices::{CHOICE, FACT, REPORT};
 use crate::series::Series;
+use crate::stats::draws::Draws;
+use crate::stats::estimate::columns;
+use crate::stats::matrix;
+use crate::stats::role_space::Sampled;
+use crate::walk::interventions::sheet::{Along, Sheet};
 use anyhow::Result;
 use effect::{Line, Null, Question, share, size};
 use rayon::prelude::*;
@@ -87,7 +89,7 @@ fn path(series: &Series, t: usize) -> PathBuf {
 
 /// What the sheets of a series are made from; nothing without sheets.
 pub fn digest(series: &Series) -> String {
-    let identity = |path: &Path| crate::store::Readouts::open(path).map_or_else(|_| "none".to_owned(), |sheet| sheet.identity());
+    let identity = |path: &Path| crate::walk::store::Readouts::open(path).map_or_else(|_| "none".to_owned(), |sheet| sheet.identity());
     let paths: Vec<PathBuf> = (0..series.points.len()).map(|t| path(series, t)).collect();
     if paths.iter().all(|path| !path.is_file()) {
         return String::new();

@@ -2,6 +2,7 @@
 //!
 //! Families differ here and nowhere else. To add one: a file beside this one, and a line in [`ARCHITECTURES`].
 
+mod parts;
 mod apertus;
 mod gemma2;
 mod gemma3;
@@ -15,7 +16,6 @@ mod olmo;
 mod olmo2;
 mod olmo3;
 mod olmoe;
-mod parts;
 mod phi3;
 mod qwen2;
 mod qwen3;

@@ -81,7 +81,7 @@ fn adapters_on_the_hub_are_walked_over_one_download_of_their_base() {
         assert_eq!((&checkpoints[index]["source"], &checkpoints[index]["commit"]), (&source.into(), &commit.into()));
         assert_eq!(checkpoints[index]["base_commit"], branch("acme/base", "v1"));
     }
-    let records: Vec<selftrace::run::Record> = selftrace::table::read(&home.path("reports/test/checkpoints.parquet")).unwrap();
+    let records: Vec<selftrace::walk::job::Record> = selftrace::table::read(&home.path("reports/test/checkpoints.parquet")).unwrap();
     let shared: Vec<Option<i32>> = records.iter().map(|record| record.shared_layers).collect();
     // The first adapter leaves what the others begin from.
     assert!(shared.len() == 7 && shared[..2] == [Some(0); 2] && shared[2..6].iter().all(|layers| *layers == Some(3)), "{shared:?}");

@@ -1,0 +1,6 @@
+//! Worlds whose truth is known: series that are trained or built here, and planted items, through the code that anybody's go through.
+
+pub mod organism;
+pub mod demo;
+pub mod naming;
+pub mod benchmark;

@@ -1,0 +1,236 @@
+//! The entries: `[[checkpoint]]` and `[[series]]`, in the order in which they are written.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+
+use super::checkpoint::CheckpointSpec;
+use super::series::{Listing, STEP, Series, StepPattern, folders_in};
+use super::source::{self, Source};
+use super::spanned::{Field, Section};
+use super::{CHECKPOINT, SERIES, lineage};
+
+/// All entries, resolved as far as the disk can tell.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    pub checkpoints: Vec<CheckpointSpec>,
+    pub pending: Vec<Series>,
+}
+
+impl Entries {
+    pub fn read(top: &Section, folder: &Path) -> Result<Entries> {
+        let mut sections = Vec::new();
+        for (key, label) in [("checkpoint", CHECKPOINT), ("series", SERIES)] {
+            let Some(field) = top.get(key) else { continue };
+            if !field.is_list() {
+                return Err(field.wrong(format!("{label} in double brackets, as there can be many")));
+            }
+            for element in field.list(&format!("at least one {label} table"))? {
+                sections.push((label, element.section(label)?.known()?));
+            }
+        }
+        sections.sort_by_key(|(_, section)| section.start);
+
+        let mut entries = Entries::default();
+        let mut parents = Vec::new();
+        for (label, section) in &sections {
+            if *label == SERIES {
+                let series = read_series(section, folder, entries.checkpoints.len())?;
+                match series.listing() {
+                    Listing::Folder(listed) => entries.expand(section, &series, &listed)?,
+                    Listing::Revisions { .. } | Listing::Subfolders { .. } => entries.pending.push(series),
+                }
+            } else {
+                let spec = read_checkpoint(section, folder)?;
+                parents.extend(section.get("parent").map(|field| (entries.checkpoints.len(), field)));
+                entries.push(section, spec)?;
+            }
+        }
+        lineage::check(&entries.checkpoints, &|id| entries.knows(id), &parents)?;
+        entries.refuse_nothing(top, &sections)?;
+        Ok(entries)
+    }
+
+    /// The ids that are known.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.checkpoints.iter().map(|spec| spec.id.as_str())
+    }
+
+    /// Whether an id is there, or may be once the hub has been asked.
+    pub fn knows(&self, id: &str) -> bool {
+        self.ids().any(|known| known == id) || self.pending.iter().any(|series| series.may_contain(id))
+    }
+
+    fn expand(&mut self, section: &Section, series: &Series, listed: &Path) -> Result<()> {
+        let names = folders_in(listed).map_err(|error| {
+            let (place, listed) = (&series.pattern_place, listed.display());
+            match error.kind() {
+                ErrorKind::NotFound => anyhow!("{place}: found no folder {listed}, expected the folder that holds the checkpoints"),
+                _ => anyhow!("{place}: cannot list the folder {listed}: {error}"),
+            }
+        })?;
+        for spec in series.expand(&names)? {
+            self.push(section, spec)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, section: &Section, spec: CheckpointSpec) -> Result<()> {
+        if let Some(first) = self.checkpoints.iter().find(|other| other.id == spec.id) {
+            let problem = format!("found {:?} again, first in line {}, expected every id once", spec.id, first.line);
+            return Err(match section.get("id") {
+                Some(field) => field.error(problem),
+                None => section.error(format!("{problem}; give the series an id to begin its ids with")),
+            });
+        }
+        self.checkpoints.push(CheckpointSpec { order: self.checkpoints.len(), ..spec });
+        Ok(())
+    }
+
+    /// One checkpoint that is not there becomes a failed row; when none is there, nothing can start.
+    fn refuse_nothing(&self, top: &Section, sections: &[(&str, Section)]) -> Result<()> {
+        let Some((_, first)) = sections.first() else {
+            return Err(top.error("found no entries, expected a [[checkpoint]] or [[series]] table"));
+        };
+        let is_missing = |spec: &CheckpointSpec| spec.source.is_missing() || spec.adapter.as_ref().is_some_and(Source::is_missing);
+        if !self.pending.is_empty() || !self.checkpoints.iter().all(is_missing) {
+            return Ok(());
+        }
+        let spec = &self.checkpoints[0];
+        let (key, missing) = match &spec.adapter {
+            None => ("source", &spec.source),
+            Some(_) if spec.source.is_missing() => ("base", &spec.source),
+            Some(adapter) => ("adapter", adapter),
+        };
+        let rest = if self.checkpoints.len() > 1 { ", nor that of any other entry" } else { "" };
+        let problem = format!("found no folder {missing}{rest}, expected {}", source::EXPECTED);
+        Err(first.need(key, source::EXPECTED)?.error(problem))
+    }
+}
+
+/// The model, the adapter over it, and the field that names whichever of the two changes.
+struct Origin<'a> {
+    source: Source,
+    adapter: Option<Source>,
+    /// The fields in which `{step}` may stand.
+    fields: Vec<Field<'a>>,
+}
+
+impl<'a> Origin<'a> {
+    /// `source`, or `base` with `adapter`; `revision` and `subfolder` say where in the source or,
+    /// if there is one, in the adapter.
+    fn read(section: &Section<'a>, folder: &Path) -> Result<Origin<'a>> {
+        let parse = |field: &Field| Source::parse(field.text(source::EXPECTED)?, folder).map_err(|error| field.error(error));
+        let (base, changing) = match section.get("adapter") {
+            Some(adapter) => {
+                if let Some(field) = section.get("source") {
+                    return Err(field.error("found beside adapter, expected base for the model under it"));
+                }
+                let base = section.need("base", "the model under the adapter")?;
+                if base.text(source::EXPECTED)?.contains(STEP) {
+                    return Err(base.wrong("one model; the step belongs to the adapter"));
+                }
+                (Some(parse(&base)?), adapter)
+            }
+            None => {
+                if let Some(field) = section.get("base") {
+                    return Err(field.error("found without adapter, expected source for a whole model"));
+                }
+                (None, section.need("source", source::EXPECTED)?)
+            }
+        };
+        let mut fields = vec![changing.clone()];
+        let mut changed = parse(&changing)?;
+        if let Some(field) = section.get("revision") {
+            let name = field.text("a branch, tag or commit")?;
+            changed = changed.at_revision(name).map_err(|error| field.error(error))?;
+            fields.push(field);
+        }
+        if let Some(field) = section.get("subfolder") {
+            let name = field.text("a relative folder")?;
+            changed = changed.in_subfolder(name).map_err(|error| field.error(error))?;
+            fields.push(field);
+        }
+        Ok(match base {
+            Some(base) => Origin { source: base, adapter: Some(changed), fields },
+            None => Origin { source: changed, adapter: None, fields },
+        })
+    }
+}
+
+fn read_checkpoint(section: &Section, folder: &Path) -> Result<CheckpointSpec> {
+    let id = section.need("id", "a unique name, as in id = \"base\"")?.file_name()?.to_string();
+    let origin = Origin::read(section, folder)?;
+    for field in &origin.fields {
+        if field.text(source::EXPECTED)?.contains(STEP) {
+            return Err(field.wrong("one checkpoint; {step} stands for many and belongs in [[series]]"));
+        }
+    }
+    let commit = section.get("commit").map(|field| read_commit(&field)).transpose()?;
+    let integer = |key| section.get(key).map(|field| field.integer(0..=u64::MAX)).transpose();
+    Ok(CheckpointSpec {
+        id,
+        source: origin.source,
+        adapter: origin.adapter,
+        stage: read_stage(section)?,
+        step: integer("step")?,
+        tokens: integer("tokens")?,
+        commit,
+        parents: section.get("parent").map_or(Ok(Vec::new()), |field| lineage::read(&field))?,
+        reference: section.get("reference").map_or(Ok(false), |field| field.boolean())?,
+        reinitialised: false,
+        order: 0,
+        line: section.line(),
+    })
+}
+
+fn read_series(section: &Section, folder: &Path, before: usize) -> Result<Series> {
+    let origin = Origin::read(section, folder)?;
+    let mut patterns = Vec::new();
+    for field in &origin.fields {
+        let text = field.text(source::EXPECTED)?;
+        patterns.extend(text.matches(STEP).map(|_| field));
+    }
+    let [field] = patterns[..] else {
+        let first = &origin.fields[0];
+        return Err(first.error(format!(
+            "found {STEP} {} times, expected once, in {}, as in runs/sft/checkpoint-{STEP}",
+            patterns.len(),
+            if origin.adapter.is_some() { "adapter, revision or subfolder" } else { "source, revision or subfolder" },
+        )));
+    };
+    let varying = origin.adapter.as_ref().unwrap_or(&origin.source).part_with(STEP);
+    let pattern = varying.and_then(StepPattern::parse);
+    let pattern = pattern.ok_or_else(|| field.wrong("{step} as the only braces in the name"))?;
+    let stage = read_stage(section)?;
+    let steps = section.get("steps");
+    let wanted = steps.as_ref().map(|field| {
+        let each = |step: &Field| step.integer(0..=u64::MAX);
+        field.distinct("a list of steps, as in [100, 200]", each)
+    });
+    Ok(Series {
+        id: section.get("id").map_or(Ok(stage.clone()), |field| field.file_name().map(Into::into))?,
+        stage,
+        pattern,
+        source: origin.source,
+        adapter: origin.adapter,
+        tokens_per_step: section.get("tokens_per_step").map(|field| field.integer(1..=u64::MAX)).transpose()?,
+        steps: wanted.transpose()?,
+        before,
+        line: section.line(),
+        pattern_place: field.place(),
+        steps_place: steps.map(|field| field.place()).unwrap_or_default(),
+    })
+}
+
+fn read_stage(section: &Section) -> Result<String> {
+    Ok(section.need("stage", "the training stage, as in stage = \"sft\"")?.file_name()?.into())
+}
+
+fn read_commit(field: &Field) -> Result<String> {
+    const EXPECTED: &str = "a commit, 7 to 64 hexadecimal digits";
+    let commit = field.text(EXPECTED)?;
+    let is_hash = (7..=64).contains(&commit.len()) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hash { Ok(commit.into()) } else { Err(field.wrong(EXPECTED)) }
+}

@@ -1,0 +1,390 @@
+//! The contrast of y = 1 against y = 0 per group: how strongly a concept is represented (method: Gram matrix, U, sign flips).
+
+pub mod similarity;
+
+use super::{CONTRASTED, held_out_third};
+use crate::console::check_interrupt;
+use crate::onset::baseline::Baseline;
+use crate::onset::curve::{Curve, mean};
+use crate::onset::gate::reference_and_late;
+use crate::onset::trace::Trace;
+use crate::series::{Family, Series};
+use crate::stats::draws::Draws;
+use crate::stats::estimate::{Estimate, amplitude, columns};
+use crate::stats::gram::{Gram, cosine};
+use crate::stats::sign_flip::MaxT;
+use crate::table::{self, Key};
+use anyhow::{Result, ensure};
+use arrow::array::RecordBatch;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub const NAME: &str = "contrast";
+
+/// One row of `trajectory.parquet` behind the keys. `e` is an amplitude in units of the spread within groups.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Trajectory {
+    concept: String,
+    label_family: String,
+    layer: i32,
+    readout: String,
+    status: String,
+    e: Option<f64>,
+    e_lower: Option<f64>,
+    e_upper: Option<f64>,
+    /// Unbiased for the squared length of the mean contrast.
+    u: Option<f64>,
+    /// Sign-flip p, for this row alone and family-wise over the concept's checkpoints and layers.
+    p: Option<f64>,
+    p_max_t: Option<f64>,
+    /// 95% point of e under sign flips.
+    e_null95: Option<f64>,
+    /// Contrast along the direction of the last checkpoint.
+    frozen_e: Option<f64>,
+    n_groups: i32,
+}
+
+/// One row of `gram.parquet` behind the keys.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct GramRow {
+    concept: String,
+    label_family: String,
+    layer: i32,
+    readout: String,
+    group_ids: Vec<String>,
+    /// G x G, row-major.
+    k: Vec<f32>,
+}
+
+/// Items of a group by label.
+pub struct Sides {
+    pub ones: Vec<usize>,
+    pub zeros: Vec<usize>,
+}
+
+/// What one family at one readout contributes.
+#[derive(Default)]
+struct Part {
+    trajectory: Vec<(Key, Trajectory)>,
+    grams: Vec<RecordBatch>,
+    /// Pairs of checkpoints per layer, until their gate is known.
+    similar: Vec<(usize, Vec<similarity::Pair>)>,
+    similarity: Vec<RecordBatch>,
+    traces: Vec<Trace>,
+}
+
+/// Writes `trajectory.parquet`, `gram.parquet` and `similarity.parquet`.
+///
+/// # Errors
+/// The store cannot be read or a table cannot be written.
+pub fn run(series: &Series) -> Result<Vec<Trace>> {
+    let families: Vec<&Family> = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family.as_str())).collect();
+    let tasks: Vec<(&Family, usize)> =
+        families.iter().flat_map(|family| (0..series.readouts.len()).map(move |readout| (*family, readout))).collect();
+    let parts = tasks.par_iter().map(|(family, readout)| part(series, family, *readout)).collect::<Result<Vec<Part>>>()?;
+    let mut all = Part::default();
+    for part in parts {
+        all.trajectory.extend(part.trajectory);
+        all.grams.extend(part.grams);
+        all.similarity.extend(part.similarity);
+        all.traces.extend(part.traces);
+    }
+    table::write_keyed(&series.folder.join("trajectory.parquet"), &all.trajectory, &series.run_hash)?;
+    table::write_batches::<GramRow>(&series.folder.join("gram.parquet"), &all.grams, &series.run_hash)?;
+    similarity::write(series, &all.similarity)?;
+    Ok(all.traces)
+}
+
+/// Groups that have both labels, as positions into `items`, which lists their items in order.
+pub fn labelled(series: &Series, family: &Family) -> (Vec<String>, Vec<Sides>, Vec<usize>) {
+    let (mut ids, mut sides, mut items) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, members) in &family.groups {
+        let mut side = Sides { ones: Vec::new(), zeros: Vec::new() };
+        let labelled: Vec<usize> = members.iter().copied().filter(|&item| matches!(series.items[item].y, Some(0 | 1))).collect();
+        for (offset, &item) in labelled.iter().enumerate() {
+            let to = if series.items[item].y == Some(1) { &mut side.ones } else { &mut side.zeros };
+            to.push(items.len() + offset);
+        }
+        if !side.ones.is_empty() && !side.zeros.is_empty() {
+            ids.push(id.clone());
+            sides.push(side);
+            items.extend(labelled);
+        }
+    }
+    (ids, sides, items)
+}
+
+fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
+    let (ids, sides, items) = labelled(series, family);
+    let mut part = Part::default();
+    let points: Vec<usize> = (0..series.points.len()).collect();
+    if !points.iter().all(|&t| items.iter().all(|&item| series.has(t, readout, item))) {
+        return Ok(part); // a readout that these items do not have
+    }
+    let row = |status: &str, layer: usize| Trajectory {
+        concept: family.concept.clone(),
+        label_family: family.label_family.clone(),
+        layer: series.layers[layer] as i32,
+        readout: series.readouts[readout].clone(),
+        status: status.to_owned(),
+        e: None,
+        e_lower: None,
+        e_upper: None,
+        u: None,
+        p: None,
+        p_max_t: None,
+        e_null95: None,
+        frozen_e: None,
+        n_groups: ids.len() as i32,
+    };
+    if ids.len() < 2 {
+        for layer in 0..series.layers.len() {
+            part.trajectory.extend(points.iter().map(|&t| (series.key(t), row("degenerate_label", layer))));
+            if similarity::applies(series, family, layer) {
+                part.similarity.push(similarity::rows(series, family, readout, layer, ids.len(), &similarity::none(points.len()), &[])?);
+            }
+        }
+        return Ok(part);
+    }
+    let draws = draws(series, family, ids.len())?;
+    let mut family_wise = MaxT::default();
+    let keep_gram = family.label_family == "crossed";
+    for layer in 0..series.layers.len() {
+        let (mut contrasts, mut compared, mut width) = (Vec::new(), Vec::new(), 0);
+        let paired = similarity::applies(series, family, layer);
+        for &t in &points {
+            check_interrupt()?;
+            let (rows, d) = series.rows(t, readout, layer, &items)?;
+            ensure!(width == 0 || width == d, "{}: d_model is {d}, that of earlier checkpoints {width}", series.points[t].id);
+            width = d;
+            contrasts.push(Contrasts::new(&rows, d, &sides));
+            if paired {
+                compared.push(similarity::Items::new(&rows, d)?);
+            }
+        }
+        if paired {
+            let scales: Vec<f64> = points.iter().map(|&t| series.scale(t, readout, layer)).collect();
+            part.similar.push((layer, similarity::compare(&contrasts, &scales, &compared, width)?));
+        }
+        let baseline = baseline(series, readout, layer, (&items, &sides), &draws)?;
+        let deltas: Vec<Vec<f32>> = contrasts.iter().map(Contrasts::whitened).collect();
+        let followed = follow(&deltas, width, &draws)?;
+        let Followed { grams, cross, curve, .. } = &followed;
+        let scale = amplitude(grams[grams.len() - 1].u());
+        let mut grams_of_layer = Vec::new();
+        let nulls = Gram::sign_flip_nulls(grams, &draws)?;
+        for (t, (gram, null)) in grams.iter().zip(&nulls).enumerate() {
+            family_wise.push(null)?;
+            let (e, e_lower, e_upper) = columns(curve.at(t));
+            let filled = Trajectory {
+                e,
+                e_lower,
+                e_upper,
+                u: table::finite(gram.u()),
+                p: Some(null.p_value()),
+                e_null95: table::finite(null.amplitude95()),
+                frozen_e: (scale > 0.0).then(|| cross[t].u() / scale),
+                ..row("ok", layer)
+            };
+            part.trajectory.push((series.key(points[t]), filled));
+            if keep_gram {
+                let gram = GramRow {
+                    concept: family.concept.clone(),
+                    label_family: family.label_family.clone(),
+                    layer: series.layers[layer] as i32,
+                    readout: series.readouts[readout].clone(),
+                    group_ids: ids.clone(),
+                    k: gram.to_matrix(),
+                };
+                grams_of_layer.push((series.key(points[t]), gram));
+            }
+        }
+        family_wise.push(&followed.late.sign_flip_null(&draws)?)?;
+        if keep_gram {
+            part.grams.push(table::keyed(&grams_of_layer)?);
+        }
+        part.traces.push(Trace {
+            concept: family.concept.clone(),
+            label_family: family.label_family.clone(),
+            null_bank: family.null_bank,
+            readout: Some(series.readouts[readout].clone()),
+            layer: Some(series.layers[layer]),
+            baseline,
+            ..followed.trace
+        });
+    }
+    // Family-wise p values come back in the order in which the nulls were pushed: layer by layer, checkpoint by checkpoint, and
+    // after these the mean of the late ones.
+    let p = family_wise.p_values();
+    let by_layer: Vec<&[f64]> = p.chunks(points.len() + 1).collect();
+    for ((_, row), p) in part.trajectory.iter_mut().zip(by_layer.iter().flat_map(|p| &p[..points.len()])) {
+        row.p_max_t = Some(*p);
+    }
+    for (trace, p) in part.traces.iter_mut().zip(&by_layer) {
+        trace.max_t = p[..points.len()].to_vec();
+        trace.max_t_late = Some(p[points.len()]);
+    }
+    for (layer, pairs) in std::mem::take(&mut part.similar) {
+        let gates = by_layer.get(layer).map_or(&[][..], |p| &p[..points.len()]);
+        part.similarity.push(similarity::rows(series, family, readout, layer, ids.len(), &pairs, gates)?);
+    }
+    Ok(part)
+}
+
+/// The amplitude that the same contrast has with random weights.
+fn baseline(
+    series: &Series,
+    readout: usize,
+    layer: usize,
+    (items, sides): (&[usize], &[Sides]),
+    draws: &Draws,
+) -> Result<Option<Baseline>> {
+    let Some(random) = series.baseline_of(readout, items) else { return Ok(None) };
+    let (rows, d) = random.rows(0, readout, layer, items)?;
+    let gram = Gram::new(&Contrasts::new(&rows, d, sides).whitened(), d)?;
+    let curve = Curve::of_amplitudes(&[gram], draws)?;
+    Ok(Some(Baseline { value: curve.value[0], replicates: curve.replicate_rows().map(|row| row[0]).collect() }))
+}
+
+/// The contrasts of one concept at one layer along the checkpoints.
+pub struct Followed {
+    /// Of each checkpoint.
+    pub grams: Vec<Gram>,
+    /// Of each checkpoint with the last one.
+    pub cross: Vec<Gram>,
+    /// The mean of those of the late checkpoints.
+    pub late: Gram,
+    pub curve: Curve,
+    /// Ready but for its names and the family-wise p-values.
+    pub trace: Trace,
+}
+
+/// Follows contrasts `[group, width]`, one set per checkpoint. This is all that happens between activations and verdicts, so
+/// planted activations come through here too.
+///
+/// # Errors
+/// Contrasts that are not finite, or draws for another number of groups.
+pub fn follow(deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Followed> {
+    let grams = deltas.iter().map(|delta| Gram::new(delta, width)).collect::<Result<Vec<_>>>()?;
+    let curve = Curve::of_amplitudes(&grams, draws)?;
+    let last = deltas.len() - 1;
+    let with = |direction: &[f32]| deltas.iter().map(|delta| Gram::cross(delta, direction, width)).collect::<Result<Vec<_>>>();
+    let cross = with(&deltas[last])?;
+    let (_, late) = reference_and_late(deltas.len());
+    let pooled: Vec<f32> =
+        (0..deltas[last].len()).map(|i| deltas[late.clone()].iter().map(|delta| delta[i]).sum::<f32>() / late.len() as f32).collect();
+    let aligned = Curve::of_projections(&with(&pooled)?, &Gram::new(&pooled, width)?, draws)?;
+    let trace = Trace {
+        measure: NAME,
+        concept: String::new(),
+        label_family: String::new(),
+        null_bank: false,
+        readout: None,
+        layer: None,
+        points: (0..deltas.len()).collect(),
+        cosine: direction_cosine(&cross[0], &grams[0], &grams[last], draws)?,
+        curve: curve.clone(),
+        aligned,
+        floor: Some(0.0),
+        max_t: Vec::new(),
+        max_t_late: None,
+        choice: third(&deltas[last], width)?,
+        rivals: Vec::new(),
+        baseline: None,
+        status: None,
+        dated: true,
+        sign: 1.0,
+    };
+    let late = Gram::mean(&grams[late])?;
+    Ok(Followed { grams, cross, late, curve, trace })
+}
+
+/// The resamples of a family's labelled groups.
+///
+/// # Errors
+/// With fewer than two groups.
+pub fn draws(series: &Series, family: &Family, groups: usize) -> Result<Draws> {
+    Draws::with_counts(groups, series.flips, series.bootstraps, series.seed, &format!("{}/{}", family.concept, family.label_family))
+}
+
+/// Amplitude from every third group only: what chooses the primary layer.
+pub fn third(delta: &[f32], width: usize) -> Result<f64> {
+    let rows: Vec<f32> = held_out_third(delta.len() / width).flat_map(|g| &delta[g * width..(g + 1) * width]).copied().collect();
+    if rows.len() < 2 * width { Ok(f64::NEG_INFINITY) } else { Ok(amplitude(Gram::new(&rows, width)?.u())) }
+}
+
+/// Cosine between two directions with its bootstrap interval; `None` where one of them is not there.
+///
+/// # Errors
+/// When the draws are for another number of groups.
+pub fn direction_cosine(cross: &Gram, first: &Gram, last: &Gram, draws: &Draws) -> Result<Option<Estimate>> {
+    let Some(value) = cosine(cross.u(), first.u(), last.u()) else { return Ok(None) };
+    let (cross, first, last) = (cross.bootstrap_u(draws)?, first.bootstrap_u(draws)?, last.bootstrap_u(draws)?);
+    let replicates: Vec<f64> =
+        cross.iter().zip(first.iter().zip(&last)).map(|(cross, (first, last))| cosine(*cross, *first, *last).unwrap_or(f64::NAN)).collect();
+    Ok(Estimate::percentile(value, &replicates))
+}
+
+/// Contrasts of one checkpoint and layer, before they are whitened.
+pub struct Contrasts {
+    /// `[group, d]`, mean of y = 1 minus mean of y = 0.
+    pub delta: Vec<f32>,
+    /// `[d]`, variance that is left within groups once the group's mean and the mean contrast are removed.
+    pub variance: Vec<f64>,
+}
+
+impl Contrasts {
+    /// From activations `[item, d]`.
+    pub fn new(rows: &[f32], d: usize, sides: &[Sides]) -> Self {
+        let mut delta = vec![0f32; sides.len() * d];
+        let mut squares = vec![0f64; d];
+        let mut means = [vec![0f64; d], vec![0f64; d]];
+        for (sides, delta) in sides.iter().zip(delta.chunks_exact_mut(d)) {
+            for (mean, items) in means.iter_mut().zip([&sides.zeros, &sides.ones]) {
+                mean.fill(0.0);
+                let row = |item: usize| &rows[item * d..(item + 1) * d];
+                for &item in items {
+                    mean.iter_mut().zip(row(item)).for_each(|(mean, x)| *mean += f64::from(*x));
+                }
+                mean.iter_mut().for_each(|mean| *mean /= items.len() as f64);
+                for &item in items {
+                    let deviations = squares.iter_mut().zip(row(item)).zip(&*mean);
+                    deviations.for_each(|((square, x), mean)| *square += (f64::from(*x) - mean).powi(2));
+                }
+            }
+            let [zeros, ones] = &means;
+            delta.iter_mut().zip(ones.iter().zip(zeros)).for_each(|(delta, (one, zero))| *delta = (one - zero) as f32);
+        }
+        // A group's contrast beyond the mean contrast is half above and half below its centre.
+        let mut effect = vec![0f64; d];
+        for delta in delta.chunks_exact(d) {
+            effect.iter_mut().zip(delta).for_each(|(effect, x)| *effect += f64::from(*x) / sides.len() as f64);
+        }
+        for (sides, delta) in sides.iter().zip(delta.chunks_exact(d)) {
+            let items = (sides.ones.len() + sides.zeros.len()) as f64;
+            let beyond = squares.iter_mut().zip(delta).zip(&effect);
+            beyond.for_each(|((square, x), effect)| *square += items * ((f64::from(*x) - effect) / 2.0).powi(2));
+        }
+        let residuals: usize = sides.iter().map(|sides| sides.ones.len() + sides.zeros.len() - 1).sum::<usize>().saturating_sub(1);
+        squares.iter_mut().for_each(|square| *square /= residuals.max(1) as f64);
+        Self { delta, variance: squares }
+    }
+
+    /// Each dimension over its [`divisors`].
+    pub fn whitened(&self) -> Vec<f32> {
+        whitened(&self.delta, &self.variance, 1.0)
+    }
+}
+
+/// Contrasts times `factor`, each dimension over the [`divisors`] of the given variances, `[d]`.
+pub fn whitened(delta: &[f32], variance: &[f64], factor: f64) -> Vec<f32> {
+    let factors: Vec<f64> = divisors(variance).into_iter().map(|divisor| factor / divisor).collect();
+    delta.chunks_exact(variance.len()).flat_map(|row| row.iter().zip(&factors).map(|(x, factor)| (f64::from(*x) * factor) as f32)).collect()
+}
+
+/// `(sd_j + mean sd) / 2` per dimension; ones where nothing varies.
+pub fn divisors(variance: &[f64]) -> Vec<f64> {
+    let sd: Vec<f64> = variance.iter().map(|variance| variance.sqrt()).collect();
+    let mean_sd = mean(&sd);
+    sd.into_iter().map(|sd| if mean_sd > 0.0 { (sd + mean_sd) / 2.0 } else { 1.0 }).collect()
+}

@@ -1,0 +1,18 @@
+//! From one number per checkpoint to "does it appear, when, and in what shape": values in, values out.
+//!
+//! [`curve`] holds a measure along the checkpoints with its bootstrap replicates, [`baseline`] the level that it has to exceed, and
+//! [`trace`] both for one concept at one layer. [`gate`] decides whether there is anything to date, [`date`] dates it by the midpoint of a
+//! [`sigmoid`], [`confirm`] checks the date in two cruder ways, and [`shape`] names the course. [`verdict`] puts all that together for the
+//! traces of a series, and [`leadlag`] compares dates. [`planted`] makes series whose answer is known.
+
+pub mod curve;
+pub mod baseline;
+pub mod trace;
+pub mod gate;
+pub mod sigmoid;
+pub mod date;
+pub mod confirm;
+pub mod shape;
+pub mod planted;
+pub mod verdict;
+pub mod leadlag;

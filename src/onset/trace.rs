@@ -1,0 +1,77 @@
+//! A measure of one concept along the series, as it is handed to the onset.
+
+use super::baseline::Baseline;
+use super::curve::Curve;
+use crate::series::{Family, Series};
+use crate::stats::estimate::Estimate;
+
+/// One concept along the series, by one measure at one layer.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    pub measure: &'static str,
+    pub concept: String,
+    pub label_family: String,
+    pub null_bank: bool,
+    pub readout: Option<String>,
+    /// Layer number; `None` for measures of the model's output.
+    pub layer: Option<usize>,
+    /// Checkpoints that the curve covers, as indices into the series.
+    pub points: Vec<usize>,
+    pub curve: Curve,
+    /// The same along the direction of the late checkpoints, where the measure has directions: it is dated instead of `curve`
+    /// unless the direction turns, because it has less noise.
+    pub aligned: Option<Curve>,
+    /// Smallest true value of the measure, if it has one.
+    pub floor: Option<f64>,
+    /// Family-wise p that the concept is there at all, per point; empty for measures without such a test.
+    pub max_t: Vec<f64>,
+    /// The same for the mean of the late checkpoints, from the same family of tests.
+    pub max_t_late: Option<f64>,
+    /// The layer with the largest choice is the primary one. Never computed from the groups or items that decide.
+    pub choice: f64,
+    /// Cosine between the first and the last direction.
+    pub cosine: Option<Estimate>,
+    /// The same for answers that could stand in this one's place, `[rival][point]`, where the measure has such: the curve is then compared
+    /// with them and not with the null bank.
+    pub rivals: Vec<Vec<f64>>,
+    /// What words, or random weights, reach by the same measure, with replicates that are paired with the curve's.
+    pub baseline: Option<Baseline>,
+    /// Why there is no curve to speak of; then `curve` may cover few points.
+    pub status: Option<&'static str>,
+    /// Whether it is a curve along the series. If not, it is one number ([`level`]), and only comparisons of runs have a use for it.
+    pub dated: bool,
+    /// -1 where the curve is of minus the quantity, so that it rises; runs are compared with the quantity's own sign.
+    pub sign: f64,
+}
+
+impl Trace {
+    /// A curve of a concept over checkpoints `points`, of no layer, and without what only some measures have.
+    pub fn new(measure: &'static str, family: &Family, points: Vec<usize>, curve: Curve) -> Self {
+        Self {
+            measure,
+            concept: family.concept.clone(),
+            label_family: family.label_family.clone(),
+            null_bank: family.null_bank,
+            readout: None,
+            layer: None,
+            points,
+            curve,
+            aligned: None,
+            floor: None,
+            max_t: Vec::new(),
+            max_t_late: None,
+            choice: 0.0,
+            cosine: None,
+            rivals: Vec::new(),
+            baseline: None,
+            status: None,
+            dated: true,
+            sign: 1.0,
+        }
+    }
+
+    /// The same, read at a layer; both are numbers of the series.
+    pub fn at(self, series: &Series, readout: usize, layer: usize) -> Self {
+        Self { readout: Some(series.readouts[readout].clone()), layer: Some(series.layers[layer]), ..self }
+    }
+}

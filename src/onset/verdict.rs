@@ -1,0 +1,272 @@
+//! What the curves of a series say about emergence: one verdict per concept, measure, layer and readout.
+//!
+//! First every curve is looked at by itself, then among its family and the null bank ([`weigh`]), and only then is it named and
+//! dated ([`conclude`]). Nothing here reads a store: what is measured and what is planted go the same way.
+
+use super::curve::{Curve, mean};
+use super::date::{Onset, OnsetGrid};
+use super::gate::{Correction, Gate, LEVEL, Standing, adjust};
+use super::shape::{FEWEST, PEAK_LEVEL, Shape, shape, shape_of_amplitudes};
+use super::trace::Trace;
+use crate::series::Timeline;
+use crate::stats::estimate::{Estimate, amplitude};
+use anyhow::Result;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// What one trace says, compared with others.
+#[derive(Debug, Clone)]
+pub struct Verdict<'a> {
+    pub trace: &'a Trace,
+    /// Reference and late checkpoints, as positions among the trace's points.
+    pub reference: Range<usize>,
+    pub late: Range<usize>,
+    /// `None` without a reference.
+    pub gate: Option<Gate>,
+    /// The layer of its concept, measure and readout with the largest [`Trace::choice`].
+    pub primary: bool,
+    /// Where the level at the reference and the peak stand among those of the null bank.
+    pub level_standing: Option<Standing>,
+    pub peak_standing: Option<Standing>,
+    /// Null concepts that it was compared with.
+    pub n_null: usize,
+    /// `ok`, or why there is no date.
+    pub status: &'static str,
+    pub shape: Shape,
+    /// The date, where the status is `ok` and the curve rises.
+    pub onset: Option<Onset>,
+}
+
+/// The verdict on every trace, in order. `leaks` says whose words give the label away.
+///
+/// # Errors
+/// The checkpoints cannot be placed on the axis.
+pub fn verdicts<'a>(timeline: &Timeline, traces: &'a [Trace], leaks: &(dyn Fn(&Trace) -> bool + Sync)) -> Result<Vec<Verdict<'a>>> {
+    let mut weighed = weigh(timeline, traces)?;
+    let mut grids: BTreeMap<&[usize], OnsetGrid> = BTreeMap::new();
+    for trace in traces.iter().filter(|trace| trace.points.len() >= FEWEST) {
+        if !grids.contains_key(trace.points.as_slice()) {
+            grids.insert(&trace.points, OnsetGrid::new(&timeline.positions(&trace.points)?)?);
+        }
+    }
+    weighed.par_iter_mut().try_for_each(|verdict| {
+        let grid = grids.get(verdict.trace.points.as_slice());
+        conclude(verdict, grid, leaks(verdict.trace))
+    })?;
+    Ok(weighed)
+}
+
+/// Gates and standings of `traces`, not yet named or dated.
+///
+/// # Errors
+/// As [`Gate::measure`].
+pub fn weigh<'a>(timeline: &Timeline, traces: &'a [Trace]) -> Result<Vec<Verdict<'a>>> {
+    let mut verdicts = traces.iter().map(|trace| first_look(timeline, trace)).collect::<Result<Vec<_>>>()?;
+    choose_layers(&mut verdicts);
+    compare(&mut verdicts);
+    Ok(verdicts)
+}
+
+/// Fills in status, shape and, where the gate is passed, the date. `grid` is that of the trace's points; without one there are
+/// fewer than [`FEWEST`].
+///
+/// # Errors
+/// As [`shape`] and [`OnsetGrid::fit`].
+pub fn conclude(verdict: &mut Verdict, grid: Option<&OnsetGrid>, leaks: bool) -> Result<()> {
+    let trace = verdict.trace;
+    let too_few = trace.points.len() < FEWEST;
+    let passed = verdict.gate.as_ref().is_some_and(Gate::passed);
+    verdict.shape = match (&verdict.gate, trace.status) {
+        (Some(_), None) if !too_few && !leaks => verdict.named()?,
+        _ => Shape::Undetermined,
+    };
+    verdict.onset = match grid {
+        Some(grid) if passed && !leaks && trace.status.is_none() => grid.fit(verdict.dated_curve(), trace.floor)?,
+        _ => None,
+    };
+    verdict.status = match trace.status {
+        Some(status) => status,
+        None if leaks => "lexical_leak",
+        None if too_few => "too_few_checkpoints",
+        None if verdict.gate.is_none() => "no_reference",
+        None if !passed => "gate_fail",
+        None => "ok",
+    };
+    Ok(())
+}
+
+impl Verdict<'_> {
+    /// Whether the curve is of amplitudes, which cannot truly be below 0 and are tested by their squares.
+    fn of_amplitudes(&self) -> bool {
+        self.trace.floor == Some(0.0)
+    }
+
+    /// Reference checkpoints, the first one where none is marked.
+    fn start(&self) -> Range<usize> {
+        if self.reference.is_empty() { 0..1 } else { self.reference.clone() }
+    }
+
+    /// Mean level at the reference.
+    fn level(&self) -> f64 {
+        if self.of_amplitudes() {
+            amplitude(mean(&self.trace.curve.squares().value[self.start()]))
+        } else {
+            mean(&self.trace.curve.value[self.start()])
+        }
+    }
+
+    /// Compares the curve with those of its rivals.
+    fn compare_with_rivals(&mut self) {
+        let trace = self.trace;
+        let (start, late) = (self.start(), self.late.clone());
+        let each = |of: &dyn Fn(&[f64]) -> f64| trace.rivals.iter().map(|rival| of(rival)).collect::<Vec<_>>();
+        self.level_standing = Some(Standing::new(self.level(), &each(&|rival| mean(&rival[start.clone()]))));
+        self.peak_standing = Some(Standing::new(self.peak(), &each(&highest)));
+        self.n_null = trace.rivals.len();
+        if let Some(gate) = self.gate.as_mut() {
+            gate.compare_with_bank(each(&|rival| mean(&rival[late.clone()]) - mean(&rival[start.clone()])).into_iter());
+        }
+    }
+
+    /// The curve along the late direction, unless a significant part of the concept has another direction on the way: then a
+    /// ruler that is blind to it would come late.
+    fn dated_curve(&self) -> &Curve {
+        let Some(aligned) = &self.trace.aligned else { return &self.trace.curve };
+        let outside = |native: &[f64], along: &[f64]| mean_of(native.iter().zip(along).map(|(e, a)| e * e.abs() - a * a));
+        let replicates = self.trace.curve.replicate_rows().zip(aligned.replicate_rows()).map(|(native, along)| outside(native, along));
+        let outside = Estimate::percentile(outside(&self.trace.curve.value, &aligned.value), &replicates.collect::<Vec<_>>());
+        if outside.is_some_and(|outside| outside.lower > 0.0) { &self.trace.curve } else { aligned }
+    }
+
+    fn peak(&self) -> f64 {
+        highest(&self.trace.curve.value)
+    }
+
+    /// The shape that the curve has, as far as it stands out from the null bank: a level or a peak that untaught concepts have too
+    /// is no presence.
+    fn named(&self) -> Result<Shape> {
+        let passed = self.gate.as_ref().is_some_and(Gate::passed);
+        let of = if self.of_amplitudes() { shape_of_amplitudes } else { shape };
+        let of = |peak| of(&self.trace.curve, &self.reference, &self.late, passed, self.trace.cosine, peak);
+        let beyond = |standing: Option<Standing>| standing.is_none_or(|standing| standing.stands_out());
+        let banked = |standing: Option<Standing>| standing.is_some_and(|standing| standing.p.is_some());
+        // A peak that the bank confirms needs no stricter test than a rise.
+        let mut shape = of(Some(if banked(self.peak_standing) { LEVEL } else { PEAK_LEVEL }))?;
+        // A level that is there from the start and wavers has no peak, nor has what untaught concepts reach too.
+        let wavers = banked(self.level_standing) && beyond(self.level_standing);
+        if shape == Shape::Transient && (wavers || !beyond(self.peak_standing)) {
+            shape = of(None)?;
+        }
+        Ok(match shape {
+            // What it turned or grew from is what untaught concepts have too.
+            Shape::Strengthens | Shape::Reoriented if passed && !beyond(self.level_standing) => Shape::Emerges,
+            Shape::AlreadyPresent | Shape::Vanishes | Shape::Reoriented if !beyond(self.level_standing) => Shape::Absent,
+            other => other,
+        })
+    }
+}
+
+fn highest(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+}
+
+fn mean_of(values: impl Iterator<Item = f64>) -> f64 {
+    mean(&values.collect::<Vec<_>>())
+}
+
+fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> {
+    let t = trace.points.len();
+    // References that this trace covers; it needs one on each side.
+    let references = trace.points.iter().filter(|&&point| point < timeline.references()).count();
+    let late = (t / 5).max(1).min(t);
+    let (reference, late) = (0..references, (t - late)..t);
+    let comparable = !reference.is_empty() && reference.end <= late.start && trace.curve.replicate_rows().len() >= 2;
+    let measure = if trace.floor == Some(0.0) { Gate::of_amplitudes } else { Gate::measure };
+    let mut gate = if comparable { Some(measure(&trace.curve, &reference, &late)?) } else { None };
+    if let Some(gate) = gate.as_mut().filter(|_| !trace.max_t.is_empty()) {
+        gate.max_t_p = trace.max_t[late.clone()].iter().copied().chain(trace.max_t_late).reduce(f64::min);
+    }
+    if let (Some(gate), Some(baseline)) = (gate.as_mut(), &trace.baseline) {
+        gate.excess = baseline.excess(&trace.curve, &late);
+    }
+    Ok(Verdict {
+        trace,
+        reference,
+        late,
+        gate,
+        primary: false,
+        level_standing: None,
+        peak_standing: None,
+        n_null: 0,
+        status: "not_run",
+        shape: Shape::Undetermined,
+        onset: None,
+    })
+}
+
+/// One primary layer per concept, family, measure and readout.
+fn choose_layers(verdicts: &mut [Verdict]) {
+    let mut best: BTreeMap<_, (f64, usize)> = BTreeMap::new();
+    for (index, Verdict { trace, .. }) in verdicts.iter().enumerate() {
+        let key = (trace.measure, trace.concept.as_str(), trace.label_family.as_str(), &trace.readout);
+        // The embedding knows one token: it is reported, but it is not where a concept is.
+        let choice = if trace.layer == Some(0) { f64::NEG_INFINITY } else { trace.choice };
+        let entry = best.entry(key).or_insert((choice, index));
+        if choice > entry.0 {
+            *entry = (choice, index);
+        }
+    }
+    let chosen: Vec<usize> = best.into_values().map(|(_, index)| index).collect();
+    for index in chosen {
+        verdicts[index].primary = true;
+    }
+}
+
+/// Fills in the standing among rivals or, where a measure has none, among null concepts at the same measure, readout and layer
+/// (layers differ in scale), and q over the concepts that are asked about: at a layer over those of that layer, at primary layers over
+/// all primary ones.
+fn compare(verdicts: &mut [Verdict]) {
+    let mut layers: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    let mut primaries: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (index, Verdict { trace, primary, .. }) in verdicts.iter().enumerate() {
+        let (measure, family, readout) = (trace.measure, trace.label_family.as_str(), &trace.readout);
+        layers.entry((measure, family, readout, trace.layer)).or_default().push(index);
+        if *primary {
+            primaries.entry((measure, family, readout)).or_default().push(index);
+        }
+    }
+    for members in layers.values() {
+        let bank = members.iter().filter(|&&index| verdicts[index].trace.null_bank);
+        let null: Vec<(usize, Option<Gate>, f64, f64)> =
+            bank.map(|&index| (index, verdicts[index].gate, verdicts[index].level(), verdicts[index].peak())).collect();
+        for &index in members {
+            if !verdicts[index].trace.rivals.is_empty() {
+                verdicts[index].compare_with_rivals();
+                continue;
+            }
+            // A null concept stands among the others.
+            let others = || null.iter().filter(move |(other, ..)| *other != index);
+            let (level, peak) = (verdicts[index].level(), verdicts[index].peak());
+            verdicts[index].level_standing = Some(Standing::new(level, &others().map(|(.., level, _)| *level).collect::<Vec<_>>()));
+            verdicts[index].peak_standing = Some(Standing::new(peak, &others().map(|(.., peak)| *peak).collect::<Vec<_>>()));
+            verdicts[index].n_null = others().count();
+            if let Some(gate) = verdicts[index].gate.as_mut() {
+                gate.compare_with_gates(others().filter_map(|(_, gate, ..)| gate.as_ref()));
+            }
+        }
+    }
+    // Families of primary rows come last and overrule.
+    for members in layers.into_values().chain(primaries.into_values()) {
+        // The concepts that are asked about are one family of tests, the null bank is another.
+        let (bank, asked): (Vec<usize>, Vec<usize>) = members.into_iter().partition(|&index| verdicts[index].trace.null_bank);
+        for family in [asked, bank] {
+            let gated: Vec<usize> = family.into_iter().filter(|&index| verdicts[index].gate.is_some()).collect();
+            let mut gates: Vec<Gate> = gated.iter().filter_map(|&index| verdicts[index].gate).collect();
+            adjust(&mut gates, Correction::BenjaminiYekutieli);
+            for (&index, gate) in gated.iter().zip(gates) {
+                verdicts[index].gate = Some(gate);
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What `check` prints: the plan of a run, what it will cost, what is wrong with its checkpoints, and the lexical audit.
+
+use super::summary::{Text, number, span};
+use crate::checkpoint::hub::Part;
+use crate::model::config::DecoderConfig;
+use crate::model::cost::Cost;
+use crate::model::{Checkpoint, device};
+use crate::prompt::forest::Forest;
+use crate::prompt::item;
+use crate::series::{audit, families};
+use crate::table::Key;
+use crate::walk::audit::Finding;
+use crate::walk::interventions;
+use crate::walk::job::Job;
+use anyhow::Result;
+use indicatif::DecimalBytes;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// What `check` prints.
+pub struct Plan {
+    pub text: String,
+    /// Checkpoints that cannot be walked as they are.
+    pub problems: usize,
+}
+
+/// The plan of a run: checkpoints in order, what is asked of them and what that will cost, and what is wrong with them. `weights` reads and
+/// hashes all of them for the integrity audit.
+///
+/// # Errors
+/// The lexical audit cannot be computed.
+pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
+    let mut text = Text::new(&["checkpoint", "stage", "step", "architecture", "parameters", "layers", "store", "state"]);
+    let mut problems = 0;
+    let mut budget = Budget::default();
+    let texts: Vec<Vec<i64>> = job.set.prompts.iter().flat_map(|prompt| prompt.texts()).collect();
+    let forest = Forest::new(&texts);
+    job.prepare(&job.entries().collect::<Vec<_>>())?;
+    let (mut download, mut counted) = (0, BTreeSet::new());
+    let mut costs = Costs::default();
+    let (mut sweep, mut depths) = (None, BTreeMap::new());
+    // The network with random weights comes last: it takes as long as the checkpoint that has been tried.
+    for spec in job.manifest.checkpoints.iter().chain(&job.baseline) {
+        let complete = job.is_complete(spec);
+        let sources = [Some((&spec.source, Part::Model)), spec.adapter.as_ref().map(|adapter| (adapter, Part::Adapter))];
+        let missing = sources.into_iter().flatten().try_fold(0, |sum, (source, part)| -> Result<u64> {
+            let missing = job.hub.missing(source, part)?;
+            // A base under several adapters is downloaded once.
+            if counted.insert(source.folder()?) && !complete {
+                download += missing;
+            }
+            Ok(sum + missing)
+        });
+        let opened = missing.and_then(|missing| Ok((Checkpoint::config(spec.source.folder()?)?, missing)));
+        let mut row = vec![spec.id.clone(), spec.stage.clone(), spec.step.map_or_else(|| "-".to_owned(), |step| step.to_string())];
+        match opened {
+            Ok(((architecture, config, _), missing)) => {
+                let layers = job.manifest.model.layers.resolve(config.n_layers)?;
+                let bytes = job.store_bytes(&config)?;
+                if let Entry::Vacant(depth) = depths.entry(config.n_layers) {
+                    let cost = job.causal_cost(config.n_layers)?;
+                    sweep = sweep.or(cost.map(|cost| interventions(&cost, config.n_layers)));
+                    depth.insert(
+                        cost.map_or(0.0, |cost| cost.node_blocks as f64 / config.n_layers.max(1) as f64 / forest.len().max(1) as f64),
+                    );
+                }
+                let opened = if missing == 0 { job.open(spec).map(Some) } else { Ok(None) };
+                // What is wrong with the block that is tried is wrong with this checkpoint alone.
+                let (opened, cost) = match opened {
+                    Ok(Some(checkpoint)) if !complete => match costs.of(job, &checkpoint, &texts, forest.len()) {
+                        Ok(cost) => (Ok(Some(checkpoint)), Some(cost)),
+                        Err(error) => (Err(error), None),
+                    },
+                    other => (other, None),
+                };
+                if !complete {
+                    let walks = if spec.reinitialised { 0.0 } else { depths.get(&config.n_layers).copied().unwrap_or(0.0) };
+                    budget.add(bytes, cost, walks, spec.reinitialised);
+                }
+                let (parameters, state) = match opened {
+                    Err(error) => {
+                        problems += 1;
+                        ("-".to_owned(), format!("{error:#}"))
+                    }
+                    Ok(opened) => {
+                        let parameters = opened.map_or_else(|| "-".to_owned(), |checkpoint| millions(checkpoint.weights.n_params()));
+                        let state = if complete {
+                            "complete".to_owned()
+                        } else if missing > 0 && !spec.reinitialised {
+                            format!("to download ({})", DecimalBytes(missing))
+                        } else {
+                            "to walk".to_owned()
+                        };
+                        (parameters, state)
+                    }
+                };
+                row.extend([
+                    architecture.model_type.to_owned(),
+                    parameters,
+                    format!("{} of {}", layers.len(), config.n_layers + 1),
+                    DecimalBytes(bytes as u64).to_string(),
+                    state,
+                ]);
+            }
+            Err(error) => {
+                problems += 1;
+                row.push(format!("{error:#}"));
+            }
+        }
+        text.push(row);
+    }
+    let mut out = text.render();
+    if download > 0 {
+        let kept = if job.manifest.keep { "kept in the cache" } else { "at most two checkpoints at a time on disk" };
+        let _ = writeln!(out, "\nto download: {}, {kept}", DecimalBytes(download));
+    }
+    let null = job.concepts.iter().filter(|concept| concept.null_bank).count();
+    let _ = writeln!(
+        out,
+        "\n{} concepts and a null bank of {null}: {} items, {} tokens as {} nodes ({:.2} tokens per node) on {}\n",
+        job.concepts.len() - null,
+        job.set.items.len(),
+        forest.prompt_tokens,
+        forest.len(),
+        forest.prompt_tokens as f64 / forest.len().max(1) as f64,
+        device::name(job.device),
+    );
+    out.push_str(&contexts(job, &forest));
+    out.push_str(&sweep.unwrap_or_default());
+    out.push_str(&budget.render());
+    out.push_str(&findings(&job.audit(weights)));
+    let mut leaks = Text::new(&["lexical audit", "family", "baseline", "auroc", "95% interval", "status"]);
+    for family in families(&job.set.items).iter().filter(|family| crate::measure::CONTRASTED.contains(&family.label_family.as_str())) {
+        for row in audit(family, &job.set.items, job.manifest.analysis.bootstraps, job.manifest.run.seed)? {
+            if !family.null_bank || row.status != "ok" {
+                leaks.push(vec![
+                    row.concept,
+                    row.label_family,
+                    row.baseline,
+                    number(row.auroc, 3),
+                    span(row.auroc_lower, row.auroc_upper),
+                    row.status,
+                ]);
+            }
+        }
+    }
+    out.push_str(&leaks.render());
+    Ok(Plan { text: out, problems })
+}
+
+/// What the integrity audit found, a line per finding; nothing where it found nothing.
+pub fn findings(findings: &[(Key, Finding)]) -> String {
+    if findings.is_empty() {
+        return String::new();
+    }
+    let mut text = Text::new(&["integrity audit", "finding", "other", "excluded", "detail"]);
+    for (key, finding) in findings {
+        let other = finding.other.clone().unwrap_or_else(|| "-".to_owned());
+        let excluded = if finding.excluded { "yes" } else { "" };
+        text.push(vec![key.checkpoint.clone(), finding.kind.clone(), other, excluded.to_owned(), finding.detail.clone()]);
+    }
+    format!("{}\n", text.render())
+}
+
+/// What the contexts and formats cost beyond everything else; nothing where there are none.
+fn contexts(job: &Job, forest: &Forest) -> String {
+    let (asked, plain): (Vec<usize>, Vec<usize>) = (0..job.set.items.len()).partition(|&item| !job.set.items[item].is_plain());
+    if asked.is_empty() {
+        return String::new();
+    }
+    let rest = Forest::new(&plain.iter().flat_map(|&item| job.set.prompts[item].texts()).collect::<Vec<_>>());
+    let contexts: BTreeSet<&str> = asked.iter().map(|&item| job.set.items[item].persona_id.as_str()).collect();
+    let folded = asked.iter().any(|&item| job.set.items[item].system_in_user);
+    let formats: BTreeSet<&str> = asked.iter().map(|&item| job.set.items[item].format_id.as_str()).collect();
+    format!(
+        "Contexts: {} of them and {} formats, {} of these items, {} of these tokens as {} of these nodes{}\n\n",
+        contexts.iter().filter(|id| **id != item::DEFAULT).count(),
+        formats.iter().filter(|id| **id != item::CHAT).count(),
+        asked.len(),
+        forest.prompt_tokens - rest.prompt_tokens,
+        forest.len() - rest.len(),
+        if folded { "; the template has no system role, so that they stand at the head of the user's turn" } else { "" },
+    )
+}
+
+/// What interventions cost beyond the walk, per checkpoint.
+fn interventions(cost: &interventions::Cost, n_layers: usize) -> String {
+    let whole = cost.node_blocks as f64 / n_layers.max(1) as f64;
+    format!(
+        "Interventions: {} conditions on {} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n",
+        cost.conditions, cost.nodes
+    )
+}
+
+/// Estimates by kind of model: the steps of a series are one, and a block of it is tried once.
+#[derive(Default)]
+struct Costs(Vec<(DecoderConfig, u64, String, Cost)>);
+
+impl Costs {
+    fn of(&mut self, job: &Job, checkpoint: &Checkpoint, prompts: &[Vec<i64>], nodes: usize) -> Result<Cost> {
+        let (n_params, dtype) = (checkpoint.weights.n_params(), checkpoint.weights.dtype());
+        let same =
+            |(config, n, kind, _): &&(DecoderConfig, u64, String, Cost)| *config == checkpoint.config && *n == n_params && *kind == dtype;
+        if let Some((.., cost)) = self.0.iter().find(same) {
+            return Ok(*cost);
+        }
+        let cost = job.cost(checkpoint, prompts, nodes)?;
+        self.0.push((checkpoint.config.clone(), n_params, dtype, cost));
+        Ok(cost)
+    }
+}
+
+/// What is left to walk will cost about this.
+#[derive(Default)]
+struct Budget {
+    checkpoints: usize,
+    random_weights: bool,
+    store_bytes: usize,
+    memory_bytes: u64,
+    /// Of the checkpoints whose weights are there to be tried.
+    seconds: f64,
+    tried: usize,
+    /// Of interventions on these.
+    intervening: f64,
+}
+
+impl Budget {
+    /// Adds a checkpoint, on which interventions take as long as `walks` walks.
+    fn add(&mut self, store_bytes: usize, cost: Option<Cost>, walks: f64, random_weights: bool) {
+        self.checkpoints += usize::from(!random_weights);
+        self.random_weights |= random_weights;
+        self.store_bytes += store_bytes;
+        if let Some(cost) = cost {
+            self.tried += 1;
+            self.memory_bytes = self.memory_bytes.max(cost.memory_bytes);
+            self.seconds += cost.seconds;
+            self.intervening += walks * cost.seconds;
+        }
+    }
+
+    fn render(&self) -> String {
+        let number = self.checkpoints + usize::from(self.random_weights);
+        if number == 0 {
+            return String::new();
+        }
+        let what = format!("To walk: {} checkpoints{}", self.checkpoints, if self.random_weights { " and random weights" } else { "" });
+        let disk = DecimalBytes(self.store_bytes as u64);
+        if self.tried == 0 {
+            return format!("{what}, {disk} in the store; time and memory are known once weights are there.\n\n");
+        }
+        let all = number as f64 / self.tried as f64;
+        let intervening =
+            if self.intervening > 0.0 { format!(" and {} of interventions", duration(self.intervening * all)) } else { String::new() };
+        format!(
+            "{what}, about {} on this device ({} each){intervening}, {} of memory and {disk} in the store.\n\n",
+            duration(self.seconds * all),
+            duration(self.seconds / self.tried as f64),
+            DecimalBytes(self.memory_bytes),
+        )
+    }
+}
+
+/// Seconds as people say them.
+fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..120 => format!("{seconds:.0} s"),
+        120..7200 => format!("{} min", whole / 60),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
+fn millions(n: u64) -> String {
+    format!("{:.1} M", n as f64 / 1e6)
+}

@@ -1,0 +1,5 @@
+//! What people read on stdout, made from tables and never the other way round.
+
+pub mod summary;
+pub mod hypotheses;
+pub mod check;

@@ -1,0 +1,119 @@
+//! A number with its 95% interval, the unit in which every table reports.
+
+use serde::{Deserialize, Serialize};
+
+/// A point estimate with the ends of its 95% interval, in the units of the value.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    pub value: f64,
+    pub lower: f64,
+    pub upper: f64,
+}
+
+impl Estimate {
+    /// The 2.5% and 97.5% percentiles of bootstrap `replicates` around `value` (Efron & Tibshirani
+    /// 1993, chapter 13).
+    ///
+    /// A replicate that is not finite could not be computed and is left out. Where that happened to
+    /// more than half of them the rest no longer describes the estimator, and there is no interval:
+    /// `None`, as for a `value` that is not finite.
+    pub fn percentile(value: f64, replicates: &[f64]) -> Option<Self> {
+        let mut finite: Vec<f64> = replicates.iter().copied().filter(|r| r.is_finite()).collect();
+        if !value.is_finite() || finite.is_empty() || 2 * finite.len() < replicates.len() {
+            return None;
+        }
+        finite.sort_unstable_by(f64::total_cmp);
+        Some(Self { value, lower: quantile(&finite, 0.025), upper: quantile(&finite, 0.975) })
+    }
+}
+
+/// The amplitude `e = sign(U) sqrt|U|`: linear in the strength of the signal, so that averages and
+/// curves over checkpoints make sense, and symmetric around zero without one.
+pub fn amplitude(u: f64) -> f64 {
+    u.abs().sqrt().copysign(u)
+}
+
+/// The `q`-quantile of ascending `sorted` values, interpolated linearly between order statistics
+/// (type 7 of Hyndman & Fan 1996, the default of R and NumPy). NaN for no values.
+pub fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return f64::NAN;
+    };
+    let position = q.clamp(0.0, 1.0) * last as f64;
+    let below = position.floor() as usize;
+    let above = (below + 1).min(last);
+    sorted[below] + (position - below as f64) * (sorted[above] - sorted[below])
+}
+
+/// Mean and standard deviation (divisor n - 1). NaN for no values, and a NaN deviation for one.
+pub fn mean_sd(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let n = values.clone().count() as f64;
+    let mean = values.clone().sum::<f64>() / n;
+    let squares: f64 = values.map(|v| (v - mean) * (v - mean)).sum();
+    (mean, (squares / (n - 1.0)).sqrt())
+}
+
+/// B minus A, resample by resample: both were read on the same groups, and resample `b` draws the same ones in each, so what
+/// the groups have in common cancels. A resample that could not be computed in one of them (NaN) is left out.
+pub fn paired(a: (f64, &[f64]), b: (f64, &[f64])) -> Option<Estimate> {
+    let replicates: Vec<f64> = a.1.iter().zip(b.1).map(|(a, b)| b - a).collect();
+    Estimate::percentile(b.0 - a.0, &replicates)
+}
+
+/// An estimate as three nullable columns.
+pub fn columns(estimate: Option<Estimate>) -> (Option<f64>, Option<f64>, Option<f64>) {
+    estimate.map_or((None, None, None), |e| (Some(e.value), Some(e.lower), Some(e.upper)))
+}
+
+/// Share of pairs with `a < b`, ties counted by half; `None` where no pair is finite.
+pub fn first<'a>(pairs: impl Iterator<Item = (&'a f64, &'a f64)>) -> Option<f64> {
+    let (mut first, mut n) = (0.0, 0usize);
+    for (a, b) in pairs.filter(|(a, b)| a.is_finite() && b.is_finite()) {
+        first += if a < b {
+            1.0
+        } else if a == b {
+            0.5
+        } else {
+            0.0
+        };
+        n += 1;
+    }
+    (n > 0).then(|| first / n as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_interpolate_as_numpy_does() {
+        let sorted = [1.0, 2.0, 4.0, 8.0];
+        assert_eq!(quantile(&sorted, 0.0), 1.0);
+        assert_eq!(quantile(&sorted, 0.5), 3.0);
+        assert!((quantile(&sorted, 0.9) - 6.8).abs() < 1e-12);
+        assert_eq!(quantile(&sorted, 1.0), 8.0);
+    }
+
+    #[test]
+    fn an_interval_needs_half_of_the_replicates() {
+        let nan = f64::NAN;
+        assert!(Estimate::percentile(1.0, &[nan, nan, 1.0]).is_none());
+        let kept = Estimate::percentile(1.0, &[nan, 0.0, 2.0]).unwrap();
+        assert!((kept.lower - 0.05).abs() < 1e-12 && (kept.upper - 1.95).abs() < 1e-12);
+    }
+
+    #[test]
+    fn order_counts_ties_by_half_and_leaves_out_what_is_missing() {
+        let (a, b) = ([1.0, 2.0, f64::NAN, 3.0], [2.0, 2.0, 1.0, 1.0]);
+        assert_eq!(first(a.iter().zip(&b)), Some(0.5));
+        assert_eq!(first([f64::NAN].iter().zip(&[1.0])), None);
+    }
+
+    #[test]
+    fn swapping_negates_and_equal_runs_do_not_differ() {
+        let (a, b) = ((1.0, [0.9, 1.1, 1.4].as_slice()), (3.0, [2.5, 3.5, 2.9].as_slice()));
+        let (there, back) = (paired(a, b).unwrap(), paired(b, a).unwrap());
+        assert!((there.value + back.value).abs() < 1e-12 && (there.lower + back.upper).abs() < 1e-12);
+        assert_eq!(paired(a, a), Some(Estimate { value: 0.0, lower: 0.0, upper: 0.0 }));
+    }
+}

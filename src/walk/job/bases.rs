@@ -1,0 +1,67 @@
+//! Opening what an entry of the manifest names: a model, or a base with an adapter. The base of a series of adapters is opened once.
+
+use super::Job;
+use super::baseline::SEED;
+use crate::checkpoint::identity;
+use crate::manifest::CheckpointSpec;
+use crate::model::Checkpoint;
+use crate::walk::readout::Common;
+use anyhow::Result;
+use std::sync::PoisonError;
+
+/// The sources of an entry, as people read them.
+pub(super) fn source(spec: &CheckpointSpec) -> String {
+    spec.adapter.as_ref().map_or_else(|| spec.source.to_string(), |adapter| format!("{} + {adapter}", spec.source))
+}
+
+/// What the files of an entry are, adapter included.
+pub(super) fn stat_key(spec: &CheckpointSpec) -> Result<String> {
+    let base = identity::stat_key(spec.source.folder()?)?;
+    let Some(adapter) = &spec.adapter else { return Ok(base) };
+    Ok(blake3::hash(format!("{base} {}", identity::stat_key(adapter.folder()?)?).as_bytes()).to_hex().to_string())
+}
+
+impl Job {
+    /// Opens a checkpoint. Entries over one base share its tensors, so it is hashed once.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_adapted`].
+    pub fn open(&self, spec: &CheckpointSpec) -> Result<Checkpoint> {
+        let folder = spec.source.folder()?;
+        let adapter = spec.adapter.as_ref().map(|adapter| adapter.folder()).transpose()?;
+        if !folder.is_dir() {
+            return Checkpoint::open_adapted(folder, adapter);
+        }
+        let checkpoint = |base: &Checkpoint| if spec.reinitialised { base.reinitialised(SEED) } else { base.with_adapter(adapter) };
+        let key = format!("{} {}", folder.display(), identity::stat_key(folder)?);
+        let mut last = self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(known, _)| *known != key) {
+            *last = Some((key, Checkpoint::open(folder)?));
+        }
+        match last.as_ref() {
+            Some((_, base)) => checkpoint(base),
+            None => checkpoint(&Checkpoint::open(folder)?),
+        }
+    }
+
+    /// Makes `common` fit a checkpoint: the layers that no adapter over its base in this manifest reaches. Nothing where only one
+    /// checkpoint has this base.
+    pub(super) fn prepare_common(&self, spec: &CheckpointSpec, checkpoint: &Checkpoint, common: &mut Option<Common>) -> Result<()> {
+        let family: Vec<&CheckpointSpec> = self.manifest.checkpoints.iter().filter(|other| other.source == spec.source).collect();
+        let base = identity::stat_key(spec.source.folder()?)?;
+        if family.len() < 2 {
+            *common = None;
+            return Ok(());
+        }
+        // One that cannot be opened will say so when it is its turn.
+        let reached = family.iter().filter(|other| other.adapter.is_some()).filter_map(|other| self.open(other).ok());
+        let layers = reached.map(|other| other.unchanged_layers().unwrap_or(0));
+        let layer = layers.chain([checkpoint.unchanged_layers().unwrap_or(0)]).min().unwrap_or(0);
+        if layer == 0 {
+            *common = None;
+        } else if common.as_ref().is_none_or(|common| common.base != base || layer < common.layer) {
+            *common = Some(Common::new(base, layer));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! Walking: every checkpoint of a manifest over the forest, its readouts written as they come, and what is checked on the way.
+//!
+//! [`job`] is the main loop; the others are what it does at a checkpoint. [`store`] is the file that a checkpoint becomes: all that follows
+//! reads it and knows no model.
+
+pub mod store;
+pub mod readout;
+pub mod interventions;
+pub mod audit;
+pub mod job;
+pub mod extract;

@@ -1,0 +1,239 @@
+//! Stream x forest -> activations at the tokens that are read: one checkpoint's file in the store.
+
+mod rows;
+
+use crate::manifest::Readout;
+use crate::model::Checkpoint;
+use crate::model::device;
+use crate::model::logits::{log_probabilities, unembedding};
+use crate::model::stream::{Compute, stream_from};
+use crate::prompt::item::{ItemSet, Prompt};
+use crate::walk::store::{self, Readouts, Writer};
+use anyhow::{Result, ensure};
+use rows::{Part, Plan, is_labelled};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
+
+/// Tokens of an item to average over; `None` where the item does not have this readout.
+fn tokens(readout: Readout, prompt: &Prompt) -> Option<Range<usize>> {
+    match readout {
+        Readout::LastPrompt => prompt.ids.len().checked_sub(1).map(|last| last..last + 1),
+        Readout::SpanLast => prompt.span.as_ref().map(|span| span.end - 1..span.end),
+        Readout::ResponseMean => prompt.response.clone(),
+    }
+}
+
+/// Means of the residual over runs of nodes, taken on the device in f32.
+pub struct Gather {
+    nodes: Tensor,
+    /// Run lengths; `None` when every run is one node.
+    lengths: Option<Tensor>,
+}
+
+impl Gather {
+    /// One run of nodes per output row; no run may be empty.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn new(runs: &[Vec<usize>], device: Device) -> Result<Self> {
+        let vector = |values: Vec<i64>| Tensor::f_from_slice(&values)?.f_to_device(device);
+        let nodes = vector(runs.iter().flatten().map(|&node| node as i64).collect())?;
+        let single = runs.iter().all(|run| run.len() == 1);
+        let lengths = if single { None } else { Some(vector(runs.iter().map(|run| run.len() as i64).collect())?) };
+        Ok(Self { nodes, lengths })
+    }
+
+    /// `resid: [node, d_model] -> [run, d_model]`, f32 on the CPU.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn apply(&self, resid: &Tensor) -> Result<Tensor> {
+        let rows = resid.f_index_select(0, &self.nodes)?.f_to_kind(Kind::Float)?;
+        let means = match &self.lengths {
+            None => rows,
+            // Segments in order: deterministic on a GPU too, where adding by index is not.
+            Some(lengths) => Tensor::f_segment_reduce(&rows, "mean", Some(lengths), None::<&Tensor>, None::<&Tensor>, 0, false, 0.0)?,
+        };
+        Ok(means.f_to_device(Device::Cpu)?.f_contiguous()?)
+    }
+}
+
+/// Row-major f32 bytes of a CPU tensor.
+///
+/// # Errors
+/// The tensor is not f32 on the CPU.
+pub fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let mut bytes = vec![0u8; tensor.numel() * 4];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes)
+}
+
+/// The fresh rows of a part whose runs are whole prompts, a few at a time: all of their nodes at once would be a multiple of the residual.
+fn means(part: &Part, resid: &Tensor) -> Result<Vec<u8>> {
+    const PROMPTS: usize = 128;
+    let mut fresh = Vec::new();
+    for runs in part.runs.chunks(PROMPTS) {
+        fresh.extend(bytes(&Gather::new(runs, resid.device())?.apply(resid)?)?);
+    }
+    Ok(fresh)
+}
+
+/// What is read from every checkpoint of a run.
+pub struct Request<'a> {
+    pub set: &'a ItemSet,
+    pub readouts: &'a [Readout],
+    /// Layer numbers in ascending order.
+    pub layers: &'a [usize],
+    pub compute: Compute,
+}
+
+/// What walks over one base have in common: the layers that none of its adapters reaches. The first walk leaves the residual of the
+/// last of them here, the next ones start from it and copy the readouts below.
+pub struct Common {
+    /// Identity of the base.
+    pub base: String,
+    pub layer: usize,
+    left: Option<Left>,
+}
+
+/// What a walk left.
+struct Left {
+    request: String,
+    /// `[node, d_model]`, on the device.
+    resid: Tensor,
+    /// The walk's file.
+    path: PathBuf,
+}
+
+impl Common {
+    /// Nothing is there yet; a walk over `base` leaves the residual of `layer`.
+    pub fn new(base: String, layer: usize) -> Self {
+        Self { base, layer, left: None }
+    }
+}
+
+/// What a walk of one checkpoint cost.
+#[derive(Debug, Clone, Default)]
+pub struct Cost {
+    pub nodes: usize,
+    pub prompt_tokens: usize,
+    pub reused: usize,
+    /// Layers that were taken over from an earlier walk over the same base.
+    pub shared_layers: usize,
+    pub fingerprint: String,
+}
+
+impl Request<'_> {
+    /// Digest of everything but the weights that determines a file of the store.
+    pub fn hash(&self) -> String {
+        let text = format!("store-3 {} {:?} {:?} {}", self.set.hash(), self.layers, self.readouts, self.compute.describe());
+        blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+
+    /// Size of the activations in a file of the store.
+    pub fn bytes(&self, d_model: usize) -> usize {
+        let rows = |readout: Readout| self.set.prompts.iter().filter(|prompt| tokens(readout, prompt).is_some()).count();
+        let embeddings = self.set.items.iter().filter(|item| is_labelled(item)).count();
+        let read = self.readouts.iter().map(|&readout| rows(readout)).sum::<usize>() * self.layers.len();
+        (read + embeddings) * d_model * size_of::<f32>()
+    }
+
+    /// Walks one checkpoint and writes its file. Rows of `old`, a file made from the same weights, are taken over where the
+    /// item did not change. `common`, where the checkpoint's layers up to its are its base's, saves computing those again; the file is
+    /// the same bit for bit. `tick(layer)` is called after every layer and may stop the walk by an error.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the checkpoint, by name; the store cannot be written; or the error of `tick`.
+    pub fn walk(
+        &self,
+        checkpoint: &Checkpoint,
+        path: &Path,
+        old: Option<&Readouts>,
+        common: Option<&mut Common>,
+        tick: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Cost> {
+        let config = &checkpoint.config;
+        let max_token = self.set.max_token();
+        ensure!(
+            max_token < config.d_vocab,
+            "{}: the vocabulary has {} tokens, the prompts use token id {max_token}; is the manifest's tokenizer this model's?",
+            checkpoint.folder.display(),
+            config.d_vocab
+        );
+        if let Some(&layer) = self.layers.last() {
+            ensure!(
+                layer <= config.n_layers,
+                "{}: layer {layer} was asked for, the model has {}",
+                checkpoint.folder.display(),
+                config.n_layers
+            );
+        }
+        let plan = Plan::new(self, old, config.d_model as usize)?;
+        let mut cost = Cost { nodes: plan.forest.len(), prompt_tokens: plan.forest.prompt_tokens, reused: plan.reused, ..Cost::default() };
+        let mut metadata = store::metadata(self.layers, &"0".repeat(64));
+        metadata.insert("request".to_owned(), self.hash().into());
+        metadata.insert("compute".to_owned(), device::dtype_name(self.compute.kind).into());
+        metadata.insert("final_norm".to_owned(), if config.norm.is_layer() { "layer" } else { "rms" }.into());
+        let writer = Writer::create(path, plan.tensors(self, config.d_model as usize), metadata)?;
+        let gathers = plan.parts.iter().map(|part| Gather::new(&part.runs, self.compute.device)).collect::<Result<Vec<_>>>()?;
+        let depth = if plan.scored.is_empty() { self.layers.last().copied().unwrap_or(0) } else { config.n_layers };
+        let mut scores = Vec::new();
+        // Where rows of an old file are taken over, the forest is another one.
+        let mut common = common.filter(|common| plan.reused == 0 && common.layer <= depth);
+        let left = common.as_mut().and_then(|common| common.left.take()).filter(|left| left.request == self.hash());
+        let mut kept = None;
+        if !plan.forest.is_empty() {
+            let start = left.as_ref().zip(common.as_ref()).map(|(left, common)| (common.layer, &left.resid));
+            if let (Some(left), Some((layer, _))) = (&left, start) {
+                cost.shared_layers = layer;
+                let below = Readouts::open(&left.path)?;
+                for index in (0..self.layers.len()).filter(|&index| self.layers[index] < layer) {
+                    for (number, part) in plan.parts.iter().enumerate() {
+                        let bytes: Vec<u8> = below.layer(part.name, index)?.iter().flat_map(|x| x.to_le_bytes()).collect();
+                        writer.write(number, (index * part.layer_bytes) as u64, &bytes)?;
+                    }
+                }
+                let embedding: Vec<u8> = below.layer(plan.embedding.name, 0)?.iter().flat_map(|x| x.to_le_bytes()).collect();
+                writer.write(plan.parts.len(), 0, &embedding)?;
+            }
+            stream_from(checkpoint, &plan.forest, self.compute, start, depth, &mut |layer, resid| {
+                if left.is_none() && common.as_ref().is_some_and(|common| common.layer == layer) {
+                    kept = Some(resid.f_detach_copy()?);
+                }
+                if layer == 0 {
+                    writer.write(plan.parts.len(), 0, &plan.embedding.assemble(&means(&plan.embedding, resid)?, old, 0)?)?;
+                }
+                if let Ok(index) = self.layers.binary_search(&layer) {
+                    for (number, (part, gather)) in plan.parts.iter().zip(&gathers).enumerate() {
+                        let fresh = if part.runs.is_empty() { Vec::new() } else { bytes(&gather.apply(resid)?)? };
+                        writer.write(number, (index * part.layer_bytes) as u64, &part.assemble(&fresh, old, index)?)?;
+                    }
+                }
+                if layer == config.n_layers && !plan.scored.is_empty() {
+                    let rows = resid.f_index_select(0, &Tensor::f_from_slice(&plan.scored)?.f_to_device(resid.device())?)?;
+                    scores = log_probabilities(checkpoint, self.compute, &rows, &plan.scored_tokens)?;
+                }
+                tick(layer)
+            })?;
+        } else {
+            for (number, part) in plan.parts.iter().enumerate() {
+                for index in 0..self.layers.len() {
+                    writer.write(number, (index * part.layer_bytes) as u64, &part.assemble(&[], old, index)?)?;
+                }
+            }
+        }
+        if plan.forest.is_empty() {
+            writer.write(plan.parts.len(), 0, &plan.embedding.assemble(&[], old, 0)?)?;
+        }
+        let unembedding = unembedding(checkpoint, self.compute, &plan.said)?;
+        plan.write_rest(self, &writer, &scores, &unembedding, old)?;
+        cost.fingerprint = checkpoint.fingerprint();
+        writer.finish(&[("fingerprint", cost.fingerprint.clone())])?;
+        if let Some(common) = common {
+            let new = kept.map(|resid| Left { request: self.hash(), resid, path: path.to_owned() });
+            common.left = left.or(new);
+        }
+        Ok(cost)
+    }
+}

@@ -1,0 +1,253 @@
+//! Which rows of a store's file are computed and which are taken over from an old one.
+
+use super::{Request, tokens};
+use crate::prompt::forest::Forest;
+use crate::prompt::item::{Item, ItemSet};
+use crate::walk::store::{EMBEDDING, Readouts, Writer};
+use anyhow::{Context, Result};
+use safetensors::Dtype;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
+
+/// Which rows come from where.
+pub(super) struct Plan {
+    pub(super) forest: Forest,
+    pub(super) parts: Vec<Part>,
+    /// Mean input embedding of labelled items: what words alone could be told by.
+    pub(super) embedding: Part,
+    /// Items that have answers, and for each the log-probability of a reused row, or the slices of `scored` of its answers and foils.
+    answered: Vec<(usize, Score)>,
+    /// Width of the table of foils: the most that an item has.
+    foils: usize,
+    /// Tokens of all answers and foils, whose rows of the unembedding are stored.
+    pub(super) said: Vec<i64>,
+    /// Nodes whose next-token distribution is needed, and the token that is scored there.
+    pub(super) scored: Vec<i64>,
+    pub(super) scored_tokens: Vec<i64>,
+    pub(super) reused: usize,
+}
+
+pub(super) enum Score {
+    /// Row of the old file.
+    Old(usize),
+    New(Vec<Range<usize>>),
+}
+
+/// One readout.
+pub(super) struct Part {
+    pub(super) name: &'static str,
+    /// Item per row.
+    items: Vec<usize>,
+    /// Per row: a row of the old file, or the next of `runs`.
+    old: Vec<Option<usize>>,
+    pub(super) runs: Vec<Vec<usize>>,
+    row_bytes: usize,
+    pub(super) layer_bytes: usize,
+}
+
+impl Part {
+    fn new(name: &'static str, d_model: usize) -> Self {
+        Self { name, items: Vec::new(), old: Vec::new(), runs: Vec::new(), row_bytes: d_model * 4, layer_bytes: 0 }
+    }
+
+    /// Adds the row of an item: that of the old file, or the mean over `run`.
+    fn push(&mut self, item: usize, old: Option<usize>, run: impl FnOnce() -> Vec<usize>) {
+        if old.is_none() {
+            self.runs.push(run());
+        }
+        self.items.push(item);
+        self.old.push(old);
+        self.layer_bytes += self.row_bytes;
+    }
+
+    /// One layer's bytes, fresh rows and old ones in item order.
+    pub(super) fn assemble(&self, fresh: &[u8], old: Option<&Readouts>, index: usize) -> Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(self.layer_bytes);
+        let before = match old {
+            Some(old) if self.old.iter().any(Option::is_some) => old.layer(self.name, index)?,
+            _ => Vec::new(),
+        };
+        let width = self.row_bytes / 4;
+        let mut fresh = fresh.chunks_exact(self.row_bytes);
+        for row in &self.old {
+            match row {
+                Some(row) => out.extend(before[row * width..(row + 1) * width].iter().flat_map(|x| x.to_le_bytes())),
+                None => out.extend_from_slice(fresh.next().context("one fresh row per item that is not reused")?),
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl Plan {
+    pub(super) fn new(request: &Request, old: Option<&Readouts>, d_model: usize) -> Result<Self> {
+        let ItemSet { items, prompts } = request.set;
+        let known = old.map(|old| old_rows(old, request)).transpose()?.unwrap_or_default();
+        let reusable = |item: usize| known.complete.contains(&items[item].hash);
+        // Prompts that are computed: those of new items, and the answers of those that have some, less their last token.
+        let mut texts: Vec<Vec<i64>> = Vec::new();
+        let mut prompt_of = vec![usize::MAX; items.len()];
+        for (item, prompt) in prompts.iter().enumerate().filter(|(item, _)| !reusable(*item)) {
+            prompt_of[item] = texts.len();
+            texts.extend(prompt.texts());
+        }
+        let forest = Forest::new(&texts);
+        let said: BTreeSet<i64> = prompts.iter().flat_map(|prompt| prompt.choices().flatten()).copied().collect();
+        let mut plan = Self {
+            forest,
+            parts: Vec::new(),
+            embedding: Part::new(EMBEDDING, d_model),
+            answered: Vec::new(),
+            foils: prompts.iter().map(|prompt| prompt.foils.len()).max().unwrap_or(0),
+            said: said.into_iter().collect(),
+            scored: Vec::new(),
+            scored_tokens: Vec::new(),
+            reused: 0,
+        };
+        for &readout in request.readouts {
+            let mut part = Part::new(readout.name(), d_model);
+            for (item, prompt) in prompts.iter().enumerate() {
+                let Some(span) = tokens(readout, prompt) else { continue };
+                let row = if reusable(item) { known.row(readout.name(), &items[item].hash) } else { None };
+                part.push(item, row, || plan.forest.span(prompt_of[item], span));
+            }
+            plan.parts.push(part);
+        }
+        for (item, prompt) in prompts.iter().enumerate().filter(|(item, _)| is_labelled(&items[*item])) {
+            let row = if reusable(item) { known.row(EMBEDDING, &items[item].hash) } else { None };
+            plan.embedding.push(item, row, || plan.forest.span(prompt_of[item], 0..prompt.ids.len()));
+        }
+        for (item, prompt) in prompts.iter().enumerate() {
+            if prompt.answers.is_none() {
+                continue;
+            }
+            if reusable(item) {
+                plan.answered.push((item, Score::Old(known.scores[items[item].hash.as_str()])));
+                continue;
+            }
+            let mut ranges = Vec::new();
+            let mut continued = prompt_of[item];
+            for choice in prompt.choices() {
+                // In the order of `Prompt::texts`.
+                let text = if choice.len() > 1 {
+                    continued += 1;
+                    continued
+                } else {
+                    prompt_of[item]
+                };
+                let nodes = plan.forest.last[text].map(|last| plan.forest.path(last)).unwrap_or_default();
+                let start = plan.scored.len();
+                plan.scored.extend(nodes[prompt.ids.len() - 1..].iter().map(|&node| node as i64));
+                plan.scored_tokens.extend(choice);
+                ranges.push(start..plan.scored.len());
+            }
+            plan.answered.push((item, Score::New(ranges)));
+        }
+        plan.reused = (0..items.len()).filter(|&item| reusable(item)).count();
+        Ok(plan)
+    }
+
+    pub(super) fn tensors(&self, request: &Request, d_model: usize) -> Vec<(String, Dtype, Vec<usize>)> {
+        let n_items = request.set.items.len();
+        let layers = request.layers.len();
+        let mut tensors: Vec<_> =
+            self.parts.iter().map(|part| (part.name.to_owned(), Dtype::F32, vec![layers, part.items.len(), d_model])).collect();
+        tensors.push((EMBEDDING.to_owned(), Dtype::F32, vec![1, self.embedding.items.len(), d_model]));
+        let with_rows = self.parts.iter().chain([&self.embedding]);
+        tensors.extend(with_rows.map(|part| (format!("rows.{}", part.name), Dtype::I64, vec![part.items.len()])));
+        tensors.push(("item_hash".to_owned(), Dtype::U8, vec![n_items, HASH_BYTES]));
+        tensors.push(("answers.rows".to_owned(), Dtype::I64, vec![self.answered.len()]));
+        tensors.push(("answers.log_probability".to_owned(), Dtype::F32, vec![self.answered.len(), 2]));
+        tensors.push(("foils.log_probability".to_owned(), Dtype::F32, vec![self.answered.len(), self.foils]));
+        tensors.push(("unembedding.tokens".to_owned(), Dtype::I64, vec![self.said.len()]));
+        tensors.push(("unembedding.rows".to_owned(), Dtype::F32, vec![self.said.len(), d_model]));
+        tensors
+    }
+
+    /// Row numbers, hashes and scores, in the order of [`Plan::tensors`].
+    pub(super) fn write_rest(
+        &self,
+        request: &Request,
+        writer: &Writer,
+        scores: &[f64],
+        unembedding: &[f32],
+        old: Option<&Readouts>,
+    ) -> Result<()> {
+        let numbers = |items: &mut dyn Iterator<Item = usize>| items.flat_map(|item| (item as i64).to_le_bytes()).collect::<Vec<u8>>();
+        let mut tensor = self.parts.len() + 1;
+        for part in self.parts.iter().chain([&self.embedding]) {
+            writer.write(tensor, 0, &numbers(&mut part.items.iter().copied()))?;
+            tensor += 1;
+        }
+        let hashes: Vec<u8> = request.set.items.iter().flat_map(|item| item.hash.bytes()).collect();
+        writer.write(tensor, 0, &hashes)?;
+        writer.write(tensor + 1, 0, &numbers(&mut self.answered.iter().map(|(item, _)| *item)))?;
+        let before = |name: &str| old.filter(|old| old.contains(name)).map(|old| old.values(name)).transpose();
+        let (pairs, foils) = (before("answers.log_probability")?, before("foils.log_probability")?);
+        // Old rows have as many foils as their file's widest item.
+        let width = foils.as_ref().zip(pairs.as_ref()).map_or(0, |(foils, pairs)| foils.len() * 2 / pairs.len().max(1));
+        let (mut answered, mut others) = (Vec::new(), Vec::new());
+        for (item, score) in &self.answered {
+            let mut choices: Vec<f32> = match score {
+                Score::Old(row) => {
+                    let row = *row;
+                    let pairs = pairs.as_ref().context("the old file has the scores that are reused")?;
+                    let foils = foils.as_ref().and_then(|foils| foils.get(row * width..(row + 1) * width)).unwrap_or_default();
+                    pairs[2 * row..2 * row + 2].iter().chain(foils).copied().take(2 + request.set.prompts[*item].foils.len()).collect()
+                }
+                Score::New(ranges) => ranges.iter().map(|range| scores[range.clone()].iter().sum::<f64>() as f32).collect(),
+            };
+            // Items have different numbers of foils; what is not there is not a number.
+            choices.resize(2 + self.foils, f32::NAN);
+            answered.extend(choices[..2].iter().flat_map(|x| x.to_le_bytes()));
+            others.extend(choices[2..].iter().flat_map(|x| x.to_le_bytes()));
+        }
+        writer.write(tensor + 2, 0, &answered)?;
+        writer.write(tensor + 3, 0, &others)?;
+        writer.write(tensor + 4, 0, &numbers(&mut self.said.iter().map(|&token| token as usize)))?;
+        writer.write(tensor + 5, 0, &unembedding.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+    }
+}
+
+/// Bytes of an item's hash, which is stored as text.
+const HASH_BYTES: usize = 32;
+
+/// Whether an item is one of a labelled set, whose words might give its label away.
+pub(super) fn is_labelled(item: &Item) -> bool {
+    item.y.is_some() && item.is_plain() && !item.neutral
+}
+
+/// Items of an old file that have all that is asked for.
+#[derive(Default)]
+struct Known {
+    rows: HashMap<(&'static str, String), usize>,
+    scores: HashMap<String, usize>,
+    complete: HashSet<String>,
+}
+
+impl Known {
+    fn row(&self, readout: &'static str, hash: &str) -> Option<usize> {
+        self.rows.get(&(readout, hash.to_owned())).copied()
+    }
+}
+
+fn old_rows(old: &Readouts, request: &Request) -> Result<Known> {
+    let mut known = Known::default();
+    let hashes: Vec<String> = old.bytes("item_hash")?.chunks(HASH_BYTES).map(|hash| String::from_utf8_lossy(hash).into_owned()).collect();
+    for name in request.readouts.iter().map(|readout| readout.name()).chain([EMBEDDING]).filter(|name| old.contains(name)) {
+        for (row, item) in old.rows(name, hashes.len())?.into_iter().enumerate() {
+            known.rows.insert((name, hashes[item].clone()), row);
+        }
+    }
+    for (row, item) in old.integers("answers.rows")?.into_iter().map(|item| item as usize).enumerate() {
+        known.scores.insert(hashes.get(item).context("answers.rows names an item")?.clone(), row);
+    }
+    for (item, prompt) in request.set.items.iter().zip(&request.set.prompts) {
+        let has = |name| known.row(name, &item.hash).is_some();
+        let reads = request.readouts.iter().all(|readout| tokens(*readout, prompt).is_none() || has(readout.name()));
+        if reads && (!is_labelled(item) || has(EMBEDDING)) && (prompt.answers.is_none() || known.scores.contains_key(&item.hash)) {
+            known.complete.insert(item.hash.clone());
+        }
+    }
+    Ok(known)
+}
