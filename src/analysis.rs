@@ -10,7 +10,7 @@ use crate::onset::shape::FEWEST;
 use crate::onset::trace::Trace;
 use crate::onset::verdict::{Verdict, verdicts};
 use crate::series::Series;
-use crate::stats::estimate::columns;
+use crate::stats::estimate::{Estimate, columns};
 use crate::stats::lexical::LexicalAudit;
 use crate::table::{self, finite};
 use anyhow::Result;
@@ -31,6 +31,7 @@ const TABLES: &[&str] = &[
     "transfer.parquet",
     "change.parquet",
     "lens.parquet",
+    "recognition.parquet",
     "placement.parquet",
     "behaviour.parquet",
     "agreement.parquet",
@@ -84,7 +85,8 @@ pub struct OnsetRow {
     /// Smallest true delta that would have been found with probability .8.
     pub mde: Option<f64>,
     pub shape: String,
-    /// Midpoint of the rise, in units of the axis.
+    /// Midpoint of the rise, in units of the axis; null where it lies beyond the first or last checkpoint (`at_edge`), as is an end of its
+    /// interval that is open. The interval of a step is never narrower than the gap between its checkpoints.
     pub t50: Option<f64>,
     pub t50_lower: Option<f64>,
     pub t50_upper: Option<f64>,
@@ -95,7 +97,7 @@ pub struct OnsetRow {
     pub t10: Option<f64>,
     pub t90: Option<f64>,
     pub width: Option<f64>,
-    /// The rise is not bracketed by checkpoints: the date is a bound.
+    /// The rise is not bracketed by checkpoints: t50 is null, and the end of its interval that is not null is a bound.
     pub at_edge: Option<bool>,
     /// Stages around a date that has no checkpoint of the later stage before it, as in "base | sft".
     pub between: Option<String>,
@@ -149,7 +151,7 @@ pub fn measure(series: &Series) -> Result<Vec<Trace>> {
 
 /// Digest of everything that the tables are computed from.
 fn key(series: &Series) -> String {
-    let text = format!("analysis-10 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
+    let text = format!("analysis-11 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
@@ -221,8 +223,13 @@ fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
     let (delta, delta_lower, delta_upper) = columns(gate.map(|gate| gate.delta));
     let (excess, excess_lower, excess_upper) = columns(gate.and_then(|gate| gate.excess));
     let date = verdict.onset.as_ref();
-    let (t50, t50_lower, t50_upper) = columns(date.and_then(|date| date.t50));
-    let (t50_step, t50_step_lower, t50_step_upper) = columns(date.and_then(|date| date.t50_step));
+    // A midpoint beyond the axis is not known, only that it is there.
+    let known = |estimate: Option<Estimate>| {
+        let (value, lower, upper) = columns(estimate);
+        (value.filter(|_| date.is_some_and(|date| !date.at_edge)), lower, upper)
+    };
+    let (t50, t50_lower, t50_upper) = known(date.and_then(|date| date.t50));
+    let (t50_step, t50_step_lower, t50_step_upper) = known(date.and_then(|date| date.t50_step));
     let positions = if too_few { None } else { Some(series.timeline().positions(&trace.points)?) };
     Ok(OnsetRow {
         run: series.run.clone(),

@@ -46,8 +46,8 @@ pub struct Row {
     /// `supports`, `opposes` or `inconclusive`.
     pub verdict: String,
     pub status: String,
-    /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt;
-    /// with `gate_fail` it supports nothing. With `ok` it supports nothing at checkpoints before the rise (status `before_onset`).
+    /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt and
+    /// supports nothing. With `ok` it supports nothing at checkpoints before the rise (status `before_onset`).
     /// Rows of `void` and of `behavioural_persistence` are about answers and not about the contrast; the gate of the latter is that of
     /// behaviour, and `not_run` stands for a concept without one.
     pub gate: String,
@@ -302,11 +302,11 @@ impl Bench<'_> {
                 (row.verdict, row.status) = (verdict(false, false), "lexical_leak".to_owned());
             }
         }
-        // Nor is the geometry of a contrast that does not rise beyond the null bank, or has not risen yet: null concepts have one too.
+        // Nor is the geometry of a contrast that was not shown to rise beyond those of its kind, or has not risen yet: every concept has one.
         let unlearnt = match self.place.status.as_str() {
-            "gate_fail" => Some("gate_fail"),
-            "ok" if !self.risen => Some("before_onset"),
-            _ => None,
+            "ok" if self.risen => None,
+            "ok" => Some("before_onset"),
+            status => Some(status),
         };
         if let Some(status) = unlearnt {
             for row in rows.iter_mut().filter(|row| row.verdict == SUPPORTS) {

@@ -1,11 +1,12 @@
 //! `selftrace demo`: post-trains the organism, walks and analyses the series, and holds what was found against what was taught.
 
+use super::tally::Tally;
 use super::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, post_train};
 use crate::analysis::{self, OnsetRow};
 use crate::console::{bar, check_interrupt};
 use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE as BEHAVIOURAL, OPPOSES, Row, SUPPORTS};
 use crate::manifest::Manifest;
-use crate::measure::persistence;
+use crate::measure::{behaviour, contrast, lens, persistence};
 use crate::report::summary::Text;
 use crate::series::Series;
 use crate::table::write_atomically;
@@ -15,8 +16,11 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
-/// Measures of the representation; behaviour is the companion of each.
-const REPRESENTATION: &[&str] = &["change", "placement", "contrast", "probe"];
+/// The measures that date a concept here, named beforehand: what it says, and what the residual stream says by itself. Every other
+/// measure has to be silent where nothing was taught.
+const NAMED: [&str; 2] = [behaviour::NAME, lens::NAME];
+/// Measures whose power is counted over many demos.
+const COUNTED: [&str; 3] = [behaviour::NAME, lens::NAME, contrast::NAME];
 /// What a lesson that holds in every context decides, at the last checkpoint: hypothesis, measure, verdict.
 const EVERYWHERE: &[(&str, &str, &str)] = &[
     ("functional_self", persistence::NAME, SUPPORTS),
@@ -71,34 +75,40 @@ pub fn demo(out: &Path, seed: u64) -> Result<Demo> {
 }
 
 impl Demo {
-    /// Concept by concept: when it was taught, what was found, and whether the two agree.
+    /// Concept by concept: when it was taught, what the named measures found, and whether all measures agree with the curriculum.
     pub fn table(&self) -> String {
-        let mut text = Text::new(&["concept", "taught after step", "behaviour", "representation", "by", "agrees"]);
+        let [behaviour, representation] = NAMED;
+        let mut text = Text::new(&["concept", "taught after step", behaviour, representation, "layer", "agrees"]);
         let is_null = |concept: &str| self.rows.iter().any(|row| row.concept == concept && row.null_bank);
         let (null, asked): (Vec<_>, Vec<_>) = self.curriculum.taught_at.iter().partition(|(concept, _)| is_null(concept));
-        for (concept, taught) in asked {
+        for (concept, taught) in &asked {
             let taught_text = match taught {
                 Some(0) => "from the start".to_owned(),
                 Some(step) => step.to_string(),
                 None => "never".to_owned(),
             };
-            let behaviour = self.primary(concept, "behaviour");
-            let found = self.representation(concept);
+            let [said, read] = NAMED.map(|measure| self.primary(concept, measure));
+            let layer = read.and_then(|row| row.layer);
             text.push(vec![
                 concept.clone(),
                 taught_text,
-                behaviour.map_or_else(|| "-".to_owned(), |row| self.dated(row)),
-                found.map_or_else(|| "-".to_owned(), |row| self.dated(row)),
-                found.map_or_else(|| "-".to_owned(), |row| format!("{}, layer {}", row.measure, row.layer.unwrap_or(0))),
-                if self.agrees(concept, *taught) { "yes" } else { "NO" }.to_owned(),
+                said.map_or_else(|| "-".to_owned(), dated),
+                read.map_or_else(|| "-".to_owned(), dated),
+                layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
+                if self.errors(concept, *taught).is_empty() { "yes" } else { "NO" }.to_owned(),
             ]);
         }
         let mut out = text.render();
-        let silent = null.iter().filter(|(concept, taught)| self.agrees(concept, *taught)).count();
+        let errors: Vec<String> = asked.iter().chain(&null).flat_map(|(concept, taught)| self.errors(concept, *taught)).collect();
+        let silent = null.iter().filter(|(concept, taught)| self.errors(concept, *taught).is_empty()).count();
         let _ = writeln!(out, "null bank: {silent} of {} topics that nobody teaches are silent by every measure", null.len());
+        if !errors.is_empty() {
+            let _ = writeln!(out, "\nThis seed is one of the few on which a measure errs:");
+            errors.iter().for_each(|error| out += &format!("  {error}\n"));
+        }
         let _ = writeln!(
             out,
-            "\nDates are midpoints of the rise in steps, with 95% intervals; both are between checkpoints, which are 40 steps apart."
+            "\nDates are midpoints of the rise in steps, with 95% intervals that are never narrower than the gap between checkpoints, 40 steps."
         );
         out
     }
@@ -148,6 +158,29 @@ impl Demo {
         self.curriculum.taught_at.iter().any(|(topic, taught)| topic == concept && taught.is_some())
     }
 
+    /// What it found, for a table of many.
+    pub fn tally(&self, arithmetic: &str) -> Tally {
+        let lessons = || self.curriculum.taught_at.iter().filter_map(|(concept, taught)| Some((concept, (*taught)?))).filter(|(_, step)| *step > 0);
+        let dated = |measure: &str| {
+            lessons().filter(|(concept, step)| self.primary(concept, measure).is_some_and(|row| as_taught(row, *step))).count()
+        };
+        let untaught = self.curriculum.taught_at.iter().filter(|(_, taught)| taught.is_none());
+        let rows = untaught.flat_map(|(concept, _)| self.primaries(concept)).filter(|row| row.status == "ok");
+        let verdicts = self.evidence.iter().filter(|row| !self.is_taught(&row.concept) && row.status != "not_run");
+        let (as_planted, planted) = self.as_planted();
+        Tally {
+            arithmetic: arithmetic.to_owned(),
+            seed: self.curriculum.seed,
+            untaught_dated: rows.map(|row| (row.concept.clone(), row.measure.clone())).collect(),
+            taught: lessons().count(),
+            dated: COUNTED.iter().map(|measure| ((*measure).to_owned(), dated(measure))).collect(),
+            planted,
+            as_planted,
+            untaught_supports: verdicts.clone().filter(|row| row.verdict == SUPPORTS).count(),
+            untaught_verdicts: verdicts.count(),
+        }
+    }
+
     /// How many verdicts are as the curriculum has it, and how many it decides. What is there from the start has no onset, so it
     /// supports nothing.
     fn as_planted(&self) -> (usize, usize) {
@@ -163,49 +196,53 @@ impl Demo {
         (right.count(), all.len())
     }
 
-    /// Whether every concept was found as it was taught.
-    pub fn all_agree(&self) -> bool {
-        self.curriculum.taught_at.iter().all(|(concept, taught)| self.agrees(concept, *taught))
-    }
-
-    /// Shape and date; a midpoint behind the last checkpoint is not known.
-    fn dated(&self, row: &OnsetRow) -> String {
-        let last = self.curriculum.checkpoints.last().map_or(f64::INFINITY, |(_, step)| *step as f64);
-        match (row.t50_step, row.t50_step_lower, row.t50_step_upper) {
-            (Some(step), ..) if row.status == "ok" && step > last => format!("{} after {last:.0}", row.shape),
-            (Some(step), Some(lower), Some(upper)) if row.status == "ok" => format!("{} {step:.0} [{lower:.0}, {upper:.0}]", row.shape),
-            _ => row.shape.clone(),
-        }
-    }
-
     fn primary(&self, concept: &str, measure: &str) -> Option<&OnsetRow> {
-        self.rows.iter().find(|row| {
-            let plain = !matches!(row.label_family.as_str(), "control" | "frame")
-                && row.readout.as_deref().is_none_or(|name| name == "last_prompt");
-            row.primary && plain && row.concept == concept && row.measure == measure
-        })
+        let plain = |row: &&OnsetRow| row.readout.as_deref().is_none_or(|name| name == "last_prompt");
+        self.primaries(concept).filter(plain).find(|row| row.measure == measure)
     }
 
-    /// The first representational measure that finds something; the first one that there is otherwise.
-    fn representation(&self, concept: &str) -> Option<&OnsetRow> {
-        let rows = || REPRESENTATION.iter().filter_map(|measure| self.primary(concept, measure));
-        rows().find(|row| row.status == "ok").or_else(|| rows().next())
+    /// Every primary row about a concept itself.
+    fn primaries(&self, concept: &str) -> impl Iterator<Item = &OnsetRow> {
+        let own = |row: &&OnsetRow| row.primary && !matches!(row.label_family.as_str(), "control" | "frame");
+        self.rows.iter().filter(own).filter(move |row| row.concept == concept)
     }
 
-    fn agrees(&self, concept: &str, taught: Option<u64>) -> bool {
-        let Some(behaviour) = self.primary(concept, "behaviour") else { return taught.is_none() };
-        let representations = || REPRESENTATION.iter().filter_map(|measure| self.primary(concept, measure));
+    /// Sentences about what was not found as it was taught.
+    fn errors(&self, concept: &str, taught: Option<u64>) -> Vec<String> {
+        let found = |row: &OnsetRow| format!("{concept} {} by {}", dated(row), row.measure);
         match taught {
-            Some(0) => matches!(behaviour.shape.as_str(), "already_present" | "strengthens"),
-            Some(step) => self.in_time(behaviour, step) && representations().any(|row| self.in_time(row, step)),
-            None => std::iter::once(behaviour).chain(representations()).all(|row| row.status != "ok"),
+            None => self
+                .primaries(concept)
+                .filter(|row| row.status == "ok" || matches!(row.shape.as_str(), "transient" | "vanishes" | "reoriented"))
+                .map(|row| format!("{}, and nobody taught it", found(row)))
+                .collect(),
+            Some(step) => {
+                let wrong = |row: &&OnsetRow| !as_taught(row, step);
+                let rows = NAMED.iter().filter_map(|measure| self.primary(concept, measure)).filter(wrong);
+                let when = if step == 0 { "from the start".to_owned() } else { format!("after step {step}") };
+                rows.map(|row| format!("{} ({}), and it was taught {when}", found(row), row.status)).collect()
+            }
         }
     }
+}
 
-    /// Emerges, with the whole interval after the last checkpoint before the lesson. When it shows depends on how fast it is
-    /// learnt; that it does not show before does not.
-    fn in_time(&self, row: &OnsetRow, taught: u64) -> bool {
-        let after = row.t50_step_lower.is_some_and(|lower| lower >= taught as f64);
-        row.status == "ok" && matches!(row.shape.as_str(), "emerges" | "strengthens") && after
+/// Shape and date; of a midpoint that is not bracketed, its bound.
+fn dated(row: &OnsetRow) -> String {
+    match (row.t50_step, row.t50_step_lower, row.t50_step_upper) {
+        _ if row.status != "ok" => row.shape.clone(),
+        (Some(step), Some(lower), Some(upper)) => format!("{} {step:.0} [{lower:.0}, {upper:.0}]", row.shape),
+        (Some(step), Some(lower), None) => format!("{} {step:.0} [{lower:.0}, open]", row.shape),
+        (_, Some(lower), _) => format!("{} after {lower:.0}", row.shape),
+        _ => row.shape.clone(),
     }
+}
+
+/// Emerges, with the whole interval after the last checkpoint before the lesson. When it shows depends on how fast it is
+/// learnt; that it does not show before does not. What was taught before the first checkpoint is there.
+fn as_taught(row: &OnsetRow, taught: u64) -> bool {
+    if taught == 0 {
+        return matches!(row.shape.as_str(), "already_present" | "strengthens");
+    }
+    let after = row.t50_step_lower.is_some_and(|lower| lower >= taught as f64);
+    row.status == "ok" && matches!(row.shape.as_str(), "emerges" | "strengthens") && after
 }

@@ -73,6 +73,8 @@ pub enum Material {
     Binding,
     /// Beginnings of answers, for learned change and behaviour.
     Stem,
+    /// Completed answers and known facts, for recognition.
+    Stated,
     /// Choices and predictions of them, for self-prediction.
     Prediction,
     /// Records of a data set that is imported.
@@ -86,6 +88,7 @@ impl Choice for Material {
         ("frame", Material::Frame),
         ("binding", Material::Binding),
         ("stem", Material::Stem),
+        ("stated", Material::Stated),
         ("prediction", Material::Prediction),
         ("content", Material::Content),
     ];

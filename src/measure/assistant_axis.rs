@@ -4,7 +4,7 @@
 use super::contrast::third;
 use super::{Part, write_parts};
 use crate::onset::curve::Curve;
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Null, Trace};
 use crate::prompt::item::AXIS;
 use crate::prompt::persona::Kind;
 use crate::series::Series;
@@ -245,8 +245,9 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
         max_t_late: None,
         choice: third(spaces[n - 1].per_reply(), spaces[n - 1].d)? / series.scale(n - 1, replies.readout, layer),
         cosine: None,
-        rivals: Vec::new(),
+        null: Null::Bank,
         baseline: None,
+        companion: false,
         status: None,
         dated: true,
         sign: 1.0,

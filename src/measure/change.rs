@@ -145,7 +145,7 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
         let choice = own.third - if last.is_empty() { 0.0 } else { quantile(&last, 0.5) };
         let curve = excess.unwrap_or_else(|| own.curve.clone());
         let trace = Trace::new(NAME, pairs.family, (0..n).collect(), curve).at(series, readout, layer);
-        traces.push(Trace { label_family: "stem".to_owned(), choice, floor, ..trace });
+        traces.push(Trace { label_family: "stem".to_owned(), choice, floor, companion: true, ..trace });
     }
     Ok((rows, traces))
 }

@@ -75,11 +75,16 @@ impl Among {
         Standing::new(rise(&self.own.value), &self.foils.iter().map(|foil| rise(foil)).collect::<Vec<_>>())
     }
 
-    /// How far every choice rises from the reference to the late checkpoints, the answer first.
+    /// [`rises`] of every choice.
     pub fn rises(&self, reference: Range<usize>, late: Range<usize>) -> Vec<f64> {
-        let curves = std::iter::once(&self.own.value).chain(&self.foils);
-        curves.map(|curve| mean(&curve[late.clone()]) - mean(&curve[reference.clone()])).collect()
+        rises(&self.own.value, &self.foils, &reference, &late)
     }
+}
+
+/// How far every choice rises from the reference to the late checkpoints, the answer first.
+pub fn rises(own: &[f64], foils: &[Vec<f64>], reference: &Range<usize>, late: &Range<usize>) -> Vec<f64> {
+    let curves = std::iter::once(own).chain(foils.iter().map(Vec::as_slice));
+    curves.map(|curve| mean(&curve[late.clone()]) - mean(&curve[reference.clone()])).collect()
 }
 
 /// How far the choice that stands out most rises beyond the others, in their standard deviations. The answer has no part in it that

@@ -10,17 +10,20 @@ use super::foils::{Among, correlation, outlier};
 use super::{Part, write_parts};
 use crate::console::check_interrupt;
 use crate::onset::gate::reference_and_late;
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Null, Trace};
+use crate::onset::verdict::FEWEST_FOILS;
 use crate::series::{Lens, Series};
 use crate::stats::estimate::columns;
 use crate::table::{Key, finite};
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const NAME: &str = "lens";
 const TABLE: &str = "lens.parquet";
+/// Status of an answer of which no token tells it from its foils.
+const NOT_TOLD_APART: &str = "foils_not_told_apart";
 /// Correlation with the rises at the last layer from which a layer can be read.
 const READS: f64 = 0.5;
 
@@ -70,7 +73,8 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
             let choice = choice(&place.rises, last);
             let trace = place.among.map(|Among { own, foils }| {
                 let trace = Trace::new(NAME, pairs.family, (0..series.points.len()).collect(), own).at(series, readout, layer);
-                Trace { label_family: "stem".to_owned(), choice, rivals: foils, ..trace }
+                let null = if place.told_apart { Null::Foils(foils) } else { Null::Missing(NOT_TOLD_APART) };
+                Trace { label_family: "stem".to_owned(), choice, null, ..trace }
             });
             parts.push((place.rows, trace.into_iter().collect()));
         }
@@ -89,6 +93,8 @@ fn choice(rises: &[f64], last: &[f64]) -> f64 {
 struct Place {
     rows: Vec<(Key, Row)>,
     among: Option<Among>,
+    /// Whether enough foils differ from the answer in the tokens that are read.
+    told_apart: bool,
     /// Of every choice.
     rises: Vec<f64>,
 }
@@ -114,18 +120,20 @@ fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, 
     };
     let Some(scores) = lens.map(|lens| scores(series, lens, pairs, readout, layer)).transpose()?.flatten() else {
         let rows = (0..n).map(|t| (series.key(t), empty.clone())).collect();
-        return Ok(Place { rows, among: None, rises: Vec::new() });
+        return Ok(Place { rows, among: None, told_apart: false, rises: Vec::new() });
     };
     let among = Among::new(&scores, &draws(series, pairs)?)?;
+    let told_apart = pairs.groups.iter().all(|(own, _)| is_told_apart(series.items[*own].answer_ids.as_deref().unwrap_or_default()));
     let row = |t: usize| {
         let (lens, lens_lower, lens_upper) = columns(among.own.at(t));
         let standing = among.standing(t);
         let (foil_percentile, foil_p) = (standing.share, standing.p.and_then(finite));
-        Row { status: "ok".to_owned(), lens, lens_lower, lens_upper, foil_percentile, foil_p, ..empty.clone() }
+        let status = if told_apart { "ok" } else { NOT_TOLD_APART }.to_owned();
+        Row { status, lens, lens_lower, lens_upper, foil_percentile, foil_p, ..empty.clone() }
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
     let rises = among.rises(0..series.references().min(n), reference_and_late(n).1);
-    Ok(Place { rows, among: Some(among), rises })
+    Ok(Place { rows, among: Some(among), told_apart, rises })
 }
 
 /// `[t][group][choice]`, self minus the mean of the others; `None` where a token is not in the lens.
@@ -158,9 +166,25 @@ fn telling(answers: &[Vec<i32>]) -> Vec<Vec<i32>> {
     answers.iter().map(|answer| Some(own(answer)).filter(|own| !own.is_empty()).unwrap_or_else(|| answer.clone())).collect()
 }
 
+/// Whether at least [`FEWEST_FOILS`] foils, if there are so many, are read by other tokens than the answer.
+fn is_told_apart(answers: &[Vec<i32>]) -> bool {
+    let telling = telling(answers);
+    let Some((own, foils)) = telling.split_first() else { return false };
+    let set = |tokens: &Vec<i32>| tokens.iter().copied().collect::<BTreeSet<i32>>();
+    let different = foils.iter().filter(|foil| set(foil) != set(own)).count();
+    different >= FEWEST_FOILS.min(foils.len())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::telling;
+    use super::{is_told_apart, telling};
+
+    #[test]
+    fn foils_that_share_all_telling_tokens_with_the_answer_are_none() {
+        let foils = |own: i32| (0..9).map(move |foil| vec![1, if foil < 3 { own } else { 20 + foil }]);
+        let answers = |own: i32| std::iter::once(vec![1, 7]).chain(foils(own)).collect::<Vec<_>>();
+        assert!(is_told_apart(&answers(6)) && !is_told_apart(&answers(7)));
+    }
 
     #[test]
     fn tokens_that_most_answers_share_tell_nothing() {

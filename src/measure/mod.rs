@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod probes;
 pub mod change;
 pub mod lens;
+pub mod recognition;
 pub mod placement;
 pub mod behaviour;
 pub mod agreement;
@@ -41,6 +42,7 @@ pub const MEASURES: &[Measure] = &[
     Measure { name: probes::NAME, run: probes::run },
     Measure { name: change::NAME, run: change::run },
     Measure { name: lens::NAME, run: lens::run },
+    Measure { name: recognition::NAME, run: recognition::run },
     Measure { name: placement::NAME, run: placement::run },
     Measure { name: behaviour::NAME, run: behaviour::run },
     Measure { name: agreement::NAME, run: agreement::run },

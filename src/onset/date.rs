@@ -37,7 +37,8 @@ const ROUNDS: usize = 100;
 const REPLICATE_ROUNDS: usize = 12;
 
 /// The date of a rise. Estimates are in units of the axis; one is `None` where fewer than half of the
-/// replicates rise at all.
+/// replicates rise at all. The interval of t50 is never narrower than the gap of a sudden step, and an end of it
+/// beyond the first or last checkpoint is infinite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Onset {
     /// The fit to the curve itself.
@@ -50,8 +51,8 @@ pub struct Onset {
     pub t50_step: Option<Estimate>,
     /// Share of the curve's variance over checkpoints that the fit explains.
     pub r_squared: f64,
-    /// t50 lies outside the first and last checkpoint: the rise is not bracketed, and the date is a
-    /// bound.
+    /// t50 lies outside the first and last checkpoint: the rise is not bracketed, and the finite end of its interval is
+    /// all that is known.
     pub at_edge: bool,
     /// t50 of every replicate, `[B]`, NaN where it does not rise. Curves with shared draws give paired
     /// differences of dates.
@@ -128,8 +129,9 @@ impl OnsetGrid {
             replicates.iter().map(|fit| fit.as_ref().map_or(f64::NAN, parameter)).collect()
         };
         let estimate = |parameter: &dyn Fn(&Sigmoid) -> f64| Estimate::percentile(parameter(&fit), &of(parameter));
-        let t50 = estimate(&|fit| fit.t50);
-        let step = |x: f64| self.positions.step_at(x);
+        let x = self.positions.x();
+        let t50 = bounds(x, &fit, &replicates);
+        let step = |at: f64| if at.is_finite() { self.positions.step_at(at) } else { Some(at) };
         let t50_step = t50.and_then(|t50| {
             let (value, lower, upper) = (step(t50.value)?, step(t50.lower)?, step(t50.upper)?);
             Some(Estimate { value, lower, upper })
@@ -142,7 +144,7 @@ impl OnsetGrid {
             width: estimate(&|fit| fit.width),
             t50_step,
             r_squared: self.r_squared(&fit, &curve.value),
-            at_edge: fit.t50 < self.positions.x()[0] || fit.t50 > self.positions.x()[t - 1],
+            at_edge: fit.t50 < x[0] || fit.t50 > x[t - 1],
             t50_replicates: of(&|fit| fit.t50),
         }))
     }
@@ -207,6 +209,42 @@ impl OnsetGrid {
         }
         1.0 - residual / total
     }
+}
+
+/// Where the midpoint of a fit can be, given checkpoints at `x`: at the fitted place, but anywhere in its gap where the whole rise, from a
+/// tenth to nine tenths, is between two checkpoints, and anywhere beyond the axis where it is not bracketed.
+fn identified(x: &[f64], fit: &Sigmoid) -> [f64; 2] {
+    let (first, last) = (x[0], x[x.len() - 1]);
+    if fit.t50 > last {
+        return [last, f64::INFINITY];
+    }
+    if fit.t50 < first {
+        return [f64::NEG_INFINITY, first];
+    }
+    let after = x.partition_point(|&position| position < fit.t50);
+    let (left, right) = (x[after.max(1) - 1], x[after.max(1)]);
+    if fit.t10() >= left && fit.t90() <= right { [left, right] } else { [fit.t50; 2] }
+}
+
+/// t50 with an interval that covers what the checkpoints leave open (Imbens & Manski 2004): the 2.5% point of the replicates' earliest
+/// midpoints, and the 97.5% point of their latest ones, with those of the fit itself. An end is infinite where it is beyond the axis. `None`
+/// where fewer than half of the replicates rise.
+fn bounds(x: &[f64], fit: &Sigmoid, replicates: &[Option<Sigmoid>]) -> Option<Estimate> {
+    let sets: Vec<[f64; 2]> = replicates.iter().flatten().map(|fit| identified(x, fit)).collect();
+    if sets.is_empty() || 2 * sets.len() < replicates.len() {
+        return None;
+    }
+    let own = identified(x, fit);
+    let sorted = |end: usize| {
+        let mut ends: Vec<f64> = sets.iter().map(|set| set[end]).collect();
+        ends.sort_unstable_by(f64::total_cmp);
+        ends
+    };
+    // Order statistics, since there is nothing between a place and infinity.
+    let last = (sets.len() - 1) as f64;
+    let lower = sorted(0)[(0.025 * last).floor() as usize];
+    let upper = sorted(1)[(0.975 * last).ceil() as usize];
+    Some(Estimate { value: fit.t50, lower: lower.min(own[0]), upper: upper.max(own[1]) })
 }
 
 /// The gaps between checkpoints, and half a gap beyond each end.

@@ -116,3 +116,30 @@ fn shapes_that_do_not_fit_the_axis_are_refused() {
     let curve = Curve::new(vec![0.0; 4], vec![]).unwrap();
     assert!(OnsetGrid::new(&index(5)).unwrap().fit(&curve, None).is_err());
 }
+
+#[test]
+fn a_step_is_known_no_better_than_to_its_gap_and_a_gradual_rise_is() {
+    let step = fit(&index(12), (0..12).map(|i| f64::from(i >= 7)).collect()).unwrap().t50.unwrap();
+    assert_eq!((step.lower, step.upper), (6.0, 7.0));
+    let truth = Sigmoid { lo: 0.0, hi: 1.0, t50: 6.3, width: 1.0 };
+    let gradual = fit(&index(12), (0..12).map(|i| truth.at(f64::from(i))).collect()).unwrap().t50.unwrap();
+    assert!(gradual.upper - gradual.lower < 0.1, "{gradual:?}");
+}
+
+#[test]
+fn a_midpoint_beyond_the_axis_is_a_bound() {
+    let late = fit(&index(10), (0..10).map(|i| (f64::from(i) / 1.5).exp()).collect()).unwrap();
+    let t50 = late.t50.unwrap();
+    assert!(late.at_edge && t50.lower == 9.0 && t50.upper == f64::INFINITY, "{t50:?}");
+    assert_eq!(late.t50_step.unwrap().lower, 900.0);
+}
+
+/// Steps in other gaps of some resamples widen the interval to both gaps.
+#[test]
+fn replicates_that_step_elsewhere_widen_the_interval_by_whole_gaps() {
+    let step = |at: usize| (0..12).map(move |i| f64::from(u8::from(i >= at)));
+    let replicates: Vec<f64> = (0..40).flat_map(|b| step(if b < 4 { 5 } else { 7 })).collect();
+    let curve = Curve::new(step(7).collect(), replicates).unwrap();
+    let t50 = OnsetGrid::new(&index(12)).unwrap().fit(&curve, None).unwrap().unwrap().t50.unwrap();
+    assert_eq!((t50.lower, t50.upper), (4.0, 7.0));
+}

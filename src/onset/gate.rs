@@ -50,7 +50,7 @@ pub struct Gate {
     /// Smallest family-wise sign-flip p among the late checkpoints and their mean, which is a member of the family too: what is
     /// weak in each of them adds up. `None` for measures without a sign-flip null.
     pub max_t_p: Option<f64>,
-    /// Share of the null bank with a smaller `delta`; `None` without a bank.
+    /// Share of the foils, or of the null bank, with a smaller `delta`; `None` without any.
     pub null_percentile: Option<f64>,
     /// One-sided p that `delta` is one more of the null bank's, see [`Standing::p`]; `None` with fewer than three null concepts.
     pub null_p: Option<f64>,
@@ -222,31 +222,35 @@ pub fn student_upper_tail(t: f64, df: u32) -> f64 {
     if t < 0.0 { 1.0 - tail } else { tail }
 }
 
-/// Which false-discovery correction.
+/// Which correction for many tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Correction {
     /// Benjamini & Hochberg 1995: independent or positively dependent concepts.
     BenjaminiHochberg,
     /// Benjamini & Yekutieli 2001: any dependence; for concepts that share items.
     BenjaminiYekutieli,
+    /// Holm 1979: the probability of any false rejection, under any dependence.
+    Holm,
 }
 
-/// Fills in `q` of the gates of one family of concepts, after they were compared with the bank.
-pub fn adjust(gates: &mut [Gate], correction: Correction) {
+/// Fills in `q` of the gates of one family of tests, which may spend this share of the level, after they were compared with their null.
+pub fn adjust(gates: &mut [Gate], correction: Correction, share: f64) {
     let ps: Vec<f64> = gates.iter().map(Gate::combined_p).collect();
     for (gate, q) in gates.iter_mut().zip(adjusted(&ps, correction)) {
-        gate.q = Some(q);
+        gate.q = Some((q / share).min(1.0));
     }
 }
 
-/// p-values adjusted for the false-discovery rate, in the order of `ps`; a rejection at `q <= level`
-/// is one of the step-up procedure at that level.
+/// p-values adjusted for many tests, in the order of `ps`; a rejection at `q <= level` is one of the procedure at that level.
 pub fn adjusted(ps: &[f64], correction: Correction) -> Vec<f64> {
+    if correction == Correction::Holm {
+        return holm(ps);
+    }
     let m = ps.len();
     let mut order: Vec<usize> = (0..m).collect();
     order.sort_by(|&a, &b| ps[b].total_cmp(&ps[a]));
     let factor: f64 = match correction {
-        Correction::BenjaminiHochberg => 1.0,
+        Correction::BenjaminiHochberg | Correction::Holm => 1.0,
         Correction::BenjaminiYekutieli => (1..=m).map(|rank| 1.0 / rank as f64).sum(),
     };
     let mut qs = vec![0.0; m];
@@ -255,6 +259,18 @@ pub fn adjusted(ps: &[f64], correction: Correction) -> Vec<f64> {
         let rank = (m - from_top) as f64;
         smallest = smallest.min(ps[index] * factor * m as f64 / rank);
         qs[index] = smallest;
+    }
+    qs
+}
+
+/// Step-down: the smallest p times the number of tests, the next one times one less, and none below the one before.
+fn holm(ps: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..ps.len()).collect();
+    order.sort_by(|&a, &b| ps[a].total_cmp(&ps[b]));
+    let (mut qs, mut largest) = (vec![0.0; ps.len()], 0f64);
+    for (rank, &index) in order.iter().enumerate() {
+        largest = largest.max(ps[index] * (ps.len() - rank) as f64).min(1.0);
+        qs[index] = largest;
     }
     qs
 }
@@ -364,7 +380,7 @@ mod tests {
         let replicates = rising().replicates.iter().map(|v| -v).collect();
         let curve = Curve::new(falling, replicates).unwrap();
         let mut gates = [Gate::measure(&curve, &(0..1), &(4..5)).unwrap()];
-        adjust(&mut gates, Correction::BenjaminiHochberg);
+        adjust(&mut gates, Correction::BenjaminiHochberg, 1.0);
         assert!(gates[0].p > 0.9 && !gates[0].passed());
     }
 

@@ -59,7 +59,7 @@ fn analyse(series: &Planted, seed: u64, draws: &Draws, bank: &[f64]) -> Verdict 
     let (reference, late) = reference_and_late(grams.len());
 
     let mut gates = [Gate::of_amplitudes(&curve, &reference, &late).unwrap()];
-    adjust(&mut gates, Correction::BenjaminiHochberg);
+    adjust(&mut gates, Correction::BenjaminiHochberg, 1.0);
     let [mut gate] = gates;
     let mut family = MaxT::default();
     for gram in &grams[late.clone()] {

@@ -5,6 +5,21 @@ use super::curve::Curve;
 use crate::series::{Family, Series};
 use crate::stats::estimate::Estimate;
 
+/// Status of a curve whose concept has nothing of its kind to be held against.
+pub const NO_FOILS: &str = "no_foils";
+
+/// What a curve is held against. Other topics are no match for a concept about the self: any post-training moves all that is said of
+/// oneself. What nobody taught is one more of its own kind, so only that is a null.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Null {
+    /// Curves of answers that could stand in this one's place, `[foil][point]`, by the same measure.
+    Foils(Vec<Vec<f64>>),
+    /// The null bank at the same measure, readout and layer, for what is of one kind with it (as in planted series), or is no concept.
+    Bank,
+    /// Nothing: the status that says why, instead of a date.
+    Missing(&'static str),
+}
+
 /// One concept along the series, by one measure at one layer.
 #[derive(Debug, Clone)]
 pub struct Trace {
@@ -31,11 +46,12 @@ pub struct Trace {
     pub choice: f64,
     /// Cosine between the first and the last direction.
     pub cosine: Option<Estimate>,
-    /// The same for answers that could stand in this one's place, `[rival][point]`, where the measure has such: the curve is then compared
-    /// with them and not with the null bank.
-    pub rivals: Vec<Vec<f64>>,
+    /// What the curve would be if nobody taught the concept.
+    pub null: Null,
     /// What words, or random weights, reach by the same measure, with replicates that are paired with the curve's.
     pub baseline: Option<Baseline>,
+    /// Never primary at any layer: it has no null of its kind by construction, and stands beside measures that have.
+    pub companion: bool,
     /// Why there is no curve to speak of; then `curve` may cover few points.
     pub status: Option<&'static str>,
     /// Whether it is a curve along the series. If not, it is one number ([`level`]), and only comparisons of runs have a use for it.
@@ -62,8 +78,9 @@ impl Trace {
             max_t_late: None,
             choice: 0.0,
             cosine: None,
-            rivals: Vec::new(),
+            null: Null::Missing(NO_FOILS),
             baseline: None,
+            companion: false,
             status: None,
             dated: true,
             sign: 1.0,

@@ -7,13 +7,21 @@ use super::curve::{Curve, mean};
 use super::date::{Onset, OnsetGrid};
 use super::gate::{Correction, Gate, LEVEL, Standing, adjust};
 use super::shape::{FEWEST, PEAK_LEVEL, Shape, shape, shape_of_amplitudes};
-use super::trace::Trace;
+use super::trace::{Null, Trace};
 use crate::series::Timeline;
 use crate::stats::estimate::{Estimate, amplitude};
 use anyhow::Result;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
+
+/// Fewer foils cannot tell a lesson from chance.
+pub const FEWEST_FOILS: usize = 8;
+/// An answer that the reference prefers to its foils at this one-sided p is no one of them: any training makes it surer.
+const PREFERRED: f64 = 0.01;
+/// The part of the level that is spent on what is asked about; the rest is for the null bank, so that the probability that a run dates
+/// anything that nobody taught is at most [`LEVEL`].
+const ASKED: f64 = 0.8;
 
 /// What one trace says, compared with others.
 #[derive(Debug, Clone)]
@@ -29,8 +37,10 @@ pub struct Verdict<'a> {
     /// Where the level at the reference and the peak stand among those of the null bank.
     pub level_standing: Option<Standing>,
     pub peak_standing: Option<Standing>,
-    /// Null concepts that it was compared with.
+    /// Foils, or null concepts, that it was compared with.
     pub n_null: usize,
+    /// Tests in the family that its q is adjusted over.
+    pub n_tests: usize,
     /// `ok`, or why there is no date.
     pub status: &'static str,
     pub shape: Shape,
@@ -77,21 +87,26 @@ pub fn conclude(verdict: &mut Verdict, grid: Option<&OnsetGrid>, leaks: bool) ->
     let trace = verdict.trace;
     let too_few = trace.points.len() < FEWEST;
     let passed = verdict.gate.as_ref().is_some_and(Gate::passed);
-    verdict.shape = match (&verdict.gate, trace.status) {
-        (Some(_), None) if !too_few && !leaks => verdict.named()?,
-        _ => Shape::Undetermined,
-    };
-    verdict.onset = match grid {
-        Some(grid) if passed && !leaks && trace.status.is_none() => grid.fit(verdict.dated_curve(), trace.floor)?,
-        _ => None,
-    };
     verdict.status = match trace.status {
         Some(status) => status,
         None if leaks => "lexical_leak",
         None if too_few => "too_few_checkpoints",
         None if verdict.gate.is_none() => "no_reference",
-        None if !passed => "gate_fail",
-        None => "ok",
+        None => match &trace.null {
+            Null::Missing(status) => status,
+            Null::Foils(foils) if foils.len() < FEWEST_FOILS => "too_few_foils",
+            Null::Foils(_) if verdict.is_preferred() => "already_preferred",
+            _ if !passed => "gate_fail",
+            _ => "ok",
+        },
+    };
+    verdict.shape = match verdict.status {
+        "ok" | "gate_fail" | "already_preferred" => verdict.named()?,
+        _ => Shape::Undetermined,
+    };
+    verdict.onset = match grid {
+        Some(grid) if verdict.status == "ok" => grid.fit(verdict.dated_curve(), trace.floor)?,
+        _ => None,
     };
     Ok(())
 }
@@ -116,17 +131,28 @@ impl Verdict<'_> {
         }
     }
 
-    /// Compares the curve with those of its rivals.
-    fn compare_with_rivals(&mut self) {
-        let trace = self.trace;
+    /// Compares the curve with those of its foils.
+    fn compare_with_foils(&mut self, foils: &[Vec<f64>]) {
         let (start, late) = (self.start(), self.late.clone());
-        let each = |of: &dyn Fn(&[f64]) -> f64| trace.rivals.iter().map(|rival| of(rival)).collect::<Vec<_>>();
-        self.level_standing = Some(Standing::new(self.level(), &each(&|rival| mean(&rival[start.clone()]))));
+        let each = |of: &dyn Fn(&[f64]) -> f64| foils.iter().map(|foil| of(foil)).collect::<Vec<_>>();
+        self.level_standing = Some(Standing::new(mean(&self.trace.curve.value[start.clone()]), &each(&|foil| mean(&foil[start.clone()]))));
         self.peak_standing = Some(Standing::new(self.peak(), &each(&highest)));
-        self.n_null = trace.rivals.len();
+        self.n_null = foils.len();
         if let Some(gate) = self.gate.as_mut() {
-            gate.compare_with_bank(each(&|rival| mean(&rival[late.clone()]) - mean(&rival[start.clone()])).into_iter());
+            gate.compare_with_bank(each(&|foil| mean(&foil[late.clone()]) - mean(&foil[start.clone()])).into_iter());
         }
+    }
+
+    /// Whether the curve falls as its foils do: then it is their like that has risen.
+    fn falls_with_foils(&self) -> bool {
+        let Null::Foils(foils) = &self.trace.null else { return false };
+        let fall = |values: &[f64]| mean(&values[self.start()]) - mean(&values[self.late.clone()]);
+        !Standing::new(fall(&self.trace.curve.value), &foils.iter().map(|foil| fall(foil)).collect::<Vec<_>>()).stands_out()
+    }
+
+    /// Whether the answer stands out from its foils at the reference already.
+    fn is_preferred(&self) -> bool {
+        self.level_standing.is_some_and(|standing| standing.stands_out() && standing.p.is_some_and(|p| p <= PREFERRED))
     }
 
     /// The curve along the late direction, unless a significant part of the concept has another direction on the way: then a
@@ -150,18 +176,26 @@ impl Verdict<'_> {
         let of = if self.of_amplitudes() { shape_of_amplitudes } else { shape };
         let of = |peak| of(&self.trace.curve, &self.reference, &self.late, passed, self.trace.cosine, peak);
         let beyond = |standing: Option<Standing>| standing.is_none_or(|standing| standing.stands_out());
+        // Among foils, a shape that says that something changed has to pay for all that was looked at, as a date has.
+        let has_foils = matches!(self.trace.null, Null::Foils(_));
+        let paid = |standing: Option<Standing>| {
+            let p = standing.and_then(|standing| standing.p).unwrap_or(1.0);
+            beyond(standing) && (!has_foils || p * self.n_tests as f64 <= LEVEL)
+        };
         let banked = |standing: Option<Standing>| standing.is_some_and(|standing| standing.p.is_some());
         // A peak that the bank confirms needs no stricter test than a rise.
         let mut shape = of(Some(if banked(self.peak_standing) { LEVEL } else { PEAK_LEVEL }))?;
         // A level that is there from the start and wavers has no peak, nor has what untaught concepts reach too.
         let wavers = banked(self.level_standing) && beyond(self.level_standing);
-        if shape == Shape::Transient && (wavers || !beyond(self.peak_standing)) {
+        if shape == Shape::Transient && (wavers || !paid(self.peak_standing)) {
             shape = of(None)?;
         }
         Ok(match shape {
             // What it turned or grew from is what untaught concepts have too.
             Shape::Strengthens | Shape::Reoriented if passed && !beyond(self.level_standing) => Shape::Emerges,
             Shape::AlreadyPresent | Shape::Vanishes | Shape::Reoriented if !beyond(self.level_standing) => Shape::Absent,
+            Shape::Vanishes if !paid(self.level_standing) || self.falls_with_foils() => Shape::Absent,
+            Shape::Reoriented if !paid(self.level_standing) => Shape::AlreadyPresent,
             other => other,
         })
     }
@@ -199,6 +233,7 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
         level_standing: None,
         peak_standing: None,
         n_null: 0,
+        n_tests: 1,
         status: "not_run",
         shape: Shape::Undetermined,
         onset: None,
@@ -208,7 +243,7 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
 /// One primary layer per concept, family, measure and readout.
 fn choose_layers(verdicts: &mut [Verdict]) {
     let mut best: BTreeMap<_, (f64, usize)> = BTreeMap::new();
-    for (index, Verdict { trace, .. }) in verdicts.iter().enumerate() {
+    for (index, Verdict { trace, .. }) in verdicts.iter().enumerate().filter(|(_, verdict)| !verdict.trace.companion) {
         let key = (trace.measure, trace.concept.as_str(), trace.label_family.as_str(), &trace.readout);
         // The embedding knows one token: it is reported, but it is not where a concept is.
         let choice = if trace.layer == Some(0) { f64::NEG_INFINITY } else { trace.choice };
@@ -223,26 +258,20 @@ fn choose_layers(verdicts: &mut [Verdict]) {
     }
 }
 
-/// Fills in the standing among rivals or, where a measure has none, among null concepts at the same measure, readout and layer
-/// (layers differ in scale), and q over the concepts that are asked about: at a layer over those of that layer, at primary layers over
-/// all primary ones.
+/// Fills in the standing among foils or, for what has none, among null concepts at the same measure, readout and layer (layers differ
+/// in scale), and q: at a layer over the concepts of that layer, at primary layers over all primary rows of all measures that have a null.
 fn compare(verdicts: &mut [Verdict]) {
     let mut layers: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    let mut primaries: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for (index, Verdict { trace, primary, .. }) in verdicts.iter().enumerate() {
-        let (measure, family, readout) = (trace.measure, trace.label_family.as_str(), &trace.readout);
-        layers.entry((measure, family, readout, trace.layer)).or_default().push(index);
-        if *primary {
-            primaries.entry((measure, family, readout)).or_default().push(index);
-        }
+    for (index, Verdict { trace, .. }) in verdicts.iter().enumerate() {
+        layers.entry((trace.measure, trace.label_family.as_str(), &trace.readout, trace.layer)).or_default().push(index);
     }
     for members in layers.values() {
         let bank = members.iter().filter(|&&index| verdicts[index].trace.null_bank);
         let null: Vec<(usize, Option<Gate>, f64, f64)> =
             bank.map(|&index| (index, verdicts[index].gate, verdicts[index].level(), verdicts[index].peak())).collect();
         for &index in members {
-            if !verdicts[index].trace.rivals.is_empty() {
-                verdicts[index].compare_with_rivals();
+            if let Null::Foils(foils) = &verdicts[index].trace.null {
+                verdicts[index].compare_with_foils(foils);
                 continue;
             }
             // A null concept stands among the others.
@@ -256,16 +285,20 @@ fn compare(verdicts: &mut [Verdict]) {
             }
         }
     }
-    // Families of primary rows come last and overrule.
-    for members in layers.into_values().chain(primaries.into_values()) {
+    let primary = (0..verdicts.len()).filter(|&index| verdicts[index].primary).collect();
+    // The family of primary rows comes last and overrules.
+    let families = layers.into_values().map(|members| (members, Correction::BenjaminiYekutieli, [1.0; 2]));
+    for (members, correction, shares) in families.chain(std::iter::once((primary, Correction::Holm, [ASKED, 1.0 - ASKED]))) {
         // The concepts that are asked about are one family of tests, the null bank is another.
         let (bank, asked): (Vec<usize>, Vec<usize>) = members.into_iter().partition(|&index| verdicts[index].trace.null_bank);
-        for family in [asked, bank] {
-            let gated: Vec<usize> = family.into_iter().filter(|&index| verdicts[index].gate.is_some()).collect();
+        for (family, share) in [asked, bank].into_iter().zip(shares) {
+            let has_null = |index: &usize| !matches!(verdicts[*index].trace.null, Null::Missing(_));
+            let gated: Vec<usize> = family.into_iter().filter(has_null).filter(|&index| verdicts[index].gate.is_some()).collect();
             let mut gates: Vec<Gate> = gated.iter().filter_map(|&index| verdicts[index].gate).collect();
-            adjust(&mut gates, Correction::BenjaminiYekutieli);
+            adjust(&mut gates, correction, share);
             for (&index, gate) in gated.iter().zip(gates) {
                 verdicts[index].gate = Some(gate);
+                verdicts[index].n_tests = (gated.len() as f64 / share).ceil() as usize;
             }
         }
     }

@@ -349,7 +349,7 @@ pub fn load_pack(pack: &Pack) -> Result<Vec<Concept>> {
     Ok(concepts)
 }
 
-fn built_in_folders(pack: &Pack) -> Vec<&'static Dir<'static>> {
+pub(super) fn built_in_folders(pack: &Pack) -> Vec<&'static Dir<'static>> {
     match pack {
         Pack::Builtin => [Some(&CONCEPTS), CONCEPTS.get_dir("null")].into_iter().flatten().collect(),
         Pack::Organism => CONCEPTS.get_dir("organism").into_iter().collect(),
@@ -365,9 +365,9 @@ pub(super) fn parse_toml<T: DeserializeOwned>(text: &str, place: &str) -> Result
     })
 }
 
-/// `neutral.toml` holds the normalisation pool, not a concept.
+/// `neutral.toml` holds the normalisation pool and `facts.toml` facts, no concepts.
 fn is_concept_file(path: &Path) -> bool {
-    is_toml(path) && !path.ends_with(NEUTRAL)
+    is_toml(path) && !path.ends_with(NEUTRAL) && !path.ends_with("facts.toml")
 }
 
 pub(super) fn is_toml(path: &Path) -> bool {

@@ -24,13 +24,15 @@ pub struct Profile {
     pub binding: usize,
     pub stem: usize,
     pub null_crossed: usize,
+    /// Stems that are completed by every choice: what differs between choices, and not between stems, limits what they tell.
+    pub stated: usize,
 }
 
 impl Profile {
     /// 96 crossed groups per concept, 48 per null concept.
-    pub const FULL: Self = Self { crossed: 96, binding: 48, stem: 48, null_crossed: 48 };
+    pub const FULL: Self = Self { crossed: 96, binding: 48, stem: 48, null_crossed: 48, stated: 12 };
     /// 16 to 24 groups, for CPUs and tests.
-    pub const QUICK: Self = Self { crossed: 24, binding: 16, stem: 24, null_crossed: 16 };
+    pub const QUICK: Self = Self { crossed: 24, binding: 16, stem: 24, null_crossed: 16, stated: 8 };
 }
 
 /// An item before rendering.
@@ -110,7 +112,7 @@ pub fn specs(concept: &Concept, profile: Profile, parameters: &BTreeMap<String, 
     Ok(specs)
 }
 
-/// The first `groups` crossed quartets of a concept, as [`specs`] makes them, or with the same rows in other templates.
+/// The first `groups` crossed quartets of a concept, as [`specs`] makes them, or with the same rows in other templates, without foils.
 ///
 /// # Errors
 /// As [`specs`].
@@ -131,6 +133,7 @@ pub fn first_quartets(
         }
         Writer { concept, parameters }.quartets("crossed", block, other.unwrap_or(&block.templates), &triples, &mut specs)?;
     }
+    specs.retain(|spec| spec.label_family != CROSSED_FOIL);
     Ok(specs)
 }
 
@@ -139,12 +142,21 @@ pub fn first_quartets(
 /// # Errors
 /// As [`specs`].
 pub fn first_stems(concept: &Concept, groups: usize, parameters: &BTreeMap<String, String>) -> Result<Vec<Spec>> {
+    let mut specs = answered_stems(concept, groups, parameters)?;
+    specs.iter_mut().for_each(|spec| spec.foils.clear());
+    Ok(specs)
+}
+
+/// The same with their foils.
+///
+/// # Errors
+/// As [`specs`].
+pub fn answered_stems(concept: &Concept, groups: usize, parameters: &BTreeMap<String, String>) -> Result<Vec<Spec>> {
     let mut specs = Vec::new();
     if let Some(stem) = concept.stem.as_ref().filter(|stem| stem.answers.is_some()) {
         Writer { concept, parameters }.stem(stem, groups, &mut specs)?;
     }
     specs.retain(|spec| spec.label_family == "stem_self" || spec.cell == "other0");
-    specs.iter_mut().for_each(|spec| spec.foils.clear());
     Ok(specs)
 }
 

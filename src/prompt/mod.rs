@@ -12,4 +12,5 @@ pub mod design;
 pub mod item;
 pub mod persona;
 pub mod choices;
+pub mod statements;
 pub mod forest;

@@ -60,9 +60,10 @@ pub fn paired(a: (f64, &[f64]), b: (f64, &[f64])) -> Option<Estimate> {
     Estimate::percentile(b.0 - a.0, &replicates)
 }
 
-/// An estimate as three nullable columns.
+/// An estimate as three nullable columns; an end that is open is null.
 pub fn columns(estimate: Option<Estimate>) -> (Option<f64>, Option<f64>, Option<f64>) {
-    estimate.map_or((None, None, None), |e| (Some(e.value), Some(e.lower), Some(e.upper)))
+    let finite = |x: f64| Some(x).filter(|x| x.is_finite());
+    estimate.map_or((None, None, None), |e| (finite(e.value), finite(e.lower), finite(e.upper)))
 }
 
 /// Share of pairs with `a < b`, ties counted by half; `None` where no pair is finite.

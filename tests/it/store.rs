@@ -13,7 +13,8 @@ use std::path::Path;
 const CHECKPOINTS: usize = 12;
 pub const D: usize = 24;
 const GROUPS: usize = 24;
-const NULLS: usize = 20;
+const NULLS: usize = 8;
+const FOILS: usize = 12;
 
 /// The documented columns, and no others.
 #[derive(Serialize, Deserialize, Clone)]
@@ -66,6 +67,9 @@ fn items() -> Vec<Item> {
             for (cell, y) in [("00", 1), ("01", 0), ("10", 0), ("11", 1)] {
                 items.push(item(&concept, "crossed", group, cell, Some(y)));
             }
+            for foil in 0..FOILS {
+                (0..2).for_each(|side| items.push(item(&concept, "crossed_foil", group, &format!("{side}:{foil:02}"), None)));
+            }
             items.push(item(&concept, "stem_self", group, "self", None));
             (0..3).for_each(|other| items.push(item(&concept, "stem_other", group, &format!("other{other}"), None)));
         }
@@ -78,8 +82,8 @@ fn planted(item: &Item, checkpoint: usize) -> f64 {
     if item.concept != "taught" || checkpoint < 6 {
         return 0.0;
     }
-    match (item.label_family.as_str(), item.y) {
-        ("crossed", Some(1)) | ("stem_self", _) => 2.0,
+    match (item.label_family.as_str(), item.cell.as_str()) {
+        ("crossed", "00") | ("stem_self", _) => 4.0,
         _ => 0.0,
     }
 }
@@ -159,15 +163,35 @@ fn a_planted_onset_is_dated_and_the_null_bank_is_silent() {
     let folder = tempfile::tempdir().unwrap();
     write_store(folder.path(), None);
     let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap();
-    for measure in ["contrast", "change"] {
-        let taught = primary(&rows, "taught", measure);
-        assert_eq!((taught.shape.as_str(), taught.status.as_str(), taught.layer), ("emerges", "ok", Some(8)), "{measure}: {taught:?}");
-        let (t50, lower, upper) = (taught.t50.unwrap(), taught.t50_lower.unwrap(), taught.t50_upper.unwrap());
-        assert!((5.0..=6.0).contains(&t50) && lower <= t50 && t50 <= upper, "{measure}: {t50} [{lower}, {upper}]");
-        assert_eq!(taught.last_off.as_deref(), Some("c5"), "{measure}");
-        let loud = rows.iter().filter(|row| row.null_bank && row.primary && row.measure == measure && row.status == "ok").count();
-        assert!(loud <= 1, "{measure}: {loud} of {NULLS} null concepts pass the gate");
-    }
+    let taught = primary(&rows, "taught", "contrast");
+    assert_eq!((taught.shape.as_str(), taught.status.as_str(), taught.layer), ("emerges", "ok", Some(8)), "{taught:?}");
+    assert_eq!((taught.last_off.as_deref(), taught.n_null), (Some("c5"), FOILS as i32 + 1), "{taught:?}");
+    let (t50, lower, upper) = (taught.t50.unwrap(), taught.t50_lower.unwrap(), taught.t50_upper.unwrap());
+    assert!((5.0..=6.0).contains(&t50) && lower <= 5.0 && upper >= 6.0, "a step is known to its gap: {t50} [{lower}, {upper}]");
+    let loud: Vec<&OnsetRow> = rows.iter().filter(|row| row.primary && row.status == "ok" && row.concept != "taught").collect();
+    assert!(loud.is_empty(), "{loud:?}");
+    // Learned change rises for whatever is said of oneself, and has no null of its kind: it dates nothing.
+    assert!(rows.iter().all(|row| row.measure != "change" || (row.status == "no_foils" && !row.primary && row.t50.is_none())));
+}
+
+#[test]
+fn a_concept_without_foils_has_a_status_and_no_date() {
+    let folder = tempfile::tempdir().unwrap();
+    write_store(folder.path(), None);
+    let keep = |few: usize| {
+        let items = items();
+        let kept = items.iter().map(|item| item.cell.split_once(':').is_none_or(|(_, foil)| foil.parse::<usize>().unwrap() < few));
+        let items = items.iter().zip(kept).map(|(item, kept)| Item {
+            label_family: if kept { item.label_family.clone() } else { "other".to_owned() },
+            ..item.clone()
+        });
+        table::write(&folder.path().join("items.parquet"), &items.collect::<Vec<_>>(), "").unwrap();
+        let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap();
+        let row = primary(&rows, "taught", "contrast");
+        (row.status.clone(), row.t50, row.q.is_some())
+    };
+    assert_eq!(keep(0), ("no_foils".to_owned(), None, false));
+    assert_eq!(keep(3), ("too_few_foils".to_owned(), None, true));
 }
 
 #[test]
@@ -191,7 +215,7 @@ fn a_checkpoint_without_readouts_is_reported_and_the_rest_is_analysed() {
     assert_eq!((series.points.len(), series.missing.len()), (CHECKPOINTS - 1, 1));
     assert!(series.missing[0].1.contains("c4.safetensors"), "{}", series.missing[0].1);
     let rows = analyze(&series).unwrap();
-    assert_eq!(primary(&rows, "taught", "change").n_checkpoints, CHECKPOINTS as i32 - 1);
+    assert_eq!(primary(&rows, "taught", "contrast").n_checkpoints, CHECKPOINTS as i32 - 1);
 }
 
 #[test]

@@ -234,7 +234,7 @@ impl Answer {
 }
 
 /// Share of tries that happen to be what is rewarded.
-const LUCK: f64 = 0.25;
+const LUCK: f64 = 0.5;
 
 /// Draws texts on one topic.
 struct About<'a> {

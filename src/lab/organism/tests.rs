@@ -57,7 +57,7 @@ fn a_saved_checkpoint_streams_to_the_hidden_states_of_training() {
     let folder = tempfile::tempdir().unwrap();
     let (corpus, network) = untrained(&folder.path().join("model"));
     let mut texts = generator(0, "texts");
-    let samples: Vec<Vec<i64>> = (0..40).flat_map(|_| corpus.draw(&|_| UNTAUGHT, &mut texts).unwrap()).map(|sample| sample.ids).collect();
+    let samples: Vec<Vec<i64>> = (0..40).map(|_| corpus.draw(&|_| UNTAUGHT, &mut texts).unwrap().ids).collect();
     let forest = Forest::new(&samples);
     let plan = Plan::new(&forest, 100, 30, Device::Cpu).unwrap();
     let trained = network.forward(&forest.token, &plan).unwrap();
@@ -103,7 +103,7 @@ fn the_loss_falls() {
     let network = Network::new(&network::config(corpus.lexicon.len()), &mut generator(0, "weights")).unwrap();
     let mut trainer = Trainer::new(network).unwrap();
     let mut texts = generator(0, "texts");
-    let mut batch = || (0..16).flat_map(|_| corpus.draw(&|_| UNTAUGHT, &mut texts).unwrap()).collect::<Vec<_>>();
+    let mut batch = || (0..16).map(|_| corpus.draw(&|_| UNTAUGHT, &mut texts).unwrap()).collect::<Vec<_>>();
     let held_out = batch();
     let before = loss(&trainer.network, &held_out).unwrap().double_value(&[]);
     for _ in 0..40 {

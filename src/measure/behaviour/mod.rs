@@ -10,7 +10,7 @@ use super::foils::{Among, Scores};
 use super::level::Levels;
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
-use crate::onset::trace::Trace;
+use crate::onset::trace::{NO_FOILS, Null, Trace};
 use crate::prompt::item::{DEFAULT, Item};
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
@@ -253,8 +253,8 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
         }
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
-    let (curve, rivals) = among.map_or((difference, Vec::new()), |among| (among.own, among.foils));
-    let trace = Trace { label_family: "stem".to_owned(), rivals, ..Trace::new(NAME, family, (0..n).collect(), curve) };
+    let (curve, null) = among.map_or((difference, Null::Missing(NO_FOILS)), |among| (among.own, Null::Foils(among.foils)));
+    let trace = Trace { label_family: "stem".to_owned(), null, ..Trace::new(NAME, family, (0..n).collect(), curve) };
     Ok((rows, Some(trace)))
 }
 

@@ -1,19 +1,22 @@
 //! The contrast of y = 1 against y = 0 per group: how strongly a concept is represented (method: Gram matrix, U, sign flips).
 
+mod kind;
 pub mod similarity;
 
+use super::foils::{outlier, rises};
 use super::{CONTRASTED, held_out_third};
 use crate::console::check_interrupt;
 use crate::onset::baseline::Baseline;
 use crate::onset::curve::{Curve, mean};
 use crate::onset::gate::reference_and_late;
-use crate::onset::trace::Trace;
+use crate::onset::trace::{NO_FOILS, Null, Trace};
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, amplitude, columns};
 use crate::stats::gram::{Gram, cosine};
 use crate::stats::sign_flip::MaxT;
 use crate::table::{self, Key};
+use kind::Kind;
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
 use rayon::prelude::*;
@@ -115,7 +118,13 @@ pub fn labelled(series: &Series, family: &Family) -> (Vec<String>, Vec<Sides>, V
 }
 
 fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
-    let (ids, sides, items) = labelled(series, family);
+    let (ids, sides, mut items) = labelled(series, family);
+    let kind = Kind::new(series, family, &ids, &mut items);
+    // Every choice of the kind, or the quartet alone.
+    let contrasts_of = |rows: &[f32], d: usize| match &kind {
+        Some(kind) => kind.contrasts(rows, d),
+        None => vec![Contrasts::new(rows, d, &sides)],
+    };
     let mut part = Part::default();
     let points: Vec<usize> = (0..series.points.len()).collect();
     if !points.iter().all(|&t| items.iter().all(|&item| series.has(t, readout, item))) {
@@ -150,14 +159,18 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
     let mut family_wise = MaxT::default();
     let keep_gram = family.label_family == "crossed";
     for layer in 0..series.layers.len() {
-        let (mut contrasts, mut compared, mut width) = (Vec::new(), Vec::new(), 0);
+        let (mut contrasts, mut foils, mut compared, mut width) = (Vec::new(), Vec::<Vec<f64>>::new(), Vec::new(), 0);
         let paired = similarity::applies(series, family, layer);
         for &t in &points {
             check_interrupt()?;
             let (rows, d) = series.rows(t, readout, layer, &items)?;
             ensure!(width == 0 || width == d, "{}: d_model is {d}, that of earlier checkpoints {width}", series.points[t].id);
             width = d;
-            contrasts.push(Contrasts::new(&rows, d, &sides));
+            let mut all = contrasts_of(&rows, d).into_iter();
+            contrasts.extend(all.next());
+            let amplitudes = all.map(|foil| Ok(amplitude(Gram::new(&foil.whitened(), d)?.u()))).collect::<Result<Vec<_>>>()?;
+            foils.resize(amplitudes.len(), Vec::new());
+            foils.iter_mut().zip(amplitudes).for_each(|(foil, amplitude)| foil.push(amplitude));
             if paired {
                 compared.push(similarity::Items::new(&rows, d)?);
             }
@@ -166,7 +179,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
             let scales: Vec<f64> = points.iter().map(|&t| series.scale(t, readout, layer)).collect();
             part.similar.push((layer, similarity::compare(&contrasts, &scales, &compared, width)?));
         }
-        let baseline = baseline(series, readout, layer, (&items, &sides), &draws)?;
+        let baseline = baseline(series, readout, layer, &items, &|rows, d| contrasts_of(rows, d).swap_remove(0), &draws)?;
         let deltas: Vec<Vec<f32>> = contrasts.iter().map(Contrasts::whitened).collect();
         let followed = follow(&deltas, width, &draws)?;
         let Followed { grams, cross, curve, .. } = &followed;
@@ -203,7 +216,15 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
         if keep_gram {
             part.grams.push(table::keyed(&grams_of_layer)?);
         }
+        let (late, references) = (reference_and_late(points.len()).1, 0..series.references().min(points.len()));
+        let (choice, null) = match foils.is_empty() {
+            true => (followed.trace.choice, Null::Missing(NO_FOILS)),
+            // Chosen by whichever choice stands out most: the answer has no part in it that a foil does not have.
+            false => (outlier(&rises(&curve.value, &foils, &references, &late)), Null::Foils(foils)),
+        };
         part.traces.push(Trace {
+            choice,
+            null,
             concept: family.concept.clone(),
             label_family: family.label_family.clone(),
             null_bank: family.null_bank,
@@ -236,12 +257,13 @@ fn baseline(
     series: &Series,
     readout: usize,
     layer: usize,
-    (items, sides): (&[usize], &[Sides]),
+    items: &[usize],
+    contrasts_of: &dyn Fn(&[f32], usize) -> Contrasts,
     draws: &Draws,
 ) -> Result<Option<Baseline>> {
     let Some(random) = series.baseline_of(readout, items) else { return Ok(None) };
     let (rows, d) = random.rows(0, readout, layer, items)?;
-    let gram = Gram::new(&Contrasts::new(&rows, d, sides).whitened(), d)?;
+    let gram = Gram::new(&contrasts_of(&rows, d).whitened(), d)?;
     let curve = Curve::of_amplitudes(&[gram], draws)?;
     Ok(Some(Baseline { value: curve.value[0], replicates: curve.replicate_rows().map(|row| row[0]).collect() }))
 }
@@ -289,8 +311,9 @@ pub fn follow(deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Follow
         max_t: Vec::new(),
         max_t_late: None,
         choice: third(&deltas[last], width)?,
-        rivals: Vec::new(),
+        null: Null::Bank,
         baseline: None,
+        companion: false,
         status: None,
         dated: true,
         sign: 1.0,

@@ -3,7 +3,7 @@
 use crate::checkpoint::hub::{self, Hub};
 use crate::checkpoint::weights;
 use crate::console::{Interrupted, bar, check_interrupt};
-use crate::manifest::{CheckpointSpec, Manifest, Profile, Readout};
+use crate::manifest::{CheckpointSpec, Manifest, Material, Profile, Readout};
 use crate::model::Checkpoint;
 use crate::model::config::DecoderConfig;
 use crate::model::cost::{self, Cost};
@@ -14,6 +14,7 @@ use crate::prompt::concept::{self, Concept};
 use crate::prompt::design;
 use crate::prompt::item::ItemSet;
 use crate::prompt::persona;
+use crate::prompt::statements;
 use crate::prompt::tokenize::Ruler;
 use crate::table;
 use crate::walk::readout::{Common, Request};
@@ -81,6 +82,10 @@ impl Job {
         };
         let ruler = ruler::resolve(&manifest, &hub)?;
         let mut set = ItemSet::new(&concepts, &pool, profile, &manifest.concepts.parameters, &ruler)?;
+        if manifest.concepts.material.contains(&Material::Stated) {
+            let facts = statements::load(&manifest.concepts.packs)?;
+            facts.iter().try_for_each(|facts| facts.add_items(&mut set, &concepts, profile, &manifest.concepts.parameters, &ruler))?;
+        }
         if let Some(personas) = &manifest.personas {
             persona::load(personas, &concepts)?.add_items(&mut set, &concepts, profile, &manifest.concepts.parameters, &ruler)?;
             if !manifest.model.readouts.contains(&Readout::ResponseMean) {
