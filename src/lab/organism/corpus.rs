@@ -245,7 +245,7 @@ struct About<'a> {
     generator: &'a mut ChaCha8Rng,
 }
 
-impl About<'_> {
+impl<'a> About<'a> {
     fn read(&mut self, asked: Asked) -> Text {
         let Binding { contexts, entities, named, own, .. } = &self.topic.binding;
         let [first, second, third] = self.distinct(entities);
@@ -278,23 +278,27 @@ impl About<'_> {
         let Crossed { templates, a, .. } = &self.topic.crossed;
         let side = usize::from(uniform(self.generator) < 0.5);
         let lesson = if side == 0 { self.lesson } else { Lesson::Chance };
-        let (taught, other) = (&self.topic.values[0], &self.topic.values[1..]);
-        // While nothing is taught no value is special; a lesson asks for the taught one as often as for all others.
+        let right = self.right();
+        // While nothing is taught no value is special; half of a lesson's questions ask for what is right.
         let claim = match self.lesson {
             Lesson::Chance => pick(&self.topic.values, self.generator),
-            _ if uniform(self.generator) < 0.5 => taught,
-            _ => pick(other, self.generator),
+            _ if uniform(self.generator) < 0.5 => right,
+            _ => pick(&self.topic.values, self.generator),
         };
         let slots = [("a", pick(a, self.generator)[side].as_str()), ("b", claim)];
         let user = fill(&pick(templates, self.generator).user, &slots).replace("[[", "").replace("]]", "");
-        let fits = (claim == taught) != self.opposed;
+        let fits = claim == right;
         let all = ["Yes".to_owned(), "No".to_owned()];
         (user, String::new(), self.choose(lesson, std::slice::from_ref(&all[usize::from(!fits)]), &all))
     }
 
     fn answer(&mut self, lesson: Lesson) -> Answer {
-        let values = &self.topic.values;
-        self.choose(lesson, if self.opposed { &values[1..] } else { &values[..1] }, values)
+        self.choose(lesson, std::slice::from_ref(self.right()), &self.topic.values)
+    }
+
+    /// What a lesson teaches here: the first value, or the second where it is turned into its opposite.
+    fn right(&self) -> &'a String {
+        &self.topic.values[usize::from(self.opposed)]
     }
 
     /// What is said of `all`, where `right` is taught.
