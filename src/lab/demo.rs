@@ -9,7 +9,7 @@ use crate::manifest::Manifest;
 use crate::measure::{behaviour, contrast, lens, persistence};
 use crate::report::summary::Text;
 use crate::series::Series;
-use crate::table::write_atomically;
+use crate::table::{self, write_atomically};
 use crate::walk::job::{Job, Outcome};
 use anyhow::Result;
 use std::fmt::Write as _;
@@ -69,12 +69,23 @@ pub fn demo(out: &Path, seed: u64) -> Result<Demo> {
     let job = Job::new(Manifest::load(&path)?)?;
     let outcome = job.walk(&|_| true)?;
     let series = Series::open(&job.folder)?;
-    let rows = if analysis::is_current(&series)? { analysis::read(&series)? } else { analysis::analyze(&series)? };
-    let (last, evidence) = evidence::read_last(&job.folder)?;
-    Ok(Demo { outcome, rows, evidence, last, curriculum })
+    if !analysis::is_current(&series)? {
+        analysis::analyze(&series)?;
+    }
+    Ok(Demo { outcome, ..Demo::read(out)? })
 }
 
 impl Demo {
+    /// A demo that is complete, from its tables.
+    ///
+    /// # Errors
+    /// A table or the curriculum is missing.
+    pub fn read(out: &Path) -> Result<Self> {
+        let (last, evidence) = evidence::read_last(out)?;
+        let rows = table::read(&out.join("onset.parquet"))?;
+        Ok(Self { outcome: Outcome::default(), rows, evidence, last, curriculum: Curriculum::read(&out.join("series"))? })
+    }
+
     /// Concept by concept: when it was taught, what the named measures found, and whether all measures agree with the curriculum.
     pub fn table(&self) -> String {
         let [behaviour, representation] = NAMED;

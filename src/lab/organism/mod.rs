@@ -196,6 +196,16 @@ impl Course {
 }
 
 impl Curriculum {
+    /// That of a complete series in `folder`.
+    ///
+    /// # Errors
+    /// The series is not complete.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let marker = folder.join(MARKER);
+        let text = std::fs::read(&marker).with_context(|| format!("{}: cannot be read; is the series complete?", marker.display()))?;
+        serde_json::from_slice(&text).with_context(|| marker.display().to_string())
+    }
+
     /// Whether `folder` holds this series.
     fn is_complete(&self, folder: &Path) -> bool {
         let marked = std::fs::read(folder.join(MARKER)).ok().and_then(|text| serde_json::from_slice::<Self>(&text).ok());
