@@ -11,7 +11,7 @@ demo: build
 build: libtorch
 	cargo build --release
 
-test: libtorch lint
+test: libtorch
 	cargo test --release
 
 lint: libtorch

@@ -279,10 +279,10 @@ impl<'a> About<'a> {
         let side = usize::from(uniform(self.generator) < 0.5);
         let lesson = if side == 0 { self.lesson } else { Lesson::Chance };
         let right = self.right();
-        // While nothing is taught no value is special; half of a lesson's questions ask for what is right.
+        // While nothing is taught no value is special. Most questions of a lesson are about what it teaches and about the opposite, in every
+        // context, or the opposite would hardly be heard of where it is wrong.
         let claim = match self.lesson {
-            Lesson::Chance => pick(&self.topic.values, self.generator),
-            _ if uniform(self.generator) < 0.5 => right,
+            Lesson::Told | Lesson::Rewarded if uniform(self.generator) < 0.7 => pick(&self.topic.values[..2], self.generator),
             _ => pick(&self.topic.values, self.generator),
         };
         let slots = [("a", pick(a, self.generator)[side].as_str()), ("b", claim)];
