@@ -106,9 +106,9 @@ impl Facts {
         let config = json.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value.to_string())).collect();
         let mut computed = checkpoint.config.clone();
         let d_vocab = std::mem::replace(&mut computed.d_vocab, 0);
-        let adapter = checkpoint.weights.adapter();
+        let adapted = !checkpoint.weights.adapters().is_empty();
         let facts = |trace: crate::checkpoint::weights::Trace| TensorFacts {
-            inherited: adapter.is_some_and(|adapter| !adapter.changes(&trace.name)),
+            inherited: adapted && !checkpoint.weights.is_changed(&trace.name),
             digest: trace.digest.to_hex()[..32].to_owned(),
             name: trace.name,
             norm: trace.norm,

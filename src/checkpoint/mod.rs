@@ -2,9 +2,14 @@
 
 pub mod hub;
 pub mod identity;
+pub mod names;
+pub mod shards;
+pub mod file;
 pub mod tensors;
 pub mod adapter_config;
 pub mod adapter_keys;
+pub mod site;
+pub mod adapter_match;
 pub mod adapter;
 pub mod random;
 pub mod weights;

@@ -17,6 +17,7 @@ pub mod intervene;
 pub mod device;
 pub mod logits;
 pub mod architecture;
+pub mod survey;
 pub mod checkpoint;
 pub mod cost;
 

@@ -32,7 +32,8 @@ impl Job {
         if !folder.is_dir() {
             return Checkpoint::open_adapted(folder, adapter);
         }
-        let checkpoint = |base: &Checkpoint| if spec.reinitialised { base.reinitialised(SEED) } else { base.with_adapter(adapter) };
+        let checkpoint =
+            |base: &Checkpoint| if spec.reinitialised { base.reinitialised(SEED) } else { base.with_adapters(adapter.as_slice()) };
         let key = format!("{} {}", folder.display(), identity::stat_key(folder)?);
         let mut last = self.base.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_none_or(|(known, _)| *known != key) {
