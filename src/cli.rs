@@ -119,9 +119,12 @@ struct ExtractArguments {
     /// Model folder in Hugging Face layout, or hub:OWNER/NAME[@REVISION][#SUBFOLDER]
     #[arg(long, value_name = "SOURCE")]
     model: String,
-    /// Folder of a PEFT LoRA adapter over the model
+    /// Folder of a PEFT LoRA adapter over the model; may be given several times, the first one over the model
     #[arg(long, value_name = "SOURCE")]
-    adapter: Option<String>,
+    adapter: Vec<String>,
+    /// Key of config.json that need not be understood; may be given several times
+    #[arg(long, value_name = "KEY")]
+    ignore: Vec<String>,
     /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`
     #[arg(long, value_name = "FILE.jsonl")]
     prompts: PathBuf,
@@ -240,13 +243,17 @@ fn run_compare(arguments: &CompareArguments) -> Result<Outcome> {
 fn run_extract(arguments: &ExtractArguments) -> Result<Outcome> {
     let source = |text: &str, flag: &'static str| Source::parse(text, Path::new("")).map_err(|error| error.context(flag));
     let mut model = source(&arguments.model, "--model")?;
-    let mut adapter = arguments.adapter.as_deref().map(|text| source(text, "--adapter")).transpose()?;
+    let mut adapters = arguments.adapter.iter().map(|text| source(text, "--adapter")).collect::<Result<Vec<_>>>()?;
     let hub = Hub::from_env();
-    for source in [Some(&mut model), adapter.as_mut()].into_iter().flatten() {
+    for source in std::iter::once(&mut model).chain(&mut adapters) {
         hub.pin(source, None)?;
     }
-    let adapter = adapter.as_ref().map(|adapter| hub.fetch(adapter, Part::Adapter)).transpose()?;
-    let checkpoint = Checkpoint::open_adapted(hub.fetch(&model, Part::Model)?, adapter)?;
+    let adapters = adapters.iter().map(|adapter| hub.fetch(adapter, Part::Adapter)).collect::<Result<Vec<_>>>()?;
+    let checkpoint = Checkpoint::open_ignoring(hub.fetch(&model, Part::Model)?, &arguments.ignore)?.with_adapters(&adapters)?;
+    checkpoint.notes.iter().for_each(|note| tracing::warn!("{note}"));
+    if let Some(named) = checkpoint.other_base() {
+        tracing::warn!("the adapter says that it was trained over {named} (base_model_name_or_path), which is not {}", arguments.model);
+    }
     let layers = arguments.layers.resolve(checkpoint.config.n_layers).context("--layers")?;
     let prompts = extract::read_prompts(&arguments.prompts, &checkpoint.folder)?;
     let compute = device::compute(device::resolve(arguments.device)?, DtypeChoice::Auto, checkpoint.weights.kind());

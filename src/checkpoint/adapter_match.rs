@@ -4,6 +4,7 @@
 //! of what is targeted are asked with its own names.
 
 use super::adapter_config::{FILE, LoraConfig, REMEDY};
+use super::adapter_experts::{EXPERTS, Mixture, OneExpert};
 use super::adapter_keys::{Factor, Key, parse};
 use super::names::{Layout, is_beside_text};
 use super::site::{Product, Site};
@@ -13,9 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Modules that store `[d_in, d_out]` (`Conv1D` of GPT-2). PEFT goes by the class and corrects `fan_in_fan_out` when it is wrong.
 const CONV1D: &[&str] = &["c_attn", "c_proj", "c_fc", "q_attn"];
-/// Parameters of a mixture's experts in the order in which transformers 5 makes them, and the rows of which matrices they are.
-const EXPERTS: &[(&str, &[&str])] = &[("gate_up_proj", &["gate_proj", "up_proj"]), ("down_proj", &["down_proj"])];
-
 /// What an adapter changes, by the family's names.
 #[derive(Default)]
 pub struct Matched {
@@ -310,69 +308,50 @@ impl Matching<'_> {
 
     /// Factors of a mixture's experts: of the parameters that transformers 5 keeps them in, or of one expert's module.
     fn add_experts(&mut self, module: &Module, depth: usize, a: String, b: String) -> Result<()> {
-        if let Some((experts, expert, part)) = one_expert(&module.ours) {
-            return self.add_one_expert(module, &experts, expert, part, a, b);
+        if let Some(one) = OneExpert::find(self.base, &module.ours) {
+            return self.add_one_expert(module, &one, a, b);
         }
         let Some(mixture) = Mixture::find(self.base, &module.ours) else {
             self.shape(&a, &format!("{}.weight", module.ours))?;
             bail!("tensor {a} fits no matrix of the base; {REMEDY}");
         };
         // Wrappers are nested in the order of the parameters; the last one is outside.
-        let targets = |name: &&&str| self.config.targets_parameter(&format!("{}.{name}", module.theirs));
-        let wrapped: Vec<&str> = EXPERTS.iter().map(|(name, _)| name).filter(targets).copied().collect();
+        let targets = |name: &&str| self.config.targets_parameter(&format!("{}.{name}", module.theirs));
+        let wrapped: Vec<&str> = EXPERTS.iter().map(|(name, _)| *name).filter(targets).collect();
         let Some(name) = wrapped.len().checked_sub(depth + 1).map(|place| wrapped[place]) else {
             bail!("tensor {a} belongs to no parameter that target_parameters of {FILE} names; PEFT would leave it out");
         };
         let asked = format!("{}.{name}", module.theirs);
-        let (rank, scale, n) = (self.config.rank(&asked)?, self.config.scale(&asked)?, mixture.n);
-        let (given_a, given_b) = (self.matrix(&a)?, self.matrix(&b)?);
-        let parts = mixture.parts(self.base, &module.ours, name)?;
-        let (d_out, d_in) = (parts.iter().map(|(_, rows, _)| rows).sum::<i64>(), parts[0].2);
-        let expected = ([rank * n, d_in], [d_out, rank * n]);
+        let (rank, scale) = (self.config.rank(&asked)?, self.config.scale(&asked)?);
+        let ([height, width], n) = (mixture.shape(name)?, mixture.n);
+        let (found, expected) = ((self.matrix(&a)?, self.matrix(&b)?), ([rank * n, width], [height, rank * n]));
         ensure!(
-            (given_a, given_b) == expected,
-            "tensors {a} and {b} have shapes {given_a:?} and {given_b:?}, expected {:?} and {:?} for {n} experts at rank {rank} ({FILE})",
+            found == expected,
+            "tensors {a} and {b} have shapes {:?} and {:?}, expected {:?} and {:?} for {n} experts at rank {rank} ({FILE})",
+            found.0,
+            found.1,
             expected.0,
             expected.1
         );
         self.covered.insert(format!("{}.{name}", module.ours));
-        for expert in 0..n {
-            let product =
-                Product { a: a.clone(), b: b.clone(), rank, scale, transposed: false, expert: Some((expert, n)), rows: None, into: None };
-            if mixture.stacked {
-                let site = self.found.sites.entry(format!("{}.{name}", module.ours)).or_default();
-                site.products.push(Product { into: Some((expert, 0)), ..product });
-                continue;
-            }
-            let mut start = 0;
-            for (part, rows, _) in &parts {
-                let site = self.found.sites.entry(format!("{}.{expert}.{part}.weight", module.ours)).or_default();
-                site.products.push(Product { rows: Some((start, *rows)), ..product.clone() });
-                start += rows;
-            }
+        let all = Product { a, b, rank, scale, transposed: false, expert: None, rows: None, into: None };
+        for (tensor, product) in mixture.products(name, &all)? {
+            self.found.sites.entry(tensor).or_default().products.push(product);
         }
         Ok(())
     }
 
     /// Factors of one expert's module, over a base that keeps the experts in stacks.
-    fn add_one_expert(&mut self, module: &Module, experts: &str, expert: i64, part: &str, a: String, b: String) -> Result<()> {
+    fn add_one_expert(&mut self, module: &Module, one: &OneExpert, a: String, b: String) -> Result<()> {
         let asked = &module.theirs;
         ensure!(self.config.targets(asked)? != Some(false), "tensor {a} belongs to no module that {FILE} targets; PEFT would leave it out");
         let (rank, scale) = (self.config.rank(asked)?, self.config.scale(asked)?);
-        let stack = EXPERTS.iter().find(|(_, parts)| parts.contains(&part)).map(|(stack, _)| format!("{experts}.{stack}"));
-        let stack = stack.filter(|stack| self.base.contains(stack)).unwrap_or_else(|| format!("{}.weight", module.ours));
-        let found = self.shape(&a, &stack)?;
-        let &[n, height, width] = found.as_slice() else { bail!("{stack} of the base has shape {found:?}, expected three dimensions") };
-        let (rows, row) = match part {
-            "gate_proj" => (height / 2, 0),
-            "up_proj" => (height / 2, height / 2),
-            _ => (height, 0),
-        };
         let ([rank_a, d_in], [d_out, _]) = (self.matrix(&a)?, self.matrix(&b)?);
         ensure!(rank_a == rank, "tensor {a} has rank {rank_a}, {FILE} says {rank} (r, rank_pattern) for {asked}");
-        ensure!(expert < n && [d_out, d_in] == [rows, width], "{}", self.misfit(&a, &[d_out, d_in], &stack, &[rows, width]));
-        let product = Product { a, b, rank, scale, transposed: false, expert: None, rows: None, into: Some((expert, row)) };
-        self.found.sites.entry(stack).or_default().products.push(product);
+        ensure!([d_out, d_in] == one.shape, "{}", self.misfit(&a, &[d_out, d_in], &one.stack, &one.shape));
+        let into = Some((one.expert, one.row));
+        let product = Product { a, b, rank, scale, transposed: false, expert: None, rows: None, into };
+        self.found.sites.entry(one.stack.clone()).or_default().products.push(product);
         Ok(())
     }
 
@@ -410,50 +389,6 @@ impl Matching<'_> {
         }
         Ok(())
     }
-}
-
-/// How a base keeps the experts of one block.
-struct Mixture {
-    n: i64,
-    /// In one tensor per parameter.
-    stacked: bool,
-}
-
-impl Mixture {
-    fn find(base: &Tensors, experts: &str) -> Option<Self> {
-        if let Some(shape) = base.shape(&format!("{experts}.down_proj")) {
-            return Some(Self { n: *shape.first()?, stacked: true });
-        }
-        let n = (0..).take_while(|expert| base.contains(&format!("{experts}.{expert}.down_proj.weight"))).count();
-        (n > 0).then_some(Self { n: n as i64, stacked: false })
-    }
-
-    /// Name, rows and columns of the matrices that one expert's part of a parameter is made of.
-    fn parts(&self, base: &Tensors, experts: &str, parameter: &str) -> Result<Vec<(String, i64, i64)>> {
-        if self.stacked {
-            let shape = base.shape(&format!("{experts}.{parameter}")).unwrap_or_default();
-            let &[_, rows, columns] = shape else {
-                bail!("{experts}.{parameter} of the base has shape {shape:?}, expected three dimensions")
-            };
-            return Ok(vec![(parameter.to_owned(), rows, columns)]);
-        }
-        let parts = EXPERTS.iter().find(|(name, _)| *name == parameter).map_or(&[][..], |(_, parts)| *parts);
-        let matrix = |part: &&str| {
-            let name = format!("{experts}.0.{part}.weight");
-            match base.shape(&name) {
-                Some(&[rows, columns]) => Ok(((*part).to_owned(), rows, columns)),
-                found => bail!("{name} of the base has shape {found:?}, expected two dimensions"),
-            }
-        };
-        parts.iter().map(matrix).collect()
-    }
-}
-
-/// Takes `<experts>.<number>.<part>` apart.
-fn one_expert(module: &str) -> Option<(String, i64, &str)> {
-    let (rest, part) = module.rsplit_once('.')?;
-    let (experts, number) = rest.rsplit_once('.')?;
-    experts.ends_with(".experts").then_some((experts.to_owned(), number.parse().ok()?, part))
 }
 
 fn last(module: &str) -> &str {

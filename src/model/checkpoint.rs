@@ -4,6 +4,7 @@ use super::architecture::{self, Architecture};
 use super::config::{DecoderConfig, NormKind};
 use super::survey::survey;
 use crate::checkpoint::adapter::Adapter;
+use crate::checkpoint::base_name;
 use crate::checkpoint::random::Random;
 use crate::checkpoint::read_json;
 use crate::checkpoint::weights::Weights;
@@ -152,6 +153,12 @@ impl Checkpoint {
             notes: self.notes.clone(),
             digest: self.digest.clone(),
         }
+    }
+
+    /// What the first adapter says that it was trained over, where that is another model than this base.
+    pub fn other_base(&self) -> Option<&str> {
+        let named = self.weights.adapters().first()?.trained_over()?;
+        base_name::is_another(named, self.weights.base()).then_some(named)
     }
 
     /// The last layer that no adapter reaches: its residual is the base's. `n_layers` without an adapter; `None` if the embedding
