@@ -111,6 +111,8 @@ impl Matching<'_> {
         for (key, module) in &rows {
             self.add_rows(key, module)?;
         }
+        let asked = self.config.token_rows.is_empty() || !rows.is_empty();
+        ensure!(asked, "{FILE} replaces tokens (trainable_token_indices), the file has no rows of them; was it saved completely?");
         self.settle_head();
         for ((module, depth), factors) in modules {
             self.add_factors(module, depth, factors)?;

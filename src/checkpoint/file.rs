@@ -11,6 +11,42 @@ use std::borrow::Cow;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+/// All of a file.
+pub enum Whole {
+    Mapped(Mmap),
+    Read(Vec<u8>),
+}
+
+impl std::ops::Deref for Whole {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Read(bytes) => bytes,
+        }
+    }
+}
+
+/// Maps a file that is never changed in place, or reads it.
+///
+/// # Errors
+/// It cannot be read.
+pub fn whole(file: &mut std::fs::File) -> std::io::Result<Whole> {
+    // SAFETY: the map is read-only and private, and the file is replaced by rename.
+    if let Some(map) = is_mapping().then(|| unsafe { MmapOptions::new().map_copy_read_only(&*file) }.ok()).flatten() {
+        return Ok(Whole::Mapped(map));
+    }
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(file, &mut bytes)?;
+    Ok(Whole::Read(bytes))
+}
+
+/// Whether files may be mapped.
+fn is_mapping() -> bool {
+    std::env::var_os("SELFTRACE_MMAP").is_none_or(|choice| choice != "0")
+}
+
 /// An opened file.
 pub struct TensorFile {
     /// Its plain name.
@@ -31,8 +67,7 @@ impl TensorFile {
     /// # Errors
     /// One sentence that names the file: it is missing, truncated, or not safetensors.
     pub fn open(folder: &Path, name: String) -> Result<(Self, Vec<(String, TensorInfo)>)> {
-        let mapped = std::env::var_os("SELFTRACE_MMAP").is_none_or(|choice| choice != "0");
-        Self::open_as(folder, name, mapped)
+        Self::open_as(folder, name, is_mapping())
     }
 
     /// As [`TensorFile::open`], with or without a try at mapping it.
@@ -116,7 +151,7 @@ mod tests {
             let (from, to) = info.data_offsets;
             assert_eq!(mapped.bytes(from, to - from).unwrap(), read.bytes(from, to - from).unwrap());
         }
-        assert_eq!(mapped.bytes(32, 64).unwrap(), data[32..]);
+        assert_eq!(*mapped.bytes(32, 64).unwrap(), data[32..]);
         assert!(mapped.bytes(90, 10).is_err() && read.bytes(90, 10).is_err());
     }
 }

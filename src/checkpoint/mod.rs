@@ -1,9 +1,9 @@
 //! A checkpoint on disk: its tensors, the adapter over them or random numbers in their place, what its files are, and its JSON; and how it comes there from the hub.
 
-pub mod hub;
-pub mod identity;
 pub mod names;
 pub mod shards;
+pub mod hub;
+pub mod identity;
 pub mod file;
 pub mod tensors;
 pub mod adapter_config;

@@ -45,8 +45,19 @@ pub struct Layout {
 /// Where backbones stand in the models and adapters that people save, beside their own place: the text half of multimodal models,
 /// before and since transformers 4.52, classifiers of Qwen and question answering, and a model inside a model.
 const PLACES: &[&str] = &["language_model.model", "model.language_model", "model.model", "transformer", ""];
-/// Parts of multimodal models that texts do not pass.
-const TOWERS: &[&str] = &["vision_tower", "vision_model", "visual", "multi_modal_projector", "audio_tower"];
+/// Parts of multimodal models that texts do not pass, and heads that say something else than the next token.
+const TOWERS: &[&str] = &[
+    "vision_tower",
+    "vision_model",
+    "visual",
+    "multi_modal_projector",
+    "audio_tower",
+    "score",
+    "classifier",
+    "v_head",
+    "value_head",
+    "qa_outputs",
+];
 
 impl Layout {
     /// Name of the embedding's tensor.
@@ -115,7 +126,7 @@ impl Layout {
     }
 }
 
-/// Whether a name belongs to a part of a multimodal model that texts do not pass.
+/// Whether a name belongs to a part of a multimodal model that texts do not pass, or to another head.
 pub fn is_beside_text(name: &str) -> bool {
     name.split('.').any(|segment| TOWERS.contains(&segment))
 }

@@ -30,7 +30,16 @@ const INERT: &[&str] = &[
     "use_bfloat16",
     "use_flash_attn",
     "use_flash_attention",
+    "axolotl_config",
+    "base_model",
+    "base_model_name_or_path",
     "custom_pipelines",
+    "datasets",
+    "library_name",
+    "license",
+    "mergekit_config",
+    "pipeline_tag",
+    "tags",
     "finetuning_task",
     "language",
     "model_name",
@@ -72,6 +81,13 @@ const INERT: &[&str] = &[
     "seq_len",
     "seq_length",
     "tokenizer_model_max_length",
+    // For tokenizers.
+    "bos_token",
+    "eos_token",
+    "pad_token",
+    "padding_side",
+    "truncation_side",
+    "unk_token",
     // Labels of classifiers.
     "id2label",
     "label2id",
@@ -116,15 +132,12 @@ const INERT: &[&str] = &[
     "unk_token_id",
 ];
 /// Keys that a family reads or, like transformers' class of it, passes over.
-const OF_SOME: &[&str] = &["max_window_layers", "original_max_position_embeddings", "sliding_window"];
+const OF_SOME: &[&str] = &["max_window_layers", "n_positions", "original_max_position_embeddings", "sliding_window"];
 
-/// Whether a key is a note that no computation reads: a version of what wrote the file, or a rate of dropout.
+/// Whether a key is a note that no computation reads: a version of what wrote the file, a rate of dropout, or the weight of a loss.
 fn is_note(key: &str) -> bool {
-    key.starts_with('_')
-        || key.ends_with("_version")
-        || key.ends_with("dropout")
-        || key.ends_with("dropout_prob")
-        || key.ends_with("_pdrop")
+    let ends = ["_version", "dropout", "dropout_prob", "_pdrop", "layerdrop", "_loss_coef"];
+    key.starts_with('_') || ends.iter().any(|end| key.ends_with(end))
 }
 
 /// A table of `config.json`, which remembers what was asked for.

@@ -77,7 +77,7 @@ fn place(base: &Tensors, name: &str) -> String {
     base.folder().join(base.file(name).unwrap_or_default()).display().to_string()
 }
 
-/// Whether a tensor is a part of the language model: not another head, a part for images, a block past the last one or a buffer.
+/// Whether a tensor is a part of the language model: not another head or the prediction of later tokens, a part for images, a block past the last one or a buffer.
 fn is_part(layout: &Layout, config: &DecoderConfig, base: &Tensors, name: &str) -> bool {
     if is_beside_text(name) || is_buffer(name, base.shape(name).unwrap_or_default()) {
         return false;
@@ -90,7 +90,7 @@ fn is_part(layout: &Layout, config: &DecoderConfig, base: &Tensors, name: &str) 
         Some((first, rest)) if first == layout.head => rest != "weight",
         Some((first, rest)) if first == layout.backbone => {
             let part = rest.split('.').next().unwrap_or_default();
-            !["head", "score", "classifier"].iter().any(|head| part.contains(head))
+            !["head", "score", "classifier", "mtp"].iter().any(|head| part.contains(head))
         }
         _ => false,
     }

@@ -12,6 +12,7 @@ mod probes;
 mod pairs;
 mod endogenous;
 mod weights;
+mod found;
 mod adapters;
 mod merged;
 mod integrity;

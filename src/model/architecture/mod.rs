@@ -115,12 +115,26 @@ fn family(json: &Value) -> Result<&'static Architecture> {
         (None, Some(_), Some(class)) if json.get("auto_map").is_some_and(|map| map.as_object().is_some_and(|map| !map.is_empty())) => {
             bail!("architecture {class} is code of its own (auto_map), which is never run; supported: {}", supported())
         }
+        (None, Some(architecture), Some(class)) if !is_of(class, architecture) => bail!(
+            "architectures says {class}, which is not supported, and model_type says {}; correct the one that is wrong; supported: {}",
+            architecture.model_type,
+            supported()
+        ),
         (None, Some(architecture), _) => Ok(architecture),
         (None, None, class) => match class.or(model_type) {
             Some(name) => bail!("architecture {name} is not supported; supported: {}", supported()),
             None => bail!("keys `architectures` and `model_type` are missing; supported: {}", supported()),
         },
     }
+}
+
+/// Whether an unknown class can be one of a family's: another head over it, an old spelling, or a wrapper's that says nothing.
+fn is_of(class: &str, architecture: &Architecture) -> bool {
+    const WRAPPERS: &[&str] =
+        &["peft", "optimizedmodule", "fsdp", "fullysharded", "distributed", "deepspeed", "dataparallel", "automodel", "pretrained"];
+    let (class, known) = (class.to_lowercase(), architecture.names[0].to_lowercase());
+    let family = known.split("for").next().unwrap_or_default().trim_end_matches("lmheadmodel");
+    class.contains(family) || WRAPPERS.iter().any(|wrapper| class.starts_with(wrapper))
 }
 
 /// Rows of the embedding on the loader's device; only the rows that occur are read.
