@@ -2,19 +2,19 @@
 
 use crate::analysis;
 use crate::benchmark::{self, Size};
-use crate::checkpoint::hub::{Hub, Part};
 use crate::compare;
 use crate::console::{self, LogFormat};
 use crate::demo;
 use crate::extract::{self, Keep};
 use crate::hypotheses;
-use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest, Source};
-use crate::model::Checkpoint;
+use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest};
 use crate::model::device;
+use crate::opened;
 use crate::plan;
 use crate::run::{Job, Outcome};
 use crate::series::Series;
 use crate::summary;
+use crate::verify;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use safetensors::Dtype;
@@ -53,6 +53,8 @@ enum Command {
     Compare(CompareArguments),
     /// Write activations of your own prompts to a safetensors file
     Extract(ExtractArguments),
+    /// Compare every layer of a model with what transformers computes in the Python that is there
+    Verify(VerifyArguments),
     /// List the concepts, or show one with its items, tokens and readout spans
     Concepts(ConceptsArguments),
     /// Post-train a tiny model with a known curriculum, walk it and analyse it
@@ -115,16 +117,22 @@ struct CompareArguments {
 }
 
 #[derive(Debug, Args)]
-struct ExtractArguments {
-    /// Model folder in Hugging Face layout, or hub:OWNER/NAME[@REVISION][#SUBFOLDER]
-    #[arg(long, value_name = "SOURCE")]
-    model: String,
+struct OverArguments {
     /// Folder of a PEFT LoRA adapter over the model; may be given several times, the first one over the model
     #[arg(long, value_name = "SOURCE")]
     adapter: Vec<String>,
     /// Key of config.json that need not be understood; may be given several times
     #[arg(long, value_name = "KEY")]
     ignore: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct ExtractArguments {
+    /// Model folder in Hugging Face layout, or hub:OWNER/NAME[@REVISION][#SUBFOLDER]
+    #[arg(long, value_name = "SOURCE")]
+    model: String,
+    #[command(flatten)]
+    over: OverArguments,
     /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`
     #[arg(long, value_name = "FILE.jsonl")]
     prompts: PathBuf,
@@ -143,6 +151,18 @@ struct ExtractArguments {
     /// auto, cpu, or cuda:N
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     device: DeviceChoice,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArguments {
+    /// Model folder in Hugging Face layout, or hub:OWNER/NAME[@REVISION][#SUBFOLDER]
+    #[arg(value_name = "SOURCE")]
+    model: String,
+    #[command(flatten)]
+    over: OverArguments,
+    /// A Python with torch and transformers, for adapters also peft
+    #[arg(long, value_name = "PATH", default_value = "python3")]
+    python: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -211,6 +231,7 @@ fn execute(command: Command) -> Result<Outcome> {
         Command::Analyze(arguments) => analyze(&arguments),
         Command::Compare(arguments) => run_compare(&arguments),
         Command::Extract(arguments) => run_extract(&arguments),
+        Command::Verify(arguments) => run_verify(&arguments),
         Command::Concepts(arguments) => concepts(&arguments),
         Command::Demo(arguments) => demo(&arguments),
         Command::Benchmark(arguments) => run_benchmark(&arguments),
@@ -240,20 +261,15 @@ fn run_compare(arguments: &CompareArguments) -> Result<Outcome> {
     Ok(Outcome::default())
 }
 
+fn run_verify(arguments: &VerifyArguments) -> Result<Outcome> {
+    let checkpoint = opened::open(&arguments.model, "SOURCE", &arguments.over.adapter, &arguments.over.ignore)?;
+    let verified = verify::verify(&checkpoint, &arguments.python)?;
+    print!("{}", verified.table());
+    Ok(Outcome { failed: usize::from(!verified.agrees()), ..Outcome::default() })
+}
+
 fn run_extract(arguments: &ExtractArguments) -> Result<Outcome> {
-    let source = |text: &str, flag: &'static str| Source::parse(text, Path::new("")).map_err(|error| error.context(flag));
-    let mut model = source(&arguments.model, "--model")?;
-    let mut adapters = arguments.adapter.iter().map(|text| source(text, "--adapter")).collect::<Result<Vec<_>>>()?;
-    let hub = Hub::from_env();
-    for source in std::iter::once(&mut model).chain(&mut adapters) {
-        hub.pin(source, None)?;
-    }
-    let adapters = adapters.iter().map(|adapter| hub.fetch(adapter, Part::Adapter)).collect::<Result<Vec<_>>>()?;
-    let checkpoint = Checkpoint::open_ignoring(hub.fetch(&model, Part::Model)?, &arguments.ignore)?.with_adapters(&adapters)?;
-    checkpoint.notes.iter().for_each(|note| tracing::warn!("{note}"));
-    if let Some(named) = checkpoint.other_base() {
-        tracing::warn!("the adapter says that it was trained over {named} (base_model_name_or_path), which is not {}", arguments.model);
-    }
+    let checkpoint = opened::open(&arguments.model, "--model", &arguments.over.adapter, &arguments.over.ignore)?;
     let layers = arguments.layers.resolve(checkpoint.config.n_layers).context("--layers")?;
     let prompts = extract::read_prompts(&arguments.prompts, &checkpoint.folder)?;
     let compute = device::compute(device::resolve(arguments.device)?, DtypeChoice::Auto, checkpoint.weights.kind());

@@ -55,6 +55,8 @@ pub mod evidence;
 pub mod analysis;
 /// Two runs, or two sets of runs: which has a concept earlier, and which has more of it.
 pub mod compare;
+/// A model as a command line names it.
+pub mod opened;
 /// Activations of any prompts.
 pub mod extract;
 /// The main loop.
@@ -63,6 +65,8 @@ pub mod run;
 pub mod summary;
 /// What is printed about hypotheses.
 pub mod hypotheses;
+/// One's own model against transformers, every layer.
+pub mod verify;
 /// What `check` prints.
 pub mod plan;
 /// The organism, walked and analysed.

@@ -12,6 +12,7 @@ use crate::run::Job;
 use crate::series::{audit, families};
 use crate::summary::{Text, number, span};
 use crate::table::Key;
+use crate::verify;
 use anyhow::Result;
 use indicatif::DecimalBytes;
 use std::collections::btree_map::Entry;
@@ -39,7 +40,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
     job.prepare(&job.entries().collect::<Vec<_>>())?;
     let (mut download, mut counted) = (0, BTreeSet::new());
     let mut costs = Costs::default();
-    let mut notes: Vec<String> = Vec::new();
+    let (mut notes, mut unverified): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     let (mut sweep, mut depths) = (None, BTreeMap::new());
     // The network with random weights comes last: it takes as long as the checkpoint that has been tried.
     for spec in job.manifest.checkpoints.iter().chain(&job.baseline) {
@@ -86,6 +87,8 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
                         ("-".to_owned(), format!("{error:#}"))
                     }
                     Ok(opened) => {
+                        let is_new = |opened: &&Checkpoint| !spec.reinitialised && !verify::is_verified(opened);
+                        unverified.extend(opened.as_ref().filter(is_new).map(|_| spec.id.clone()));
                         notes.extend(opened.iter().flat_map(|opened| &opened.notes).map(|note| format!("{}: {note}", spec.id)));
                         let parameters = opened.map_or_else(|| "-".to_owned(), |checkpoint| millions(checkpoint.weights.n_params()));
                         let state = if complete {
@@ -130,6 +133,13 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
         device::name(job.device),
     );
     notes.iter().for_each(|note| _ = writeln!(out, "note: {note}"));
+    if let Some(first) = unverified.first() {
+        let others = match unverified.len() - 1 {
+            0 => String::new(),
+            n => format!(" and {n} others"),
+        };
+        let _ = writeln!(out, "Never held against transformers: {first}{others}; `selftrace verify SOURCE` does.\n");
+    }
     out.push_str(if notes.is_empty() { "" } else { "\n" });
     out.push_str(&contexts(job, &forest));
     out.push_str(&sweep.unwrap_or_default());

@@ -58,6 +58,11 @@ impl Adapter {
         self.tensors.folder()
     }
 
+    /// Its own tensors.
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
+    }
+
     /// What it was trained over, as its trainer called it.
     pub fn trained_over(&self) -> Option<&str> {
         self.trained_over.as_deref()

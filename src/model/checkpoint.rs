@@ -7,6 +7,7 @@ use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::base_name;
 use crate::checkpoint::random::Random;
 use crate::checkpoint::read_json;
+use crate::checkpoint::tensors::Tensors;
 use crate::checkpoint::weights::Weights;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -166,6 +167,19 @@ impl Checkpoint {
     pub fn unchanged_layers(&self) -> Option<usize> {
         let first = self.weights.adapters().iter().map(Adapter::first_block);
         first.into_iter().try_fold(self.config.n_layers, |lowest, first| Some(lowest.min(first?)))
+    }
+
+    /// Equal for checkpoints that are read in the same way: configuration, names and shapes of tensors, and those of adapters with
+    /// their options; of this version of the program.
+    pub fn kind(&self) -> String {
+        let shapes = |tensors: &Tensors| format!("{:?}", tensors.names().map(|name| (name, tensors.shape(name))).collect::<Vec<_>>());
+        let mut text = format!("{} {} {:?}", env!("CARGO_PKG_VERSION"), self.architecture.model_type, self.config);
+        text += &shapes(self.weights.base());
+        for adapter in self.weights.adapters() {
+            text += &shapes(adapter.tensors());
+            text += &std::fs::read_to_string(adapter.folder().join("adapter_config.json")).unwrap_or_default();
+        }
+        blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
     }
 
     /// Content hash of configuration and weights. Reads the tensors that were not read yet.

@@ -90,11 +90,13 @@ fn refusal(what: &str, folder: &Path) -> String {
     text
 }
 
+type Rename = Box<dyn Fn(&str) -> String>;
+
 #[test]
 fn what_wrappers_put_into_names_is_taken_off() {
     let before = |prefix: &'static str| move |name: &str| format!("{prefix}{name}");
     let inside = |segment: &'static str| move |name: &str| name.replace("layers.1.", &format!("layers.1.{segment}."));
-    let renames: Vec<(&str, Box<dyn Fn(&str) -> String>)> = vec![
+    let renames: Vec<(&str, Rename)> = vec![
         ("torch.compile", Box::new(before("_orig_mod."))),
         ("data parallel", Box::new(before("module._orig_mod."))),
         ("PEFT", Box::new(before("base_model.model."))),
@@ -304,4 +306,26 @@ fn a_key_that_is_not_understood_can_be_ignored_by_name() {
     configure(folder.path(), json!({"sparsity": null, "hidden_act": "mish"}));
     let Err(error) = Checkpoint::open_ignoring(folder.path(), &["hidden_act".to_owned()]) else { panic!("opened") };
     assert!(format!("{error:#}").contains("mish"));
+}
+
+#[test]
+fn a_manifest_puts_adapters_one_over_another_and_ignores_keys_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/adapters");
+    let text = format!(
+        "[model]\nignore = [\"sparsity\"]\n[[checkpoint]]\nid = \"a\"\nstage = \"s\"\nbase = {:?}\nadapter = [{:?}, {:?}]\n",
+        fixture(UNTIED),
+        adapters.join("plain"),
+        adapters.join("second"),
+    );
+    let path = folder.path().join("checkpoints.toml");
+    std::fs::write(&path, &text).unwrap();
+    let manifest = selftrace::manifest::Manifest::load(&path).unwrap();
+    let names: Vec<String> = manifest.checkpoints[0].adapters().map(ToString::to_string).collect();
+    assert!(names[0].ends_with("plain") && names[1].ends_with("second"), "{names:?}");
+    assert_eq!(manifest.model.ignore, ["sparsity"]);
+    // The step belongs to the last one.
+    std::fs::write(&path, text.replace("adapters/plain", "adapters/checkpoint-{step}")).unwrap();
+    let said = selftrace::manifest::Manifest::load(&path).unwrap_err().to_string();
+    assert!(said.contains("adapter") && said.contains("the step belongs to the last one"), "{said}");
 }

@@ -13,6 +13,7 @@ mod pairs;
 mod endogenous;
 mod weights;
 mod found;
+mod verify;
 mod adapters;
 mod merged;
 mod integrity;
