@@ -1,18 +1,17 @@
 //! Arguments in, exit code out.
 
 use crate::analysis;
-use crate::checkpoint::hub::{Hub, Part};
 use crate::compare;
 use crate::console::{self, LogFormat};
 use crate::lab::benchmark::{self, Size};
 use crate::lab::demo;
-use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest, Source};
-use crate::model::Checkpoint;
+use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest};
 use crate::model::device;
-use crate::report::{check, hypotheses, summary};
+use crate::report::{check, hypotheses, summary, verify};
 use crate::series::Series;
 use crate::walk::extract::{self, Keep};
 use crate::walk::job::{Job, Outcome};
+use crate::walk::opened;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use safetensors::Dtype;
@@ -51,6 +50,8 @@ enum Command {
     Compare(CompareArguments),
     /// Write activations of your own prompts to a safetensors file
     Extract(ExtractArguments),
+    /// Compare every layer of a model with what transformers computes in the Python that is there
+    Verify(VerifyArguments),
     /// List the concepts, or show one with its items, tokens and readout spans
     Concepts(ConceptsArguments),
     /// Post-train a tiny model with a known curriculum, walk it and analyse it
@@ -113,13 +114,22 @@ struct CompareArguments {
 }
 
 #[derive(Debug, Args)]
+struct OverArguments {
+    /// Folder of a PEFT LoRA adapter over the model; may be given several times, the first one over the model
+    #[arg(long, value_name = "SOURCE")]
+    adapter: Vec<String>,
+    /// Key of config.json that need not be understood; may be given several times
+    #[arg(long, value_name = "KEY")]
+    ignore: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 struct ExtractArguments {
     /// Model folder in Hugging Face layout, or hub:OWNER/NAME[@REVISION][#SUBFOLDER]
     #[arg(long, value_name = "SOURCE")]
     model: String,
-    /// Folder of a PEFT LoRA adapter over the model
-    #[arg(long, value_name = "SOURCE")]
-    adapter: Option<String>,
+    #[command(flatten)]
+    over: OverArguments,
     /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`
     #[arg(long, value_name = "FILE.jsonl")]
     prompts: PathBuf,
@@ -138,6 +148,18 @@ struct ExtractArguments {
     /// auto, cpu, or cuda:N
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     device: DeviceChoice,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArguments {
+    /// Model folder in Hugging Face layout, or hub:OWNER/NAME[@REVISION][#SUBFOLDER]
+    #[arg(value_name = "SOURCE")]
+    model: String,
+    #[command(flatten)]
+    over: OverArguments,
+    /// A Python with torch and transformers, for adapters also peft
+    #[arg(long, value_name = "PATH", default_value = "python3")]
+    python: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -206,6 +228,7 @@ fn execute(command: Command) -> Result<Outcome> {
         Command::Analyze(arguments) => analyze(&arguments),
         Command::Compare(arguments) => run_compare(&arguments),
         Command::Extract(arguments) => run_extract(&arguments),
+        Command::Verify(arguments) => run_verify(&arguments),
         Command::Concepts(arguments) => concepts(&arguments),
         Command::Demo(arguments) => demo(&arguments),
         Command::Benchmark(arguments) => run_benchmark(&arguments),
@@ -235,16 +258,15 @@ fn run_compare(arguments: &CompareArguments) -> Result<Outcome> {
     Ok(Outcome::default())
 }
 
+fn run_verify(arguments: &VerifyArguments) -> Result<Outcome> {
+    let checkpoint = opened::open(&arguments.model, "SOURCE", &arguments.over.adapter, &arguments.over.ignore)?;
+    let verified = verify::verify(&checkpoint, &arguments.python)?;
+    print!("{}", verified.table());
+    Ok(Outcome { failed: usize::from(!verified.agrees()), ..Outcome::default() })
+}
+
 fn run_extract(arguments: &ExtractArguments) -> Result<Outcome> {
-    let source = |text: &str, flag: &'static str| Source::parse(text, Path::new("")).map_err(|error| error.context(flag));
-    let mut model = source(&arguments.model, "--model")?;
-    let mut adapter = arguments.adapter.as_deref().map(|text| source(text, "--adapter")).transpose()?;
-    let hub = Hub::from_env();
-    for source in [Some(&mut model), adapter.as_mut()].into_iter().flatten() {
-        hub.pin(source, None)?;
-    }
-    let adapter = adapter.as_ref().map(|adapter| hub.fetch(adapter, Part::Adapter)).transpose()?;
-    let checkpoint = Checkpoint::open_adapted(hub.fetch(&model, Part::Model)?, adapter)?;
+    let checkpoint = opened::open(&arguments.model, "--model", &arguments.over.adapter, &arguments.over.ignore)?;
     let layers = arguments.layers.resolve(checkpoint.config.n_layers).context("--layers")?;
     let prompts = extract::read_prompts(&arguments.prompts, &checkpoint.folder)?;
     let compute = device::compute(device::resolve(arguments.device)?, DtypeChoice::Auto, checkpoint.weights.kind());

@@ -29,6 +29,8 @@ const KNOWN: &[&str] = &[
     "layers_pattern",
     "modules_to_save",
     "ensure_weight_tying",
+    "target_parameters",
+    "trainable_token_indices",
     "init_lora_weights",
     "bias",
     "lora_bias",
@@ -48,6 +50,14 @@ const KNOWN: &[&str] = &[
     "qalora_group_size",
     "runtime_config",
     "velora_config",
+    // Notes of training tools.
+    "base_model_class",
+    "base_model_prefix",
+    "lora_dtype",
+    "model_type",
+    "parent_library",
+    "unsloth_fixed",
+    "use_gradient_checkpointing",
 ];
 /// Values of `init_lora_weights` that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ ...) subtract their start from it.
 const PLAIN_STARTS: &[&str] = &["gaussian", "eva", "orthogonal", "mica"];
@@ -68,6 +78,12 @@ pub struct LoraConfig {
     saved: Vec<Regex>,
     /// A tied unembedding follows the embedding.
     pub ensure_weight_tying: bool,
+    /// Parameters with factors of their own, by name or the last segments of it.
+    parameters: Vec<String>,
+    /// Modules of which single rows are replaced, and which rows.
+    pub token_rows: Vec<(String, Vec<i64>)>,
+    /// What it was trained over, as its trainer called it.
+    pub base: Option<String>,
 }
 
 /// A choice of modules.
@@ -102,7 +118,9 @@ impl LoraConfig {
         }
         let unsupported = |key: &str, value: &Value| anyhow!("{key} = {value} is not supported; {REMEDY}");
         for (key, value) in table {
-            if !KNOWN.contains(&key.as_str()) && !is_off(value) {
+            // Which version of what wrote it.
+            let is_note = key.ends_with("_version");
+            if !is_note && !KNOWN.contains(&key.as_str()) && !is_off(value) {
                 return Err(unsupported(key, value));
             }
         }
@@ -162,7 +180,20 @@ impl LoraConfig {
             saved: modules_to_save.iter().map(saved).collect::<Result<_>>()?,
             modules_to_save,
             ensure_weight_tying: flag("ensure_weight_tying")?,
+            parameters: get("target_parameters").map_or(Ok(Vec::new()), |value| texts("target_parameters", value))?,
+            token_rows: get("trainable_token_indices").map_or(Ok(Vec::new()), token_rows)?,
+            base: get("base_model_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned),
         })
+    }
+
+    /// Whether a parameter has factors of its own (`target_parameters`), by its name in the model.
+    pub fn targets_parameter(&self, name: &str) -> bool {
+        self.parameters.iter().any(|target| is_or_ends_with(name, target))
+    }
+
+    /// Rows of a module that are replaced, by its name in the model.
+    pub fn rows(&self, module: &str) -> Option<&[i64]> {
+        self.token_rows.iter().find(|(name, _)| is_or_ends_with(module, name)).map(|(_, rows)| rows.as_slice())
     }
 
     /// Rank of a module, by its name in the model.
@@ -236,10 +267,7 @@ impl Modules {
     fn contains(&self, module: &str) -> Result<Option<bool>> {
         Ok(match self {
             Self::Unnamed => None,
-            Self::Names(names) => Some(names.iter().any(|name| {
-                let before = module.strip_suffix(name.as_str());
-                before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
-            })),
+            Self::Names(names) => Some(names.iter().any(|name| is_or_ends_with(module, name))),
             Self::Pattern(pattern) => Some(matches(pattern, module)?.is_some()),
         })
     }
@@ -253,6 +281,24 @@ fn is_off(value: &Value) -> bool {
         Value::Object(table) => table.is_empty(),
         _ => false,
     }
+}
+
+/// Whether a name is `end`, or its last segments are.
+fn is_or_ends_with(name: &str, end: &str) -> bool {
+    name.strip_suffix(end).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// `[1, 2]`, which is about the embedding, or `{"embed_tokens": [1, 2]}`.
+fn token_rows(value: &Value) -> Result<Vec<(String, Vec<i64>)>> {
+    /// What families call their embedding; PEFT asks the model.
+    const EMBEDDINGS: [&str; 3] = ["embed_tokens", "embed_in", "wte"];
+    let wrong = || format!("trainable_token_indices: found {value}, expected token ids, or a table of modules to token ids");
+    let rows = |value: &Value| value.as_array()?.iter().map(|row| row.as_i64().filter(|row| *row >= 0)).collect::<Option<Vec<i64>>>();
+    if let Some(table) = value.as_object() {
+        return table.iter().map(|(name, value)| Ok((name.clone(), rows(value).with_context(wrong)?))).collect();
+    }
+    let rows = rows(value).with_context(wrong)?;
+    Ok(EMBEDDINGS.iter().map(|name| ((*name).to_owned(), rows.clone())).collect())
 }
 
 fn layer(value: &Value) -> Result<u64> {

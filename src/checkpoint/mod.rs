@@ -1,10 +1,17 @@
 //! A checkpoint on disk: its tensors, the adapter over them or random numbers in their place, what its files are, and its JSON; and how it comes there from the hub.
 
+pub mod names;
+pub mod shards;
 pub mod hub;
 pub mod identity;
+pub mod file;
 pub mod tensors;
 pub mod adapter_config;
 pub mod adapter_keys;
+pub mod base_name;
+pub mod site;
+pub mod adapter_experts;
+pub mod adapter_match;
 pub mod adapter;
 pub mod random;
 pub mod weights;

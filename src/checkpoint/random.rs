@@ -5,15 +5,24 @@
 
 use super::tensors::{Rows, Tensors};
 use crate::stats::draws::{generator, normal};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 /// Numbers drawn at a time.
 const PIECE: usize = 1 << 20;
 
+/// Where the parameters of an activation begin (`XIELUActivation`): softplus of them is 0.8, and 0.8 with beta.
+const ACTIVATION: &[(&str, f64)] = &[
+    (".act_fn.alpha_p", 0.203_382_320_811_025),
+    (".act_fn.alpha_n", -1.050_225_612_814_847),
+    (".act_fn.beta", 0.5),
+    (".act_fn.eps", -1e-6),
+];
+
 /// Matrices and embeddings from a normal distribution, biases 0 and norms neutral, as transformers initialises its models
-/// (`PreTrainedModel._init_weights`). Scalars that are neither, such as the parameters of an activation, stay what they are.
+/// (`PreTrainedModel._init_weights`), and parameters of activations where they begin. Another vector is an error: it must not keep
+/// what training made of it.
 ///
 /// Every row of a tensor depends on the seed, the tensor's name and its own number alone, so rows can be read in any order.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,12 +40,15 @@ impl Random {
     /// # Errors
     /// The tensor is missing or has another shape, or the device is out of memory.
     pub fn read(&self, base: &Tensors, name: &str, shape: &[i64], target: &Tensor) -> Result<()> {
-        let on_disk = base.expect(name, shape)?;
-        let constant = match (shape.len(), on_disk) {
+        base.expect(name, shape)?;
+        let constant = match (shape.len(), name) {
             (2.., _) => None,
             (_, bias) if bias.ends_with("bias") => Some(0.0),
             (_, norm) if norm.contains("norm") || norm.contains("ln_") => Some(self.neutral),
-            _ => return base.read(name, shape, target),
+            _ => match ACTIVATION.iter().find(|(part, _)| name.ends_with(part)) {
+                Some((_, initial)) => Some(*initial),
+                None => bail!("{}: how {name} begins is not known, so there is no random network like it", base.folder().display()),
+            },
         };
         if let Some(constant) = constant {
             let _ = target.shallow_clone().f_fill_(constant)?;
@@ -47,7 +59,7 @@ impl Random {
         let step = (PIECE as i64 / width.max(1)).max(1);
         for start in (0..rows).step_by(step as usize) {
             let some: Vec<i64> = (start..rows.min(start + step)).collect();
-            let drawn = self.draw(on_disk, &some, width)?;
+            let drawn = self.draw(name, &some, width)?;
             target.f_narrow(0, start, some.len() as i64)?.f_copy_(&drawn)?;
         }
         Ok(())
@@ -58,14 +70,14 @@ impl Random {
     /// # Errors
     /// As [`Random::read`]; also a row outside the matrix.
     pub fn rows(&self, base: &Tensors, name: &str, shape: &[i64; 2], rows: Rows, kind: Kind) -> Result<Tensor> {
-        let on_disk = base.expect(name, shape)?;
+        base.expect(name, shape)?;
         let some: Vec<i64> = match rows {
             Rows::Range(start, len) => (start..start + len).collect(),
             Rows::Listed(rows) => rows.to_vec(),
         };
         let outside = some.iter().find(|row| !(0..shape[0]).contains(*row));
         ensure!(outside.is_none(), "row {} is outside {name}, which has {} rows", outside.unwrap_or(&0), shape[0]);
-        Ok(self.draw(on_disk, &some, shape[1])?.f_to_kind(kind)?)
+        Ok(self.draw(name, &some, shape[1])?.f_to_kind(kind)?)
     }
 
     /// `[row, width]`, f32.
@@ -97,7 +109,8 @@ mod tests {
             ("model.layers.0.mlp.up_proj.weight", view(&[64, 48], &matrix)),
             ("model.layers.0.mlp.up_proj.bias", view(&[48], &vector)),
             ("model.layers.0.input_layernorm.weight", view(&[48], &vector)),
-            ("model.layers.0.mlp.act_fn.alpha", view(&[48], &vector)),
+            ("model.layers.0.mlp.act_fn.alpha_p", view(&[1], &vector[..4])),
+            ("model.layers.0.mlp.gates", view(&[48], &vector)),
         ];
         serialize_to_file(tensors, None, &folder.join("model.safetensors")).unwrap();
         Tensors::open(folder).unwrap()
@@ -122,8 +135,11 @@ mod tests {
         assert!(mean.abs() < 4.0 * 0.02 / n.sqrt() && (sd - 0.02).abs() < 4.0 * 0.02 / (2.0 * n).sqrt(), "{mean} {sd}");
         assert_eq!(read(&random, &base, "model.layers.0.mlp.up_proj.bias", &[48]), vec![0.0; 48]);
         assert_eq!(read(&random, &base, "model.layers.0.input_layernorm.weight", &[48]), vec![1.0; 48]);
-        // The parameter of an activation is no weight.
-        assert_eq!(read(&random, &base, "model.layers.0.mlp.act_fn.alpha", &[48]), vec![0.0; 48]);
+        let [alpha] = read(&random, &base, "model.layers.0.mlp.act_fn.alpha_p", &[1])[..] else { panic!() };
+        assert!((alpha.exp().ln_1p() - 0.8).abs() < 1e-6, "{alpha}");
+        // What is none of these must not keep its trained values.
+        let target = Tensor::zeros([48], (Kind::Float, tch::Device::Cpu));
+        assert!(random.read(&base, "model.layers.0.mlp.gates", &[48], &target).unwrap_err().to_string().contains("mlp.gates"));
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub struct CheckpointSpec {
     pub source: Source,
     /// A PEFT adapter over `source`.
     pub adapter: Option<Source>,
+    /// Adapters between the two, the first one over `source`: what `adapter` was trained over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub beneath: Vec<Source>,
     pub stage: String,
     pub step: Option<u64>,
     /// Training tokens seen so far.
@@ -32,6 +35,11 @@ pub struct CheckpointSpec {
 }
 
 impl CheckpointSpec {
+    /// All adapters, the first one over `source`.
+    pub fn adapters(&self) -> impl Iterator<Item = &Source> {
+        self.beneath.iter().chain(&self.adapter)
+    }
+
     /// What makes it a checkpoint of its own: the adapter, or else the model.
     pub fn changing(&self) -> &Source {
         self.adapter.as_ref().unwrap_or(&self.source)

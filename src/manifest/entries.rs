@@ -93,7 +93,7 @@ impl Entries {
         let Some((_, first)) = sections.first() else {
             return Err(top.error("found no entries, expected a [[checkpoint]] or [[series]] table"));
         };
-        let is_missing = |spec: &CheckpointSpec| spec.source.is_missing() || spec.adapter.as_ref().is_some_and(Source::is_missing);
+        let is_missing = |spec: &CheckpointSpec| spec.source.is_missing() || spec.adapters().any(Source::is_missing);
         if !self.pending.is_empty() || !self.checkpoints.iter().all(is_missing) {
             return Ok(());
         }
@@ -101,7 +101,7 @@ impl Entries {
         let (key, missing) = match &spec.adapter {
             None => ("source", &spec.source),
             Some(_) if spec.source.is_missing() => ("base", &spec.source),
-            Some(adapter) => ("adapter", adapter),
+            Some(adapter) => ("adapter", spec.adapters().find(|adapter| adapter.is_missing()).unwrap_or(adapter)),
         };
         let rest = if self.checkpoints.len() > 1 { ", nor that of any other entry" } else { "" };
         let problem = format!("found no folder {missing}{rest}, expected {}", source::EXPECTED);
@@ -109,19 +109,23 @@ impl Entries {
     }
 }
 
-/// The model, the adapter over it, and the field that names whichever of the two changes.
+const ADAPTERS: &str = "an adapter, or a list of them in the order in which they were trained";
+
+/// The model, the adapters over it, and the field that names whichever of the two changes.
 struct Origin<'a> {
     source: Source,
     adapter: Option<Source>,
+    beneath: Vec<Source>,
     /// The fields in which `{step}` may stand.
     fields: Vec<Field<'a>>,
 }
 
 impl<'a> Origin<'a> {
     /// `source`, or `base` with `adapter`; `revision` and `subfolder` say where in the source or,
-    /// if there is one, in the adapter.
+    /// if there is one, in the adapter; of several adapters, in the last one.
     fn read(section: &Section<'a>, folder: &Path) -> Result<Origin<'a>> {
         let parse = |field: &Field| Source::parse(field.text(source::EXPECTED)?, folder).map_err(|error| field.error(error));
+        let mut beneath = Vec::new();
         let (base, changing) = match section.get("adapter") {
             Some(adapter) => {
                 if let Some(field) = section.get("source") {
@@ -131,7 +135,15 @@ impl<'a> Origin<'a> {
                 if base.text(source::EXPECTED)?.contains(STEP) {
                     return Err(base.wrong("one model; the step belongs to the adapter"));
                 }
-                (Some(parse(&base)?), adapter)
+                let mut adapters = if adapter.is_list() { adapter.list(ADAPTERS)? } else { vec![adapter.clone()] };
+                let last = adapters.pop().unwrap_or(adapter);
+                for field in &adapters {
+                    if field.text(ADAPTERS)?.contains('{') {
+                        return Err(field.wrong("one adapter; the step belongs to the last one"));
+                    }
+                    beneath.push(parse(field)?);
+                }
+                (Some(parse(&base)?), last)
             }
             None => {
                 if let Some(field) = section.get("base") {
@@ -153,8 +165,8 @@ impl<'a> Origin<'a> {
             fields.push(field);
         }
         Ok(match base {
-            Some(base) => Origin { source: base, adapter: Some(changed), fields },
-            None => Origin { source: changed, adapter: None, fields },
+            Some(base) => Origin { source: base, adapter: Some(changed), beneath, fields },
+            None => Origin { source: changed, adapter: None, beneath, fields },
         })
     }
 }
@@ -173,6 +185,7 @@ fn read_checkpoint(section: &Section, folder: &Path) -> Result<CheckpointSpec> {
         id,
         source: origin.source,
         adapter: origin.adapter,
+        beneath: origin.beneath,
         stage: read_stage(section)?,
         step: integer("step")?,
         tokens: integer("tokens")?,
@@ -215,6 +228,7 @@ fn read_series(section: &Section, folder: &Path, before: usize) -> Result<Series
         pattern,
         source: origin.source,
         adapter: origin.adapter,
+        beneath: origin.beneath,
         tokens_per_step: section.get("tokens_per_step").map(|field| field.integer(1..=u64::MAX)).transpose()?,
         steps: wanted.transpose()?,
         before,

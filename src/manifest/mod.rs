@@ -72,7 +72,7 @@ const SERIES: &str = "[[series]]";
 const KEYS: [(&str, &[&str]); 14] = [
     ("", &["run", "model", "concepts", "personas", "causal", "evidence", "analysis", "hub", "checkpoint", "series"]),
     (RUN, &["name", "seed", "axis", "audit", "baseline", "out"]),
-    (MODEL, &["device", "dtype", "layers", "tokenizer", "template", "readouts"]),
+    (MODEL, &["device", "dtype", "layers", "tokenizer", "template", "readouts", "ignore"]),
     (LAYERS, &["depth"]),
     (CONCEPTS, &["packs", "include", "exclude", "profile", "material", "parameters"]),
     (PERSONAS, &["sets", "include", "exclude", "concepts", "groups", "formats"]),
@@ -210,7 +210,7 @@ impl Manifest {
 
     /// Whether anything in it is on the hub.
     pub fn uses_hub(&self) -> bool {
-        let is_hub = |spec: &CheckpointSpec| spec.source.is_hub() || spec.adapter.as_ref().is_some_and(Source::is_hub);
+        let is_hub = |spec: &CheckpointSpec| spec.source.is_hub() || spec.adapters().any(Source::is_hub);
         let tokenizer = self.tokenizer_source().is_some_and(Source::is_hub);
         tokenizer || !self.pending.is_empty() || self.checkpoints.iter().any(is_hub)
     }

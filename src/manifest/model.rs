@@ -19,6 +19,9 @@ pub struct Model {
     pub tokenizer: Tokenizer,
     pub template: Template,
     pub readouts: Vec<Readout>,
+    /// Keys of `config.json`, with their places, that need not be understood.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
     /// Where the tokenizer was written, to begin complaints with.
     #[serde(skip)]
     pub tokenizer_place: String,
@@ -143,6 +146,12 @@ impl Model {
             template: match get("template") {
                 Some(field) => read_template(&field, folder, entries)?,
                 None => Template::Plain,
+            },
+            ignore: match get("ignore") {
+                Some(field) => field.distinct("a list of keys, as in [\"my_key\", \"text_config.my_key\"]", |key| {
+                    Ok(key.text("a key of config.json")?.to_owned())
+                })?,
+                None => Vec::new(),
             },
             readouts: match get("readouts") {
                 Some(field) => field.distinct("a list, as in [\"last_prompt\"]", |readout| readout.choice())?,

@@ -77,6 +77,8 @@ pub struct Series {
     /// The model, with the pattern in it unless the adapter has it.
     pub source: Source,
     pub adapter: Option<Source>,
+    /// Adapters between the two.
+    pub beneath: Vec<Source>,
     pub tokens_per_step: Option<u64>,
     /// The steps that are wanted; all if none are named.
     pub steps: Option<Vec<u64>>,
@@ -150,6 +152,7 @@ impl Series {
             id: format!("{}-{step}", self.id),
             source: self.source.with_name(&pattern, name),
             adapter: self.adapter.as_ref().map(|adapter| adapter.with_name(&pattern, name)),
+            beneath: self.beneath.clone(),
             stage: self.stage.clone(),
             step: Some(step),
             tokens: tokens.transpose()?,

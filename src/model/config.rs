@@ -62,14 +62,17 @@ pub struct Defaults {
     pub n_kv_heads: Option<i64>,
     /// `None`: `d_model / n_heads`.
     pub d_head: Option<i64>,
+    /// Those of a whole model, where published configurations leave them out.
+    pub sizes: Option<Sizes>,
 }
 
 impl Defaults {
     /// Those of `LlamaConfig`.
-    pub const LLAMA: Self = Self { norm_eps: 1e-6, tied: false, n_kv_heads: None, d_head: None };
+    pub const LLAMA: Self = Self { norm_eps: 1e-6, tied: false, n_kv_heads: None, d_head: None, sizes: None };
 }
 
 /// The sizes of a decoder.
+#[derive(Debug, Clone, Copy)]
 pub struct Sizes {
     pub d_model: i64,
     pub n_layers: usize,
@@ -210,17 +213,23 @@ impl DecoderConfig {
     /// # Errors
     /// A size is missing or not positive, or a value has a wrong type.
     pub fn read(keys: &Keys, defaults: &Defaults) -> Result<Self> {
-        let (d_model, n_heads) = (keys.size("hidden_size")?, keys.size("num_attention_heads")?);
+        let size = |key: &str, default: fn(&Sizes) -> i64| match &defaults.sizes {
+            Some(sizes) => keys.size_or(key, default(sizes)),
+            None => keys.size(key),
+        };
+        let d_model = size("hidden_size", |sizes| sizes.d_model)?;
+        let n_heads = size("num_attention_heads", |sizes| sizes.n_heads)?;
         // Null means what Llama's default means, also in families with another default.
         let default = |key: &str, llama: i64, family: Option<i64>| if keys.stated(key) { llama } else { family.unwrap_or(llama) };
         let d_head = keys.size_or("head_dim", default("head_dim", d_model / n_heads, defaults.d_head))?;
         let n_kv_heads = keys.size_or("num_key_value_heads", default("num_key_value_heads", n_heads, defaults.n_kv_heads))?;
         let norm_eps = keys.number_or("rms_norm_eps", defaults.norm_eps)?;
-        let n_layers = keys.size("num_hidden_layers")?;
+        let n_layers = size("num_hidden_layers", |sizes| sizes.n_layers as i64)?;
         ensure!(n_layers <= 10_000, "num_hidden_layers: found {n_layers}, expected at most 10000");
         ensure!(d_head > 0, "hidden_size ({d_model}) is smaller than num_attention_heads ({n_heads})");
-        let d_mlp = keys.size("intermediate_size")?;
-        let sizes = Sizes { d_model, n_layers: n_layers as usize, n_heads, n_kv_heads, d_head, d_mlp, d_vocab: keys.size("vocab_size")? };
+        let d_mlp = size("intermediate_size", |sizes| sizes.d_mlp)?;
+        let d_vocab = size("vocab_size", |sizes| sizes.d_vocab)?;
+        let sizes = Sizes { d_model, n_layers: n_layers as usize, n_heads, n_kv_heads, d_head, d_mlp, d_vocab };
         Ok(Self { norm_eps, tied: keys.flag_or("tie_word_embeddings", defaults.tied)?, ..Self::plain(sizes) })
     }
 

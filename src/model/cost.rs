@@ -49,7 +49,7 @@ pub fn estimate(checkpoint: &Checkpoint, prompts: &[Vec<i64>], nodes: usize, las
     let some = &prompts[..enough.map_or(prompts.len(), |last| last + 1)];
     let forest = Forest::new(some);
     let trial = || -> Result<(f64, f64)> {
-        let loader = Loader { weights: &checkpoint.weights, config, kind: compute.kind, device: compute.device };
+        let loader = Loader::new(&checkpoint.weights, config, compute.kind, compute.device);
         let plan = Plan::new(&forest, chunk, compute.tile(), compute.device)?;
         let rotations = plan.chunks.iter().map(|chunk| chunk.rotations(&config.ropes, compute.kind)).collect::<Result<Vec<_>>>()?;
         let start = Instant::now();

@@ -29,27 +29,31 @@ const INERT: &[&str] = &[
     "unsloth_version",
     "use_bfloat16",
     "use_flash_attn",
+    "use_flash_attention",
+    "axolotl_config",
+    "base_model",
+    "base_model_name_or_path",
     "custom_pipelines",
+    "datasets",
+    "library_name",
+    "license",
+    "mergekit_config",
+    "pipeline_tag",
+    "tags",
     "finetuning_task",
     "language",
     "model_name",
     "resume_training",
-    // Training.
-    "attention_dropout",
-    "attn_pdrop",
-    "classifier_dropout",
-    "embd_pdrop",
-    "embed_pdrop",
-    "embedding_dropout",
+    // Training. Rates of dropout are told by their names.
     "gradient_checkpointing",
-    "hidden_dropout",
+    "initializer_factor",
     "initializer_range",
-    "resid_pdrop",
+    "loss_type",
+    "use_gradient_checkpointing",
     "router_aux_loss_coef",
     "router_jitter_noise",
     "output_router_logits",
     "summary_activation",
-    "summary_first_dropout",
     "summary_proj_to_labels",
     "summary_type",
     "summary_use_proj",
@@ -67,8 +71,23 @@ const INERT: &[&str] = &[
     "torchscript",
     "use_cache",
     "use_return_dict",
+    // How long a prompt may be, as tokenizers and trainers are told.
     "max_position_embeddings",
+    "max_seq_len",
+    "max_seq_length",
+    "max_sequence_length",
+    "model_max_length",
     "n_ctx",
+    "seq_len",
+    "seq_length",
+    "tokenizer_model_max_length",
+    // For tokenizers.
+    "bos_token",
+    "eos_token",
+    "pad_token",
+    "padding_side",
+    "truncation_side",
+    "unk_token",
     // Labels of classifiers.
     "id2label",
     "label2id",
@@ -107,36 +126,53 @@ const INERT: &[&str] = &[
     "temperature",
     "top_k",
     "top_p",
+    "is_decoder",
+    "keys_to_ignore_at_inference",
     "typical_p",
     "unk_token_id",
 ];
+/// Keys that a family reads or, like transformers' class of it, passes over.
+const OF_SOME: &[&str] = &["max_window_layers", "n_positions", "original_max_position_embeddings", "sliding_window"];
+
+/// Whether a key is a note that no computation reads: a version of what wrote the file, a rate of dropout, or the weight of a loss.
+fn is_note(key: &str) -> bool {
+    let ends = ["_version", "dropout", "dropout_prob", "_pdrop", "layerdrop", "_loss_coef"];
+    key.starts_with('_') || ends.iter().any(|end| key.ends_with(end))
+}
 
 /// A table of `config.json`, which remembers what was asked for.
 pub struct Keys<'a> {
     table: &'a Map<String, Value>,
     /// What stands before a key in messages: nothing, or `rope_parameters.`.
     place: String,
+    /// Keys, with their places, that may be unknown.
+    ignored: &'a [String],
     read: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Keys<'a> {
-    /// The keys of the whole file.
+    /// The keys of the whole file. Those in `ignored` may be unknown.
     ///
     /// # Errors
     /// It is not a table.
-    pub fn new(json: &'a Value) -> Result<Self> {
-        Self::at(json, String::new())
+    pub fn new(json: &'a Value, ignored: &'a [String]) -> Result<Self> {
+        Self::at(json, String::new(), ignored)
     }
 
-    fn at(json: &'a Value, place: String) -> Result<Self> {
+    fn at(json: &'a Value, place: String, ignored: &'a [String]) -> Result<Self> {
         let table = json.as_object().ok_or_else(|| anyhow!("{}: found {json}, expected a table", place.trim_end_matches('.')))?;
-        Ok(Self { table, place, read: RefCell::default() })
+        Ok(Self { table, place, ignored, read: RefCell::default() })
     }
 
     /// A value, or `None` where the key is absent or null.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.read.borrow_mut().insert(key.to_owned());
         self.table.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Whether this is the table at a place, as messages name it: `rope_parameters.`.
+    pub fn is_at(&self, place: &str) -> bool {
+        self.place.ends_with(place)
     }
 
     /// Whether the key stands in the file, be it as null.
@@ -164,7 +200,7 @@ impl<'a> Keys<'a> {
     /// The value is not a table.
     pub fn table(&self, key: &str) -> Result<Option<Keys<'a>>> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let keys = Self::at(value, format!("{}{key}.", self.place))?;
+        let keys = Self::at(value, format!("{}{key}.", self.place), self.ignored)?;
         Ok(if keys.table.is_empty() { None } else { Some(keys) })
     }
 
@@ -266,18 +302,26 @@ impl<'a> Keys<'a> {
     /// Names the first key that was not read, is not known to be without effect, and is not neutral.
     pub fn finish(&self) -> Result<()> {
         let read = self.read.borrow();
+        // The one switch that is on where it is absent.
+        ensure!(
+            self.table.get("is_causal") != Some(&Value::Bool(false)),
+            "{}is_causal: found false, which asks for attention to later tokens; that is not implemented",
+            self.place
+        );
         for (key, value) in self.table {
             let neutral = match value {
                 Value::Null | Value::Bool(false) => true,
-                Value::Array(items) => items.is_empty(),
+                Value::Array(items) => items.is_empty() || (key == "layer_types" && items.iter().all(|item| item == "full_attention")),
                 Value::Object(table) => table.is_empty(),
+                Value::Bool(true) => key == "is_causal",
                 _ => false,
             };
-            let inert = self.place.is_empty() || self.place == "text_config.";
+            let top = self.place.is_empty() || self.place == "text_config.";
+            let known = top && (is_note(key) || [INERT, OF_SOME].concat().contains(&key.as_str()));
             ensure!(
-                neutral || read.contains(key) || (inert && (key.starts_with('_') || INERT.contains(&key.as_str()))),
-                "{}{key}: found {value}, a key that is not understood for this architecture and may change the result; \
-                 remove it if it does not",
+                neutral || known || read.contains(key) || self.ignored.contains(&format!("{}{key}", self.place)),
+                "{}{key}: found {value}, a key that is not understood for this architecture and may change the result; if it does \
+                 not, remove it, or name it in [model] ignore",
                 self.place
             );
         }

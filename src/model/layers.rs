@@ -1,6 +1,7 @@
 //! The two leaf layers, and the loader that reads them from a checkpoint by name and expected shape.
 
 use super::config::{Activation, DecoderConfig, NormKind, Xielu};
+use super::survey::Survey;
 use crate::checkpoint::weights::Weights;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
@@ -82,14 +83,24 @@ pub struct Loader<'a> {
     pub config: &'a DecoderConfig,
     pub kind: Kind,
     pub device: Device,
+    /// Where it is noted what would be read; nothing is read then.
+    pub survey: Option<&'a Survey>,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    /// A loader that reads.
+    pub fn new(weights: &'a Weights, config: &'a DecoderConfig, kind: Kind, device: Device) -> Self {
+        Self { weights, config, kind, device, survey: None }
+    }
+
     /// One tensor on the device.
     ///
     /// # Errors
     /// As [`Weights::get`], or the device is out of memory.
     pub fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor> {
+        if let Some(survey) = self.survey {
+            return survey.note(self.weights, name, shape, self.kind);
+        }
         let tensor = Tensor::f_empty(shape, (self.kind, self.device))?;
         self.read(name, shape, &tensor)?;
         Ok(tensor)
@@ -117,6 +128,13 @@ impl Loader<'_> {
     /// As [`Loader::tensor`].
     pub fn fused(&self, parts: &[(String, i64)], d_in: i64, bias: bool) -> Result<Linear> {
         let rows = parts.iter().map(|(_, d_out)| d_out).sum::<i64>();
+        if self.survey.is_some() {
+            for (name, d_out) in parts {
+                self.linear(name, *d_out, d_in, bias)?;
+            }
+            let bias = bias.then(|| Survey::blank(&[rows], self.kind)).transpose()?;
+            return Ok(Linear { weight: Survey::blank(&[rows, d_in], self.kind)?, bias });
+        }
         let weight = Tensor::f_empty([rows, d_in], (self.kind, self.device))?;
         let biases = if bias { Some(Tensor::f_empty([rows], (self.kind, self.device))?) } else { None };
         // Part by part into place, so that no second copy of the block is ever in memory.
@@ -136,7 +154,8 @@ impl Loader<'_> {
     /// # Errors
     /// As [`Loader::tensor`].
     pub fn transposed(&self, name: &str, d_out: i64, d_in: i64) -> Result<Linear> {
-        let weight = self.tensor(&format!("{name}.weight"), &[d_in, d_out])?.f_transpose(0, 1)?.f_contiguous()?;
+        let weight = self.tensor(&format!("{name}.weight"), &[d_in, d_out])?.f_transpose(0, 1)?;
+        let weight = if self.survey.is_some() { weight } else { weight.f_contiguous()? };
         Ok(Linear { weight, bias: Some(self.tensor(&format!("{name}.bias"), &[d_out])?) })
     }
 

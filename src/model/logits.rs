@@ -6,7 +6,7 @@ use super::config::DecoderConfig;
 use super::layers::Loader;
 use super::stream::Compute;
 use crate::checkpoint::tensors::Rows;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 /// Rows of the unembedding that are in memory at once.
@@ -24,7 +24,7 @@ const NODES: i64 = 1_024;
 pub fn log_probabilities(checkpoint: &Checkpoint, compute: Compute, resid: &Tensor, tokens: &[i64]) -> Result<Vec<f64>> {
     let _no_grad = tch::no_grad_guard();
     let config = &checkpoint.config;
-    let ends = ends(checkpoint, compute)?;
+    let (ends, head) = (ends(checkpoint, compute)?, head(checkpoint)?);
     let x = ends.ln_final.forward(resid)?;
     let n = tokens.len() as i64;
     let target = Tensor::f_from_slice(tokens)?.f_to_device(compute.device)?;
@@ -33,8 +33,7 @@ pub fn log_probabilities(checkpoint: &Checkpoint, compute: Compute, resid: &Tens
     let shape = [config.d_vocab, config.d_model];
     for start in (0..config.d_vocab).step_by(VOCABULARY_ROWS as usize) {
         let len = VOCABULARY_ROWS.min(config.d_vocab - start);
-        let rows =
-            checkpoint.weights.unembedding(&ends.unembed, &shape, Rows::Range(start, len), compute.kind)?.f_to_device(compute.device)?;
+        let rows = checkpoint.weights.unembedding(head, &shape, Rows::Range(start, len), compute.kind)?.f_to_device(compute.device)?;
         for first in (0..n).step_by(NODES as usize) {
             let part = |tensor: &Tensor| tensor.f_narrow(0, first, NODES.min(n - first));
             let logits = bounded(part(&x)?.f_linear(&rows, None::<&Tensor>)?.f_to_kind(Kind::Float)?, config)?;
@@ -60,9 +59,9 @@ pub fn log_probabilities(checkpoint: &Checkpoint, compute: Compute, resid: &Tens
 pub fn unembedding(checkpoint: &Checkpoint, compute: Compute, tokens: &[i64]) -> Result<Vec<f32>> {
     let _no_grad = tch::no_grad_guard();
     let config = &checkpoint.config;
-    let ends = ends(checkpoint, Compute { kind: Kind::Float, ..compute })?;
+    let (ends, head) = (ends(checkpoint, Compute { kind: Kind::Float, ..compute })?, head(checkpoint)?);
     let shape = [config.d_vocab, config.d_model];
-    let rows = checkpoint.weights.unembedding(&ends.unembed, &shape, Rows::Listed(tokens), Kind::Float)?.f_to_device(compute.device)?;
+    let rows = checkpoint.weights.unembedding(head, &shape, Rows::Listed(tokens), Kind::Float)?.f_to_device(compute.device)?;
     let folded = rows.f_mul_scalar(config.logit_scale)?.f_mul(&ends.ln_final.weight)?;
     let centred = if config.norm.is_layer() { folded.f_sub(&folded.f_mean_dim(-1, true, Kind::Float)?)? } else { folded };
     Ok(Vec::try_from(centred.f_flatten(0, -1)?.f_to_device(tch::Device::Cpu)?)?)
@@ -76,7 +75,7 @@ pub fn unembedding(checkpoint: &Checkpoint, compute: Compute, tokens: &[i64]) ->
 pub fn divergences(checkpoint: &Checkpoint, compute: Compute, clean: &Tensor, changed: &Tensor) -> Result<Vec<f64>> {
     let _no_grad = tch::no_grad_guard();
     let config = &checkpoint.config;
-    let ends = ends(checkpoint, compute)?;
+    let (ends, head) = (ends(checkpoint, compute)?, head(checkpoint)?);
     let (clean, changed) = (ends.ln_final.forward(clean)?, ends.ln_final.forward(changed)?);
     let n = clean.size()[0];
     let full = |value: f64| Tensor::f_full([n], value, (Kind::Double, compute.device));
@@ -86,8 +85,7 @@ pub fn divergences(checkpoint: &Checkpoint, compute: Compute, clean: &Tensor, ch
     let shape = [config.d_vocab, config.d_model];
     for start in (0..config.d_vocab).step_by(VOCABULARY_ROWS as usize) {
         let len = VOCABULARY_ROWS.min(config.d_vocab - start);
-        let rows =
-            checkpoint.weights.unembedding(&ends.unembed, &shape, Rows::Range(start, len), compute.kind)?.f_to_device(compute.device)?;
+        let rows = checkpoint.weights.unembedding(head, &shape, Rows::Range(start, len), compute.kind)?.f_to_device(compute.device)?;
         for first in (0..n).step_by(NODES as usize) {
             let part = |tensor: &Tensor| tensor.f_narrow(0, first, NODES.min(n - first));
             let logits = |x: &Tensor| bounded(part(x)?.f_linear(&rows, None::<&Tensor>)?.f_to_kind(Kind::Double)?, config);
@@ -110,10 +108,16 @@ pub fn divergences(checkpoint: &Checkpoint, compute: Compute, clean: &Tensor, ch
     Ok(Vec::<f64>::try_from(divergence.f_clamp_min(0.0)?.f_to_device(tch::Device::Cpu)?)?)
 }
 
-/// Final norm and the name of the unembedding.
+/// The name of the unembedding.
+fn head(checkpoint: &Checkpoint) -> Result<&str> {
+    let missing = || format!("{}: the model has no head, so it has no answers", checkpoint.folder.display());
+    checkpoint.unembedding.as_deref().with_context(missing)
+}
+
+/// The final norm.
 fn ends(checkpoint: &Checkpoint, compute: Compute) -> Result<Ends> {
     let Compute { device, kind } = compute;
-    (checkpoint.architecture.ends)(&Loader { weights: &checkpoint.weights, config: &checkpoint.config, kind, device })
+    (checkpoint.architecture.ends)(&Loader::new(&checkpoint.weights, &checkpoint.config, kind, device))
 }
 
 /// Scales the logits and bounds them, where the family does.

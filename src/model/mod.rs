@@ -13,6 +13,7 @@ pub mod mlp;
 pub mod mixture;
 pub mod block;
 pub mod architecture;
+pub mod survey;
 pub mod checkpoint;
 pub mod stream;
 pub mod intervene;

@@ -35,6 +35,7 @@ pub const LLAMA: Dialect =
     Dialect { base_key: "rope_theta", base: 10_000.0, fraction_key: "partial_rotary_factor", fraction: 1.0, partial: false };
 
 /// Angles of the layers that see everything, and of those with a sliding window.
+#[derive(PartialEq)]
 pub struct PerType {
     pub full: Rope,
     pub sliding: Rope,
@@ -53,11 +54,13 @@ impl Rope {
     /// # Errors
     /// A key is missing, has a wrong type or says something else than another one, or the scaling is not implemented.
     pub fn parse(keys: &Keys, d_head: i64, dialect: &Dialect) -> Result<Self> {
-        let table = scaling(keys)?;
-        if table.as_ref().is_some_and(|table| table.stated("full_attention") || table.stated("sliding_attention")) {
-            bail!("rope_parameters: found a table per layer type, expected one table: the reference reads one for this architecture");
-        }
-        Self::build(keys, table, dialect, d_head)
+        let one = |table: Option<Keys>| -> Result<Self> {
+            if table.as_ref().is_some_and(is_per_type) {
+                bail!("rope_parameters: found a table per layer type, expected one table: the reference reads one for this architecture");
+            }
+            Self::build(keys, table, dialect, d_head)
+        };
+        agreeing(keys, one)
     }
 
     /// One set of angles from a table of scaling, with the keys beside it as defaults.
@@ -92,10 +95,15 @@ impl Rope {
             "llama3" => rope.scale_llama3(&table, context()?)?,
             "yarn" => rope.scale_yarn(&table, context()?, theta, dim as f64)?,
             "longrope" | "su" => rope.scale_longrope(keys, &table, context()?)?,
-            other => bail!("rope type: found {other:?}, expected one of default, linear, llama3, yarn, longrope"),
+            // Plain angles up to the trained length; beyond it they would depend on how long a prompt is.
+            "dynamic" => {
+                ensure!(table.number("factor")? > 0.0, "factor of dynamic scaling: expected a positive number");
+                rope.longest = Some(keys.size("max_position_embeddings")?);
+            }
+            other => bail!("rope type: found {other:?}, expected one of default, linear, dynamic, llama3, yarn, longrope"),
         }
-        // Written for every type by some versions, read by the types above only.
-        table.unused(&["original_max_position_embeddings"]);
+        // Written for every type by some versions, read by the types above only; and a note of how YaRN was trained.
+        table.unused(&["original_max_position_embeddings", "finetuned"]);
         table.finish()?;
         Ok(rope)
     }
@@ -179,30 +187,36 @@ impl PerType {
     /// # Errors
     /// As [`Rope::parse`].
     pub fn parse(keys: &Keys, d_head: i64, full: &Dialect, sliding: &Dialect) -> Result<Self> {
-        let table = scaling(keys)?;
-        let nested = table.as_ref().is_some_and(|table| table.stated("full_attention") || table.stated("sliding_attention"));
-        let (first, second) = match table {
-            Some(table) if nested => {
-                let parts = (table.table("full_attention")?, table.table("sliding_attention")?);
-                table.finish()?;
-                parts
-            }
-            Some(_) if keys.table("rope_parameters")?.is_some() => {
-                bail!("rope_parameters: found one table, expected a table for each of full_attention and sliding_attention")
-            }
-            table => (table, None),
+        let both = |table: Option<Keys>| -> Result<Self> {
+            let (first, second) = match table {
+                Some(table) if is_per_type(&table) => {
+                    let parts = (table.table("full_attention")?, table.table("sliding_attention")?);
+                    table.finish()?;
+                    parts
+                }
+                Some(table) if table.is_at("rope_parameters.") => {
+                    bail!("rope_parameters: found one table, expected a table for each of full_attention and sliding_attention")
+                }
+                table => (table, None),
+            };
+            Ok(Self { full: Rope::build(keys, first, full, d_head)?, sliding: Rope::build(keys, second, sliding, d_head)? })
         };
-        Ok(Self { full: Rope::build(keys, first, full, d_head)?, sliding: Rope::build(keys, second, sliding, d_head)? })
+        agreeing(keys, both)
     }
 }
 
-/// The table of scaling in either dialect.
-fn scaling<'a>(keys: &Keys<'a>) -> Result<Option<Keys<'a>>> {
-    let (new, old) = (keys.table("rope_parameters")?, keys.table("rope_scaling")?);
-    let differ = keys.get("rope_parameters") != keys.get("rope_scaling");
-    ensure!(
-        new.is_none() || old.is_none() || !differ,
-        "rope_parameters and rope_scaling say different things; remove the one that is wrong"
-    );
-    Ok(new.or(old))
+fn is_per_type(table: &Keys) -> bool {
+    table.stated("full_attention") || table.stated("sliding_attention")
+}
+
+/// Reads the table of scaling, in either dialect. Where there is one in each, both have to say the same.
+fn agreeing<'a, T: PartialEq>(keys: &Keys<'a>, read: impl Fn(Option<Keys<'a>>) -> Result<T>) -> Result<T> {
+    match (keys.table("rope_parameters")?, keys.table("rope_scaling")?) {
+        (Some(new), Some(old)) => {
+            let (first, second) = (read(Some(new))?, read(Some(old))?);
+            ensure!(first == second, "rope_parameters and rope_scaling say different things; remove the one that is wrong");
+            Ok(first)
+        }
+        (new, old) => read(new.or(old)),
+    }
 }

@@ -79,7 +79,7 @@ pub fn stream_from(
         // Blocks overwrite it.
         Some((_, resid)) => resid.f_detach_copy()?,
         None => {
-            let loader = Loader { weights: &checkpoint.weights, config, kind, device };
+            let loader = Loader::new(&checkpoint.weights, config, kind, device);
             (checkpoint.architecture.embed)(&loader, &forest.token, &forest.depth)?
         }
     };
@@ -123,7 +123,7 @@ pub(super) fn each_block(
     layers: RangeInclusive<usize>,
     visit: &mut dyn FnMut(usize, &Block) -> Result<()>,
 ) -> Result<()> {
-    let loader = Loader { weights: &checkpoint.weights, config: &checkpoint.config, kind: compute.kind, device: compute.device };
+    let loader = Loader::new(&checkpoint.weights, &checkpoint.config, compute.kind, compute.device);
     let block = checkpoint.architecture.block;
     std::thread::scope(|scope| {
         // A rendezvous: one block is being computed while one, at most, is read or waits.

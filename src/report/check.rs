@@ -1,6 +1,7 @@
 //! What `check` prints: the plan of a run, what it will cost, what is wrong with its checkpoints, and the lexical audit.
 
 use super::summary::{Text, number, span};
+use super::verify;
 use crate::checkpoint::hub::Part;
 use crate::model::config::DecoderConfig;
 use crate::model::cost::Cost;
@@ -39,12 +40,13 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
     job.prepare(&job.entries().collect::<Vec<_>>())?;
     let (mut download, mut counted) = (0, BTreeSet::new());
     let mut costs = Costs::default();
+    let (mut notes, mut unverified): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     let (mut sweep, mut depths) = (None, BTreeMap::new());
     // The network with random weights comes last: it takes as long as the checkpoint that has been tried.
     for spec in job.manifest.checkpoints.iter().chain(&job.baseline) {
         let complete = job.is_complete(spec);
-        let sources = [Some((&spec.source, Part::Model)), spec.adapter.as_ref().map(|adapter| (adapter, Part::Adapter))];
-        let missing = sources.into_iter().flatten().try_fold(0, |sum, (source, part)| -> Result<u64> {
+        let sources = std::iter::once((&spec.source, Part::Model)).chain(spec.adapters().map(|adapter| (adapter, Part::Adapter)));
+        let missing = sources.into_iter().try_fold(0, |sum, (source, part)| -> Result<u64> {
             let missing = job.hub.missing(source, part)?;
             // A base under several adapters is downloaded once.
             if counted.insert(source.folder()?) && !complete {
@@ -52,7 +54,8 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
             }
             Ok(sum + missing)
         });
-        let opened = missing.and_then(|missing| Ok((Checkpoint::config(spec.source.folder()?)?, missing)));
+        let opened =
+            missing.and_then(|missing| Ok((Checkpoint::config_ignoring(spec.source.folder()?, &job.manifest.model.ignore)?, missing)));
         let mut row = vec![spec.id.clone(), spec.stage.clone(), spec.step.map_or_else(|| "-".to_owned(), |step| step.to_string())];
         match opened {
             Ok(((architecture, config, _), missing)) => {
@@ -84,6 +87,9 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
                         ("-".to_owned(), format!("{error:#}"))
                     }
                     Ok(opened) => {
+                        let is_new = |opened: &&Checkpoint| !spec.reinitialised && !verify::is_verified(opened);
+                        unverified.extend(opened.as_ref().filter(is_new).map(|_| spec.id.clone()));
+                        notes.extend(opened.iter().flat_map(|opened| &opened.notes).map(|note| format!("{}: {note}", spec.id)));
                         let parameters = opened.map_or_else(|| "-".to_owned(), |checkpoint| millions(checkpoint.weights.n_params()));
                         let state = if complete {
                             "complete".to_owned()
@@ -126,6 +132,15 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
         forest.prompt_tokens as f64 / forest.len().max(1) as f64,
         device::name(job.device),
     );
+    notes.iter().for_each(|note| _ = writeln!(out, "note: {note}"));
+    if let Some(first) = unverified.first() {
+        let others = match unverified.len() - 1 {
+            0 => String::new(),
+            n => format!(" and {n} others"),
+        };
+        let _ = writeln!(out, "Never held against transformers: {first}{others}; `selftrace verify SOURCE` does.\n");
+    }
+    out.push_str(if notes.is_empty() { "" } else { "\n" });
     out.push_str(&contexts(job, &forest));
     out.push_str(&sweep.unwrap_or_default());
     out.push_str(&budget.render());

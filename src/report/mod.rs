@@ -2,4 +2,5 @@
 
 pub mod summary;
 pub mod hypotheses;
+pub mod verify;
 pub mod check;

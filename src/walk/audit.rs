@@ -45,6 +45,12 @@ pub struct Facts {
     pub config: BTreeMap<String, String>,
     /// It has an adapter, and the adapter changes nothing.
     pub unchanged: bool,
+    /// What the adapter says that it was trained over, where that is not its base.
+    #[serde(default)]
+    pub other_base: Option<String>,
+    /// Type of the weights' numbers.
+    #[serde(default)]
+    pub dtype: Option<String>,
     /// Empty before the weights were read.
     pub tensors: Vec<TensorFacts>,
 }
@@ -74,7 +80,7 @@ pub struct Subject {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// `duplicate_of`, `equals_final`, `partial_duplicate`, `outlier_norm`, `no_change`, `nonfinite`, `vocab_drift`, `tokenizer_drift`,
-    /// `template_drift` or `config_drift`.
+    /// `template_drift`, `config_drift`, `dtype_drift` or `other_base`.
     pub kind: String,
     /// The checkpoint that it was compared with.
     pub other: Option<String>,
@@ -106,9 +112,9 @@ impl Facts {
         let config = json.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value.to_string())).collect();
         let mut computed = checkpoint.config.clone();
         let d_vocab = std::mem::replace(&mut computed.d_vocab, 0);
-        let adapter = checkpoint.weights.adapter();
+        let adapted = !checkpoint.weights.adapters().is_empty();
         let facts = |trace: crate::checkpoint::weights::Trace| TensorFacts {
-            inherited: adapter.is_some_and(|adapter| !adapter.changes(&trace.name)),
+            inherited: adapted && !checkpoint.weights.is_changed(&trace.name),
             digest: trace.digest.to_hex()[..32].to_owned(),
             name: trace.name,
             norm: trace.norm,
@@ -120,6 +126,8 @@ impl Facts {
             computed: Some(format!("{} {computed:?}", checkpoint.architecture.model_type)),
             config,
             unchanged: checkpoint.weights.is_unchanged()?,
+            other_base: checkpoint.other_base().map(str::to_owned),
+            dtype: Some(checkpoint.weights.dtype()),
             tensors: if weights { checkpoint.weights.traces().into_iter().map(facts).collect() } else { Vec::new() },
         })
     }
@@ -161,6 +169,10 @@ pub fn audit(series: &[Subject], audit: Audit) -> Vec<(usize, Finding)> {
         if subject.facts.unchanged {
             // At its first step an adapter is not trained yet.
             push(&mut findings, index, "no_change", None, "the adapter changes no weight".to_owned(), subject.step != Some(0));
+        }
+        if let Some(named) = &subject.facts.other_base {
+            let detail = format!("base_model_name_or_path says that the adapter was trained over {named}, which is not the base here");
+            push(&mut findings, index, "other_base", None, detail, false);
         }
         if let Some(error) = subject.error.as_ref().filter(|error| error.contains("non-finite")) {
             push(&mut findings, index, "nonfinite", None, error.clone(), false);
@@ -295,6 +307,10 @@ fn drift(series: &[Subject], findings: &mut Vec<(usize, Finding)>) {
     });
     changes("tokenizer_drift", &|facts| facts.tokenizer.clone(), &|_, _| "tokenizer.json differs".to_owned());
     changes("template_drift", &|facts| facts.template.clone(), &|_, _| "the chat template differs".to_owned());
+    changes("dtype_drift", &|facts| facts.dtype.clone(), &|a, b| {
+        let dtype = |facts: &Facts| facts.dtype.clone().unwrap_or_default();
+        format!("weights in {} after {}: a part of what changes is rounding", dtype(b), dtype(a))
+    });
     changes("config_drift", &|facts| facts.computed.clone(), &|a, b| {
         let keys: BTreeSet<&String> = a.config.keys().chain(b.config.keys()).collect();
         let differ = keys.into_iter().filter(|key| !NEUTRAL.contains(&key.as_str()) && a.config.get(*key) != b.config.get(*key));

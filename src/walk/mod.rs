@@ -8,4 +8,5 @@ pub mod readout;
 pub mod interventions;
 pub mod audit;
 pub mod job;
+pub mod opened;
 pub mod extract;

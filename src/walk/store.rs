@@ -6,9 +6,9 @@
 //! of `answers.rows`; `embedding_mean` is that of each labelled item's tokens; `unembedding.rows` `[token, d_model]` of `unembedding.tokens` is what the lens reads with. The file appears under its
 //! name only when it is complete.
 
+use crate::checkpoint::file::{Whole, whole};
 use crate::table::LAYER_CONVENTION;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
@@ -116,7 +116,7 @@ impl Writer {
 /// The readouts of one checkpoint, memory-mapped.
 pub struct Readouts {
     path: PathBuf,
-    map: Mmap,
+    map: Whole,
     header: safetensors::tensor::Metadata,
     /// Where the tensor data start.
     data: usize,
@@ -128,9 +128,8 @@ impl Readouts {
     /// # Errors
     /// The file is missing, truncated or not safetensors.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
-        // SAFETY: read-only and private; files of a store are replaced by rename, never changed in place.
-        let map = unsafe { Mmap::map(&file) }.with_context(|| format!("{}: cannot be mapped", path.display()))?;
+        let mut file = File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
+        let map = whole(&mut file).with_context(|| format!("{}: cannot be read", path.display()))?;
         let invalid = |error| anyhow!("{}: not a valid safetensors file ({error}); delete it and walk again", path.display());
         let (len, header) = SafeTensors::read_metadata(&map).map_err(invalid)?;
         SafeTensors::deserialize(&map).map_err(invalid)?;

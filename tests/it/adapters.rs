@@ -24,6 +24,14 @@ fn fixture(name: &str) -> (PathBuf, PathBuf) {
     adapters().into_iter().find(|(other, ..)| other == name).map(|(_, base, adapter)| (base, adapter)).unwrap()
 }
 
+/// The adapters of a fixture, the first one over its base.
+fn stack(adapter: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(fixtures().join("adapters/fixtures.json")).unwrap();
+    let index: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let beneath = index[adapter.file_name().unwrap().to_str().unwrap()].get("beneath");
+    beneath.iter().map(|name| adapter.with_file_name(name.as_str().unwrap())).chain([adapter.to_owned()]).collect()
+}
+
 fn open(base: &Path, adapter: &Path) -> Checkpoint {
     Checkpoint::open_adapted(base, Some(adapter)).unwrap_or_else(|error| panic!("{error:#}"))
 }
@@ -33,7 +41,11 @@ fn activations_agree_with_peft_at_every_layer() {
     let (mut worst_hidden, mut worst_score) = (0f64, 0f64);
     for (name, base, adapter) in adapters() {
         let reference = Readouts::open(&adapter.join("reference.safetensors")).unwrap();
-        let (hidden, score) = assert_agrees(&name, &open(&base, &adapter), &reference);
+        let adapters = stack(&adapter);
+        let adapters: Vec<&Path> = adapters.iter().map(PathBuf::as_path).collect();
+        let checkpoint = Checkpoint::open(&base).and_then(|base| base.with_adapters(&adapters));
+        let checkpoint = checkpoint.unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        let (hidden, score) = assert_agrees(&name, &checkpoint, &reference);
         (worst_hidden, worst_score) = (worst_hidden.max(hidden), worst_score.max(score));
     }
     println!("worst of all: {worst_hidden:.1e} relative, log-probability {worst_score:.1e}");
@@ -84,8 +96,8 @@ fn an_adapter_counts_in_the_fingerprint_and_one_of_zeros_is_known() {
     let bare = Checkpoint::open(&base).unwrap();
     let adapted = open(&base, &plain);
     assert_ne!(bare.fingerprint(), adapted.fingerprint());
-    assert_eq!(adapted.fingerprint(), bare.with_adapter(Some(&plain)).unwrap().fingerprint());
-    assert_eq!(bare.fingerprint(), adapted.with_adapter(None).unwrap().fingerprint());
+    assert_eq!(adapted.fingerprint(), bare.with_adapters(&[&plain]).unwrap().fingerprint());
+    assert_eq!(bare.fingerprint(), adapted.with_adapters(&[]).unwrap().fingerprint());
     assert!(!adapted.weights.is_unchanged().unwrap() && !bare.weights.is_unchanged().unwrap());
     assert!(open(&base, &fixture("unchanged").1).weights.is_unchanged().unwrap());
     assert_eq!(adapted.weights.n_params(), bare.weights.n_params());
@@ -128,7 +140,7 @@ fn what_would_change_the_result_is_refused_by_name() {
         ("use_dora", json!(true)),
         ("use_qalora", json!(true)),
         ("layer_replication", json!([[0, 2]])),
-        ("target_parameters", json!(["experts.down_proj"])),
+        ("target_parameters", json!(["o_proj.weight"])),
         ("trainable_token_indices", json!([1])),
         ("alora_invocation_tokens", json!([1])),
         ("an_option_of_next_year", json!(3)),
@@ -150,6 +162,12 @@ fn what_would_change_the_result_is_refused_by_name() {
         let named = text.contains(key) || text.contains("adapter_config.json");
         assert!(named, "{key} = {value}: {text}");
     }
+    // Notes of tools are no options.
+    let (base, adapter) = edited("plain", |config| {
+        config["unsloth_version"] = json!("2025.1");
+        config["lora_dtype"] = json!("AUTO");
+    });
+    assert_eq!(open(&base, adapter.path()).fingerprint(), open(&base, &fixture("plain").1).fingerprint());
     // Options of later versions that are off, and keys that only tell how it was trained, do not matter.
     let (base, adapter) = edited("plain", |config| {
         config["an_option_of_next_year"] = json!(null);
@@ -157,6 +175,45 @@ fn what_would_change_the_result_is_refused_by_name() {
         config["init_lora_weights"] = json!("gaussian");
     });
     assert_eq!(open(&base, adapter.path()).fingerprint(), open(&base, &fixture("plain").1).fingerprint());
+}
+
+#[test]
+fn an_embedding_of_its_own_sets_the_number_of_tokens() {
+    for name in ["grown", "tied_grown", "tied_grown_rows"] {
+        let (base, adapter) = fixture(name);
+        assert_eq!((open(&base, &adapter).config.d_vocab, Checkpoint::open(&base).unwrap().config.d_vocab), (69, 66), "{name}");
+    }
+    // One end of the model without the other.
+    let (base, adapter) = edited("grown", |config| config["modules_to_save"] = serde_json::json!(["embed_tokens"]));
+    let path = adapter.path().join("adapter_model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let kept: Vec<_> = file.iter().filter(|(name, _)| !name.contains("lm_head")).collect();
+    std::fs::write(&path, safetensors::serialize(kept, None).unwrap()).unwrap();
+    assert!(refusal(&base, adapter.path()).contains("69 rows"));
+}
+
+#[test]
+fn keys_of_an_adapter_may_stand_anywhere() {
+    let (base, plain) = fixture("plain");
+    let right = open(&base, &plain).fingerprint();
+    let p = "base_model.model.";
+    for (old, new) in [
+        (p, format!("_orig_mod.{p}")),
+        (p, format!("{p}{p}")),
+        (p, String::new()),
+        ("base_model.model.model.", p.to_owned()),
+        ("layers.0.", "layers.0._fsdp_wrapped_module.".to_owned()),
+        (".weight", ".default.weight".to_owned()),
+    ] {
+        let (_, adapter) = edited("plain", |_| {});
+        let path = adapter.path().join("adapter_model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let renamed: Vec<_> = file.iter().map(|(name, view)| (name.replacen(old, &new, 1), view)).collect();
+        std::fs::write(&path, safetensors::serialize(renamed, None).unwrap()).unwrap();
+        assert_eq!(open(&base, adapter.path()).fingerprint(), right, "{old} as {new}");
+    }
 }
 
 /// Patterns that search for ever end with an error.

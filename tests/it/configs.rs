@@ -79,11 +79,12 @@ fn what_would_change_the_result_is_refused_by_name() {
             json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "mystery": 2}}),
             "rope_scaling.mystery: found 2",
         ),
-        ("Llama-3.1-8B", json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}), "rope type: found \"dynamic\""),
+        ("Llama-3.1-8B", json!({"rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 3}}), "rope_scaling.alpha: found 3"),
+        ("Llama-3.1-8B", json!({"is_causal": false}), "is_causal: found false"),
+        ("Llama-3.1-8B", json!({"layer_types": ["sliding_attention"]}), "layer_types: found"),
         ("Llama-3.1-8B", json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor: found 0.5"),
-        ("Llama-3.1-8B", json!({"rope_parameters": {"rope_theta": 10000.0}}), "rope_parameters and rope_scaling"),
+        ("Llama-3.1-8B", json!({"rope_parameters": {"rope_theta": 500000.0}}), "rope_parameters and rope_scaling"),
         ("SmolLM2-135M", json!({"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}), "rope_theta: found 100000"),
-        ("Llama-3.1-8B", json!({"quantization_config": {"quant_method": "gptq"}}), "quantised (gptq)"),
         ("Llama-3.1-8B", json!({"vocab_size": null}), "key `vocab_size` is missing"),
         ("Llama-3.1-8B", json!({"hidden_act": "relu6"}), "relu6"),
         ("Llama-3.1-8B", json!({"num_key_value_heads": 5}), "num_key_value_heads (5)"),
@@ -125,6 +126,10 @@ fn what_changes_nothing_is_accepted() {
     for change in [
         json!({"attention_dropout": 0.5, "eos_token_id": [1, 2], "temperature": 0.6}),
         json!({"mystery": null, "riddle": false, "enigma": []}),
+        json!({"layer_types": vec!["full_attention"; 32], "sliding_window": 4096, "max_window_layers": 28}),
+        json!({"model_max_length": 4096, "hidden_dropout_prob": 0.1, "axolotl_version": "0.9", "is_decoder": true}),
+        json!({"rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}}),
     ] {
         let mut config = configuration("Llama-3.1-8B");
         config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());

@@ -12,6 +12,8 @@ mod probes;
 mod pairs;
 mod endogenous;
 mod weights;
+mod found;
+mod verify;
 mod adapters;
 mod merged;
 mod integrity;

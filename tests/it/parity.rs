@@ -119,7 +119,7 @@ fn chunks_and_tiles_change_nothing() {
         let checkpoint = Checkpoint::open(&folder).unwrap_or_else(|error| panic!("{error:#}"));
         let config = &checkpoint.config;
         let forest = Forest::new(&prompts(&Readouts::open(&folder.join("reference.safetensors")).unwrap()));
-        let loader = Loader { weights: &checkpoint.weights, config, kind: Kind::Double, device: Device::Cpu };
+        let loader = Loader::new(&checkpoint.weights, config, Kind::Double, Device::Cpu);
         let embedded = (checkpoint.architecture.embed)(&loader, &forest.token, &forest.depth).unwrap();
         let outputs = [(100, 100), (5, 2)].map(|(chunk, tile)| {
             let plan = Plan::new(&forest, chunk, tile, Device::Cpu).unwrap();

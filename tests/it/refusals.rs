@@ -79,13 +79,14 @@ const MODELS: &[Case] = &[
     (
         "a quantised configuration",
         |bad| {
+            quantise(bad);
             edit(
                 &bad.join("config.json"),
                 "\"model_type\"",
                 "\"quantization_config\": {\"quant_method\": \"bitsandbytes\"}, \"model_type\"",
             )
         },
-        &["quantised (bitsandbytes)", "dequantise"],
+        &["q_proj.weight has dtype U8", "quantised (bitsandbytes)", "dequantise"],
     ),
     (
         "an adapter alone",

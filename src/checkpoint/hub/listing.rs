@@ -4,6 +4,7 @@
 //! hexadecimal, and nothing but a handful of known names and the shards of an index is ever asked for.
 
 use super::client::{Client, shown, text};
+use crate::checkpoint::shards;
 use anyhow::{Context, Result, bail, ensure};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -180,8 +181,19 @@ impl Tree {
             Part::Model => WEIGHTS,
             Part::Adapter => ADAPTER_WEIGHTS,
         };
+        let here = || self.files.keys().filter_map(|path| below(path, folder)).filter(|name| !name.contains('/'));
+        let whole = || if part == Part::Model { shards::complete(here()) } else { Ok(None) };
         if let Some(file) = get(single) {
+            let indexed = index.and_then(|index| index.get("weight_map")?.as_object());
+            let named = indexed.into_iter().flat_map(|map| map.values()).filter_map(Value::as_str);
+            let beside = named.filter(|name| *name != single).find(|name| get(name).is_some()).map(str::to_owned);
+            if let Some(shard) = beside.or_else(|| whole().ok().flatten()?.into_iter().next()) {
+                bail!("{}", shards::two_answers(&shard));
+            }
             return Ok(vec![file]);
+        }
+        if let Some(names) = if index.is_none() { whole()? } else { None } {
+            return Ok(names.iter().filter_map(|name| get(name)).collect());
         }
         let Some(map) = index.and_then(|index| index.get("weight_map")?.as_object()).filter(|_| part == Part::Model) else {
             let pickled =

@@ -26,7 +26,8 @@ impl Hub {
                 Some(adapter) => self.pin(&mut spec.source, None).and_then(|()| self.pin(adapter, commit.as_deref())),
                 None => self.pin(&mut spec.source, commit.as_deref()),
             };
-            pinned.map_err(|error| place(spec.line, &spec.id, error))?;
+            let mut beneath = || spec.beneath.iter_mut().try_for_each(|adapter| self.pin(adapter, None));
+            pinned.and_then(|()| beneath()).map_err(|error| place(spec.line, &spec.id, error))?;
             spec.commit = spec.changing().commit().map(str::to_owned).or(commit);
         }
         if let Tokenizer::Source(source) = &mut manifest.model.tokenizer {
@@ -55,10 +56,7 @@ impl Hub {
     /// See [`Hub::fetch`].
     pub fn fetch_checkpoint(&self, spec: &CheckpointSpec) -> Result<()> {
         self.fetch(&spec.source, Part::Model)?;
-        if let Some(adapter) = &spec.adapter {
-            self.fetch(adapter, Part::Adapter)?;
-        }
-        Ok(())
+        spec.adapters().try_for_each(|adapter| self.fetch(adapter, Part::Adapter).map(drop))
     }
 }
 
@@ -107,7 +105,8 @@ pub fn check_unmoved(manifest: &Manifest, run_file: &Path) -> Result<()> {
 pub fn is_same(spec: &CheckpointSpec, commit: Option<&str>, base_commit: Option<&str>) -> bool {
     let is_pinned = |source: &Source, commit: Option<&str>| commit.is_some() && source.commit() == commit;
     let is_base = spec.adapter.is_none() || is_pinned(&spec.source, base_commit);
-    is_base && is_pinned(spec.changing(), commit)
+    // Commits of adapters in between are not recorded.
+    is_base && spec.beneath.is_empty() && is_pinned(spec.changing(), commit)
 }
 
 fn placed(place: &str, error: Error) -> Error {

@@ -59,13 +59,12 @@ impl Hub {
     /// # Errors
     /// See [`Hub::release`].
     pub fn release_checkpoint(&self, spec: &CheckpointSpec, others: &[&CheckpointSpec]) -> Result<()> {
-        let is_needed = |source: &Source| others.iter().any(|other| other.source == *source || other.adapter.as_ref() == Some(source));
+        let is_needed =
+            |source: &Source| others.iter().any(|other| other.source == *source || other.adapters().any(|other| other == source));
         if !is_needed(&spec.source) {
             self.release(&spec.source, Part::Model)?;
         }
-        match &spec.adapter {
-            Some(adapter) if !is_needed(adapter) => self.release(adapter, Part::Adapter),
-            _ => Ok(()),
-        }
+        let mut adapters = spec.adapters().filter(|adapter| !is_needed(adapter));
+        adapters.try_for_each(|adapter| self.release(adapter, Part::Adapter))
     }
 }

@@ -10,8 +10,15 @@ use crate::model::mlp::Mlp;
 use crate::model::rope::{Dialect, LLAMA, Rope};
 use anyhow::{Result, ensure};
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["ApertusForCausalLM"], model_type: "apertus", config, embed: parts::embed, block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["ApertusForCausalLM"],
+    model_type: "apertus",
+    layout: parts::LAYOUT,
+    config,
+    embed: parts::embed,
+    block,
+    ends: parts::ends,
+};
 
 /// Defaults are those of transformers' `ApertusConfig`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {

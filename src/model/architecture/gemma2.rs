@@ -3,7 +3,7 @@
 
 use super::{Architecture, embed_rows, parts};
 use crate::model::block::Block;
-use crate::model::config::{Activation, DecoderConfig, Defaults, NormKind};
+use crate::model::config::{Activation, DecoderConfig, Defaults, NormKind, Sizes};
 use crate::model::keys::Keys;
 use crate::model::layers::Loader;
 use crate::model::rope::{LLAMA, Rope};
@@ -11,11 +11,11 @@ use anyhow::{Result, ensure};
 use tch::Tensor;
 
 pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["Gemma2ForCausalLM"], model_type: "gemma2", config, embed, block, ends: parts::ends };
+    Architecture { names: &["Gemma2ForCausalLM"], model_type: "gemma2", layout: parts::LAYOUT, config, embed, block, ends: parts::ends };
 
 /// Defaults are those of transformers' `Gemma2Config`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {
-    let decoder = read(keys)?;
+    let decoder = read(keys, None)?;
     let window = parts::window(keys, Some(4096))?;
     Ok(DecoderConfig {
         score_cap: keys.switch("attn_logit_softcapping", Some(50.0))?,
@@ -26,12 +26,12 @@ fn config(keys: &Keys) -> Result<DecoderConfig> {
     })
 }
 
-/// What Gemma 2 and 3 share.
+/// What Gemma 2 and 3 share. `sizes` are what the configuration's class defaults sizes to.
 ///
 /// # Errors
 /// As [`DecoderConfig::read`]; also attention that is not causal.
-pub fn read(keys: &Keys) -> Result<DecoderConfig> {
-    let decoder = DecoderConfig::read(keys, &Defaults { norm_eps: 1e-6, tied: true, n_kv_heads: Some(4), d_head: Some(256) })?;
+pub fn read(keys: &Keys, sizes: Option<Sizes>) -> Result<DecoderConfig> {
+    let decoder = DecoderConfig::read(keys, &Defaults { norm_eps: 1e-6, tied: true, n_kv_heads: Some(4), d_head: Some(256), sizes })?;
     keys.never("use_bidirectional_attention", "attention to later tokens")?;
     // Beside `hidden_activation`, which is the one that counts.
     keys.unused(&["hidden_act"]);

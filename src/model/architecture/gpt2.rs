@@ -1,6 +1,7 @@
 //! GPT-2: learned positions, layer norms, biases everywhere, and weights stored transposed.
 
 use super::{Architecture, Ends, embed_rows, rows};
+use crate::checkpoint::names::Layout;
 use crate::model::attention::Attention;
 use crate::model::block::Block;
 use crate::model::config::{Activation, DecoderConfig, NormKind, Sizes, View};
@@ -11,9 +12,13 @@ use crate::model::mlp::Mlp;
 use anyhow::{Result, ensure};
 use tch::Tensor;
 
-pub const ARCHITECTURE: Architecture = Architecture { names: &["GPT2LMHeadModel"], model_type: "gpt2", config, embed, block, ends };
+pub const ARCHITECTURE: Architecture =
+    Architecture { names: &["GPT2LMHeadModel"], model_type: "gpt2", layout: LAYOUT, config, embed, block, ends };
 
 const EMBED: &str = "transformer.wte.weight";
+
+const LAYOUT: Layout =
+    Layout { backbone: "transformer", embed: "wte", blocks: "h", others: &["wpe", "ln_f"], head: "lm_head", renamed: &[] };
 
 /// Defaults are those of transformers' `GPT2Config`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {
@@ -73,6 +78,5 @@ fn block(loader: &Loader, index: usize) -> Result<Block> {
 }
 
 fn ends(loader: &Loader) -> Result<Ends> {
-    let unembed = if loader.config.tied { EMBED } else { "lm_head.weight" };
-    Ok(Ends { ln_final: loader.norm("transformer.ln_f", loader.config.d_model)?, unembed: unembed.to_owned() })
+    Ok(Ends { ln_final: loader.norm("transformer.ln_f", loader.config.d_model)? })
 }

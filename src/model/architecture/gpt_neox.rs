@@ -1,6 +1,7 @@
 //! GPT-NeoX (Pythia): layer norms with bias, attention and MLP in parallel, rotary on a part of every head.
 
 use super::{Architecture, Ends, embed_rows};
+use crate::checkpoint::names::Layout;
 use crate::model::attention::Attention;
 use crate::model::block::Block;
 use crate::model::config::{Activation, DecoderConfig, NormKind, Sizes};
@@ -12,9 +13,13 @@ use crate::model::rope::{Dialect, Rope};
 use anyhow::{Result, ensure};
 use tch::Tensor;
 
-pub const ARCHITECTURE: Architecture = Architecture { names: &["GPTNeoXForCausalLM"], model_type: "gpt_neox", config, embed, block, ends };
+pub const ARCHITECTURE: Architecture =
+    Architecture { names: &["GPTNeoXForCausalLM"], model_type: "gpt_neox", layout: LAYOUT, config, embed, block, ends };
 
 const EMBED: &str = "gpt_neox.embed_in.weight";
+
+const LAYOUT: Layout =
+    Layout { backbone: "gpt_neox", embed: "embed_in", blocks: "layers", others: &["final_layer_norm"], head: "embed_out", renamed: &[] };
 
 const DIALECT: Dialect = Dialect { base_key: "rotary_emb_base", base: 10_000.0, fraction_key: "rotary_pct", fraction: 0.25, partial: true };
 
@@ -79,6 +84,5 @@ fn unpack(packed: Linear, n_heads: i64, d_head: i64) -> Result<Linear> {
 }
 
 fn ends(loader: &Loader) -> Result<Ends> {
-    let unembed = if loader.config.tied { EMBED } else { "embed_out.weight" };
-    Ok(Ends { ln_final: loader.norm("gpt_neox.final_layer_norm", loader.config.d_model)?, unembed: unembed.to_owned() })
+    Ok(Ends { ln_final: loader.norm("gpt_neox.final_layer_norm", loader.config.d_model)? })
 }

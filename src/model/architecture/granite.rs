@@ -8,8 +8,15 @@ use crate::model::rope::{LLAMA, Rope};
 use anyhow::{Result, ensure};
 use tch::Tensor;
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["GraniteForCausalLM"], model_type: "granite", config, embed, block: parts::block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["GraniteForCausalLM"],
+    model_type: "granite",
+    layout: parts::LAYOUT,
+    config,
+    embed,
+    block: parts::block,
+    ends: parts::ends,
+};
 
 /// Defaults are those of transformers' `GraniteConfig`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {

@@ -6,8 +6,15 @@ use crate::model::keys::Keys;
 use crate::model::rope::{LLAMA, Rope};
 use anyhow::Result;
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["LlamaForCausalLM"], model_type: "llama", config, embed: parts::embed, block: parts::block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["LlamaForCausalLM"],
+    model_type: "llama",
+    layout: parts::LAYOUT,
+    config,
+    embed: parts::embed,
+    block: parts::block,
+    ends: parts::ends,
+};
 
 /// Defaults are those of transformers' `LlamaConfig`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {

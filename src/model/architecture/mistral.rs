@@ -9,6 +9,7 @@ use anyhow::Result;
 pub const ARCHITECTURE: Architecture = Architecture {
     names: &["MistralForCausalLM"],
     model_type: "mistral",
+    layout: parts::LAYOUT,
     config,
     embed: parts::embed,
     block: parts::block,

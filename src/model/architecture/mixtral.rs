@@ -1,6 +1,7 @@
 //! Mixtral: Mistral with a mixture of experts in every layer.
 
 use super::{Architecture, parts};
+use crate::checkpoint::names::Layout;
 use crate::model::block::Block;
 use crate::model::config::{Activation, DecoderConfig, Defaults, Experts, View};
 use crate::model::keys::Keys;
@@ -8,8 +9,29 @@ use crate::model::layers::Loader;
 use crate::model::rope::{Dialect, LLAMA, Rope};
 use anyhow::{Context, Result};
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["MixtralForCausalLM"], model_type: "mixtral", config, embed: parts::embed, block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["MixtralForCausalLM"],
+    model_type: "mixtral",
+    layout: LAYOUT,
+    config,
+    embed: parts::embed,
+    block,
+    ends: parts::ends,
+};
+
+/// In files the mixture is `block_sparse_moe`; transformers 5 calls it `mlp` in memory.
+const LAYOUT: Layout = Layout {
+    renamed: &[
+        (".block_sparse_moe.", ".mlp."),
+        (".w1.", ".gate_proj."),
+        (".w1", ".gate_proj"),
+        (".w3.", ".up_proj."),
+        (".w3", ".up_proj"),
+        (".w2.", ".down_proj."),
+        (".w2", ".down_proj"),
+    ],
+    ..parts::LAYOUT
+};
 
 /// Defaults are those of transformers' `MixtralConfig`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {
@@ -34,9 +56,5 @@ fn config(keys: &Keys) -> Result<DecoderConfig> {
 fn block(loader: &Loader, index: usize) -> Result<Block> {
     let attention = parts::attention(loader, index, &parts::at(index, "self_attn"))?;
     let experts = loader.config.experts.as_ref().context("the configuration of a mixture has no experts")?;
-    // In files the mixture is `block_sparse_moe`; transformers 5 calls it `mlp` in memory.
-    let name = ["block_sparse_moe", "mlp"].map(|name| parts::at(index, name));
-    let [on_disk, in_memory] = &name;
-    let name = if loader.weights.contains(&format!("{in_memory}.gate.weight")) { in_memory } else { on_disk };
-    parts::before(loader, attention, parts::mixture(loader, experts, name, ["w1", "w3", "w2"])?, index)
+    parts::before(loader, attention, parts::mixture(loader, experts, &parts::at(index, "mlp"))?, index)
 }

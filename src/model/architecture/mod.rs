@@ -26,6 +26,8 @@ use super::block::Block;
 use super::config::DecoderConfig;
 use super::keys::Keys;
 use super::layers::{Loader, Norm};
+use super::survey::Survey;
+use crate::checkpoint::names::Layout;
 use anyhow::{Result, bail};
 use serde_json::Value;
 use tch::Tensor;
@@ -36,10 +38,12 @@ pub struct Architecture {
     pub names: &'static [&'static str],
     /// Value of `model_type`, which stands alone in configurations that were not saved with a model.
     pub model_type: &'static str,
+    /// Where its files keep the parts of a model.
+    pub layout: Layout,
     pub config: fn(&Keys) -> Result<DecoderConfig>,
     /// Token ids and their positions to the residual stream at layer 0: `[node, d_model]`.
     pub embed: fn(&Loader, &[i64], &[i64]) -> Result<Tensor>,
-    /// Block by 0-based index, as it is numbered on disk.
+    /// Block by 0-based index, as files number it.
     pub block: fn(&Loader, usize) -> Result<Block>,
     pub ends: fn(&Loader) -> Result<Ends>,
 }
@@ -47,8 +51,6 @@ pub struct Architecture {
 /// What follows the last block.
 pub struct Ends {
     pub ln_final: Norm,
-    /// Name of the unembedding, `[d_vocab, d_model]`, which is read in slices.
-    pub unembed: String,
 }
 
 /// All families, in the order they are listed to users.
@@ -77,28 +79,62 @@ pub const ARCHITECTURES: &[Architecture] = &[
 /// Finds the family that `config.json` names, and reads its configuration.
 ///
 /// # Errors
-/// No architecture, an unsupported one (the supported ones are named), quantised weights, or a key that is missing or wrong.
+/// No architecture, an unsupported one (the supported ones are named), or a key that is missing, wrong or unknown.
 pub fn resolve(json: &Value) -> Result<(&'static Architecture, DecoderConfig)> {
-    let supported = || ARCHITECTURES.iter().flat_map(|a| a.names).copied().collect::<Vec<_>>().join(", ");
-    let class = json.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
-    let Some(name) = class.or_else(|| json.get("model_type").and_then(Value::as_str)) else {
-        bail!("keys `architectures` and `model_type` are missing; supported: {}", supported());
-    };
-    let matches = |architecture: &&Architecture| match class {
-        Some(class) => architecture.names.contains(&class),
-        None => architecture.model_type == name,
-    };
-    let Some(architecture) = ARCHITECTURES.iter().find(matches) else {
-        bail!("architecture {name} is not supported; supported: {}", supported());
-    };
-    let keys = Keys::new(json)?;
-    if let Some(quantization) = keys.table("quantization_config")? {
-        let method = quantization.text_or("quant_method", "unknown")?;
-        bail!("the weights are quantised ({method}); dequantise them and save them as bfloat16");
-    }
+    resolve_ignoring(json, &[])
+}
+
+/// As [`resolve`]; the keys `ignored`, with their places (`text_config.key`), may be unknown.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_ignoring(json: &Value, ignored: &[String]) -> Result<(&'static Architecture, DecoderConfig)> {
+    let architecture = family(json)?;
+    let keys = Keys::new(json, ignored)?;
+    // Whether the weights are what it says is to be seen in the weights.
+    keys.unused(&["quantization_config"]);
     let config = (architecture.config)(&keys)?.validated()?;
     keys.finish()?;
     Ok((architecture, config))
+}
+
+/// The family by its class or, as transformers' `Auto` classes go, by `model_type`: a class may be that of a wrapper, of another
+/// head over the same backbone, or an old spelling.
+fn family(json: &Value) -> Result<&'static Architecture> {
+    let supported = || ARCHITECTURES.iter().flat_map(|a| a.names).copied().collect::<Vec<_>>().join(", ");
+    let class = json.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
+    let model_type = json.get("model_type").and_then(Value::as_str);
+    let of_class = |class: &str| ARCHITECTURES.iter().find(|architecture| architecture.names.contains(&class));
+    let by_class = class.and_then(|class| of_class(class.strip_prefix("FSDP").unwrap_or(class)));
+    let by_type = ARCHITECTURES.iter().find(|architecture| Some(architecture.model_type) == model_type);
+    match (by_class, by_type, class) {
+        (Some(one), Some(other), Some(class)) if one.model_type != other.model_type => {
+            bail!("architectures says {class}, model_type says {}; correct the one that is wrong", other.model_type)
+        }
+        (Some(architecture), ..) => Ok(architecture),
+        (None, Some(_), Some(class)) if json.get("auto_map").is_some_and(|map| map.as_object().is_some_and(|map| !map.is_empty())) => {
+            bail!("architecture {class} is code of its own (auto_map), which is never run; supported: {}", supported())
+        }
+        (None, Some(architecture), Some(class)) if !is_of(class, architecture) => bail!(
+            "architectures says {class}, which is not supported, and model_type says {}; correct the one that is wrong; supported: {}",
+            architecture.model_type,
+            supported()
+        ),
+        (None, Some(architecture), _) => Ok(architecture),
+        (None, None, class) => match class.or(model_type) {
+            Some(name) => bail!("architecture {name} is not supported; supported: {}", supported()),
+            None => bail!("keys `architectures` and `model_type` are missing; supported: {}", supported()),
+        },
+    }
+}
+
+/// Whether an unknown class can be one of a family's: another head over it, an old spelling, or a wrapper's that says nothing.
+fn is_of(class: &str, architecture: &Architecture) -> bool {
+    const WRAPPERS: &[&str] =
+        &["peft", "optimizedmodule", "fsdp", "fullysharded", "distributed", "deepspeed", "dataparallel", "automodel", "pretrained"];
+    let (class, known) = (class.to_lowercase(), architecture.names[0].to_lowercase());
+    let family = known.split("for").next().unwrap_or_default().trim_end_matches("lmheadmodel");
+    class.contains(family) || WRAPPERS.iter().any(|wrapper| class.starts_with(wrapper))
 }
 
 /// Rows of the embedding on the loader's device; only the rows that occur are read.
@@ -109,6 +145,10 @@ fn embed_rows(loader: &Loader, name: &str, tokens: &[i64]) -> Result<Tensor> {
 /// The given rows of `name: [n_rows, d_model]`.
 fn rows(loader: &Loader, name: &str, n_rows: i64, wanted: &[i64]) -> Result<Tensor> {
     let shape = [n_rows, loader.config.d_model];
+    if let Some(survey) = loader.survey {
+        let _ = survey.note(loader.weights, name, &shape, loader.kind)?;
+        return Survey::blank(&[wanted.len() as i64, shape[1]], loader.kind);
+    }
     let mut distinct = wanted.to_vec();
     distinct.sort_unstable();
     distinct.dedup();

@@ -6,8 +6,15 @@ use crate::model::keys::Keys;
 use crate::model::rope::{LLAMA, Rope};
 use anyhow::Result;
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["OlmoForCausalLM"], model_type: "olmo", config, embed: parts::embed, block: parts::block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["OlmoForCausalLM"],
+    model_type: "olmo",
+    layout: parts::LAYOUT,
+    config,
+    embed: parts::embed,
+    block: parts::block,
+    ends: parts::ends,
+};
 
 /// Defaults are those of transformers' `OlmoConfig`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {

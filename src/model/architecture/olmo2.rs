@@ -8,8 +8,15 @@ use crate::model::layers::Loader;
 use crate::model::rope::{LLAMA, Rope};
 use anyhow::Result;
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["Olmo2ForCausalLM"], model_type: "olmo2", config, embed: parts::embed, block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["Olmo2ForCausalLM"],
+    model_type: "olmo2",
+    layout: parts::LAYOUT,
+    config,
+    embed: parts::embed,
+    block,
+    ends: parts::ends,
+};
 
 /// Defaults are those of transformers' `Olmo2Config`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {

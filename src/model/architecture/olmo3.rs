@@ -6,8 +6,15 @@ use crate::model::keys::Keys;
 use crate::model::rope::{Dialect, LLAMA, PerType};
 use anyhow::{Result, ensure};
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["Olmo3ForCausalLM"], model_type: "olmo3", config, embed: parts::embed, block: olmo2::block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["Olmo3ForCausalLM"],
+    model_type: "olmo3",
+    layout: parts::LAYOUT,
+    config,
+    embed: parts::embed,
+    block: olmo2::block,
+    ends: parts::ends,
+};
 
 const BASE: f64 = 500_000.0;
 const DIALECT: Dialect = Dialect { base: BASE, ..LLAMA };

@@ -8,8 +8,15 @@ use crate::model::layers::Loader;
 use crate::model::rope::{LLAMA, Rope};
 use anyhow::{Context, Result};
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["OlmoeForCausalLM"], model_type: "olmoe", config, embed: parts::embed, block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["OlmoeForCausalLM"],
+    model_type: "olmoe",
+    layout: parts::LAYOUT,
+    config,
+    embed: parts::embed,
+    block,
+    ends: parts::ends,
+};
 
 /// Defaults are those of transformers' `OlmoeConfig`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {
@@ -32,6 +39,6 @@ fn config(keys: &Keys) -> Result<DecoderConfig> {
 fn block(loader: &Loader, index: usize) -> Result<Block> {
     let attention = parts::attention_qk_normed(loader, index, parts::all_heads(loader.config))?;
     let experts = loader.config.experts.as_ref().context("the configuration of a mixture has no experts")?;
-    let mlp = parts::mixture(loader, experts, &parts::at(index, "mlp"), parts::GATE_UP_DOWN)?;
+    let mlp = parts::mixture(loader, experts, &parts::at(index, "mlp"))?;
     parts::before(loader, attention, mlp, index)
 }

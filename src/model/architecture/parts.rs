@@ -2,6 +2,7 @@
 //! that describe sliding windows and mixtures.
 
 use super::{Ends, embed_rows};
+use crate::checkpoint::names::Layout;
 use crate::model::attention::Attention;
 use crate::model::block::Block;
 use crate::model::config::{DecoderConfig, Experts, View};
@@ -12,8 +13,9 @@ use crate::model::mlp::Mlp;
 use anyhow::{Result, ensure};
 use tch::Tensor;
 
-/// Names of gate, up and down in the experts of most mixtures.
-pub const GATE_UP_DOWN: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+/// Where most families keep the parts of a model.
+pub const LAYOUT: Layout =
+    Layout { backbone: "model", embed: "embed_tokens", blocks: "layers", others: &["norm"], head: "lm_head", renamed: &[] };
 
 /// Name of the embedding.
 pub const EMBED: &str = "model.embed_tokens.weight";
@@ -31,13 +33,12 @@ pub fn embed(loader: &Loader, tokens: &[i64], _positions: &[i64]) -> Result<Tens
     embed_rows(loader, EMBED, tokens)
 }
 
-/// Final norm and unembedding.
+/// The final norm.
 ///
 /// # Errors
 /// The norm is missing or misshapen.
 pub fn ends(loader: &Loader) -> Result<Ends> {
-    let unembed = if loader.config.tied { EMBED } else { "lm_head.weight" };
-    Ok(Ends { ln_final: loader.norm("model.norm", loader.config.d_model)?, unembed: unembed.to_owned() })
+    Ok(Ends { ln_final: loader.norm("model.norm", loader.config.d_model)? })
 }
 
 /// A block with a norm before each sublayer and a gated MLP.
@@ -147,12 +148,12 @@ pub fn gated(loader: &Loader, name: &str) -> Result<FeedForward> {
     Ok(FeedForward::Dense(Mlp { up, down, gated: true, activation: c.activation }))
 }
 
-/// A mixture of gated MLPs: `<name>.gate` is the router; experts are `<name>.experts.<i>.<part>`, with `parts` the names of gate,
-/// up and down, or stacked as `<name>.experts.{gate_up_proj,down_proj}`, as transformers 5 holds them in memory.
+/// A mixture of gated MLPs: `<name>.gate` is the router; experts are `<name>.experts.<i>.{gate,up,down}_proj`, or stacked as
+/// `<name>.experts.{gate_up_proj,down_proj}`, as transformers 5 holds them in memory.
 ///
 /// # Errors
 /// A tensor is missing or misshapen.
-pub fn mixture(loader: &Loader, experts: &Experts, name: &str, parts: [&str; 3]) -> Result<FeedForward> {
+pub fn mixture(loader: &Loader, experts: &Experts, name: &str) -> Result<FeedForward> {
     let c = loader.config;
     let Experts { n, n_active, d_mlp, normalized, .. } = *experts;
     let router = loader.tensor(&format!("{name}.gate.weight"), &[n, c.d_model])?;
@@ -167,7 +168,7 @@ pub fn mixture(loader: &Loader, experts: &Experts, name: &str, parts: [&str; 3])
         return Ok(FeedForward::Mixture(mixture));
     }
     for expert in 0..n {
-        let [gate, up, down] = parts.map(|part| format!("{name}.experts.{expert}.{part}"));
+        let [gate, up, down] = ["gate_proj", "up_proj", "down_proj"].map(|part| format!("{name}.experts.{expert}.{part}"));
         let up = loader.fused(&[(gate, d_mlp), (up, d_mlp)], c.d_model, false)?;
         mixture.push(up.weight, loader.linear(&down, c.d_model, d_mlp, false)?.weight, c.activation);
     }

@@ -11,8 +11,15 @@ use crate::model::mlp::Mlp;
 use crate::model::rope::{Dialect, LLAMA, Rope};
 use anyhow::Result;
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["Phi3ForCausalLM"], model_type: "phi3", config, embed: parts::embed, block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["Phi3ForCausalLM"],
+    model_type: "phi3",
+    layout: parts::LAYOUT,
+    config,
+    embed: parts::embed,
+    block,
+    ends: parts::ends,
+};
 
 /// Defaults are those of transformers' `Phi3Config`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {

@@ -6,8 +6,15 @@ use crate::model::keys::Keys;
 use crate::model::rope::{LLAMA, Rope};
 use anyhow::Result;
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["Qwen2ForCausalLM"], model_type: "qwen2", config, embed: parts::embed, block: parts::block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["Qwen2ForCausalLM"],
+    model_type: "qwen2",
+    layout: parts::LAYOUT,
+    config,
+    embed: parts::embed,
+    block: parts::block,
+    ends: parts::ends,
+};
 
 /// Defaults are those of transformers' `Qwen2Config`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {

@@ -8,8 +8,15 @@ use crate::model::layers::Loader;
 use crate::model::rope::{LLAMA, Rope};
 use anyhow::Result;
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["Qwen3ForCausalLM"], model_type: "qwen3", config, embed: parts::embed, block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["Qwen3ForCausalLM"],
+    model_type: "qwen3",
+    layout: parts::LAYOUT,
+    config,
+    embed: parts::embed,
+    block,
+    ends: parts::ends,
+};
 
 /// Defaults are those of transformers' `Qwen3Config`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {

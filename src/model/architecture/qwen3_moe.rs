@@ -9,8 +9,15 @@ use crate::model::rope::{LLAMA, Rope};
 use anyhow::Result;
 use serde_json::Value;
 
-pub const ARCHITECTURE: Architecture =
-    Architecture { names: &["Qwen3MoeForCausalLM"], model_type: "qwen3_moe", config, embed: parts::embed, block, ends: parts::ends };
+pub const ARCHITECTURE: Architecture = Architecture {
+    names: &["Qwen3MoeForCausalLM"],
+    model_type: "qwen3_moe",
+    layout: parts::LAYOUT,
+    config,
+    embed: parts::embed,
+    block,
+    ends: parts::ends,
+};
 
 /// Defaults are those of transformers' `Qwen3MoeConfig`.
 fn config(keys: &Keys) -> Result<DecoderConfig> {
@@ -41,7 +48,7 @@ fn block(loader: &Loader, index: usize) -> Result<Block> {
     let attention = parts::attention_qk_normed(loader, index, parts::per_head(loader.config))?;
     let name = parts::at(index, "mlp");
     let mlp = match &loader.config.experts {
-        Some(experts) if experts.layers[index] => parts::mixture(loader, experts, &name, parts::GATE_UP_DOWN)?,
+        Some(experts) if experts.layers[index] => parts::mixture(loader, experts, &name)?,
         _ => parts::gated(loader, &name)?,
     };
     parts::before(loader, attention, mlp, index)

@@ -10,6 +10,7 @@ use serde_json::Value;
 pub const ARCHITECTURE: Architecture = Architecture {
     names: &["SmolLM3ForCausalLM"],
     model_type: "smollm3",
+    layout: parts::LAYOUT,
     config,
     embed: parts::embed,
     block: parts::block,

@@ -24,6 +24,7 @@ pub(super) fn entry(manifest: &Manifest) -> Result<Option<CheckpointSpec>> {
         id: ID.to_owned(),
         source: first.source.clone(),
         adapter: None,
+        beneath: Vec::new(),
         stage: STAGE.to_owned(),
         step: None,
         tokens: None,

@@ -3,7 +3,7 @@
 use super::Job;
 use super::baseline::SEED;
 use crate::checkpoint::identity;
-use crate::manifest::CheckpointSpec;
+use crate::manifest::{CheckpointSpec, Source};
 use crate::model::Checkpoint;
 use crate::walk::readout::Common;
 use anyhow::Result;
@@ -11,36 +11,38 @@ use std::sync::PoisonError;
 
 /// The sources of an entry, as people read them.
 pub(super) fn source(spec: &CheckpointSpec) -> String {
-    spec.adapter.as_ref().map_or_else(|| spec.source.to_string(), |adapter| format!("{} + {adapter}", spec.source))
+    std::iter::once(&spec.source).chain(spec.adapters()).map(ToString::to_string).collect::<Vec<_>>().join(" + ")
 }
 
 /// What the files of an entry are, adapter included.
 pub(super) fn stat_key(spec: &CheckpointSpec) -> Result<String> {
     let base = identity::stat_key(spec.source.folder()?)?;
-    let Some(adapter) = &spec.adapter else { return Ok(base) };
-    Ok(blake3::hash(format!("{base} {}", identity::stat_key(adapter.folder()?)?).as_bytes()).to_hex().to_string())
+    spec.adapters().try_fold(base, |below, adapter| {
+        Ok(blake3::hash(format!("{below} {}", identity::stat_key(adapter.folder()?)?).as_bytes()).to_hex().to_string())
+    })
 }
 
 impl Job {
     /// Opens a checkpoint. Entries over one base share its tensors, so it is hashed once.
     ///
     /// # Errors
-    /// As [`Checkpoint::open_adapted`].
+    /// As [`Checkpoint::open_ignoring`] and [`Checkpoint::with_adapters`].
     pub fn open(&self, spec: &CheckpointSpec) -> Result<Checkpoint> {
         let folder = spec.source.folder()?;
-        let adapter = spec.adapter.as_ref().map(|adapter| adapter.folder()).transpose()?;
+        let adapters = spec.adapters().map(Source::folder).collect::<Result<Vec<_>>>()?;
+        let open = || Checkpoint::open_ignoring(folder, &self.manifest.model.ignore);
+        let checkpoint = |base: &Checkpoint| if spec.reinitialised { base.reinitialised(SEED) } else { base.with_adapters(&adapters) };
         if !folder.is_dir() {
-            return Checkpoint::open_adapted(folder, adapter);
+            return checkpoint(&open()?);
         }
-        let checkpoint = |base: &Checkpoint| if spec.reinitialised { base.reinitialised(SEED) } else { base.with_adapter(adapter) };
         let key = format!("{} {}", folder.display(), identity::stat_key(folder)?);
         let mut last = self.base.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_none_or(|(known, _)| *known != key) {
-            *last = Some((key, Checkpoint::open(folder)?));
+            *last = Some((key, open()?));
         }
         match last.as_ref() {
             Some((_, base)) => checkpoint(base),
-            None => checkpoint(&Checkpoint::open(folder)?),
+            None => checkpoint(&open()?),
         }
     }
 

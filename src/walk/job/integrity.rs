@@ -21,7 +21,8 @@ impl Job {
 
     /// Folders that a tokenizer may be in, the adapter's first.
     fn folders<'a>(&self, spec: &'a CheckpointSpec) -> Result<Vec<&'a Path>> {
-        spec.adapter.iter().chain([&spec.source]).map(|source| source.folder()).collect()
+        let adapters = spec.adapter.iter().chain(spec.beneath.iter().rev());
+        adapters.chain([&spec.source]).map(|source| source.folder()).collect()
     }
 
     /// Facts of an entry: those of its walk, or else what its headers and small files say; with `weights`, everything, or why they

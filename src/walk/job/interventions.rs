@@ -51,6 +51,10 @@ impl Job {
         }
         self.write_record(spec, &record)?;
         let checkpoint = self.open(spec)?;
+        if checkpoint.unembedding.is_none() {
+            tracing::warn!("{label}: no interventions, as there are no answers without a head");
+            return Ok(record);
+        }
         let compute = device::compute(self.device, self.manifest.model.dtype, checkpoint.weights.kind());
         let fingerprint = record.fingerprint.as_deref().unwrap_or_default();
         let n_layers = checkpoint.config.n_layers;

@@ -173,13 +173,16 @@ impl Job {
     /// # Errors
     /// See [`Hub::prepare`].
     pub fn prepare(&self, specs: &[&CheckpointSpec]) -> Result<()> {
-        let sources = specs.iter().flat_map(|spec| [Some(&spec.source), spec.adapter.as_ref()]);
-        self.hub.prepare(&sources.flatten().collect::<Vec<_>>())
+        let sources = specs.iter().flat_map(|spec| std::iter::once(&spec.source).chain(spec.adapters()));
+        self.hub.prepare(&sources.collect::<Vec<_>>())
     }
 
     fn walk_one(&self, spec: &CheckpointSpec, label: &str, common: &mut Option<Common>) -> Result<Record> {
         let start = Instant::now();
         let checkpoint = self.open(spec)?;
+        if !spec.reinitialised {
+            checkpoint.notes.iter().for_each(|note| tracing::warn!("{label}: {note}"));
+        }
         let stat_key = bases::stat_key(spec)?;
         if !spec.reinitialised {
             self.prepare_common(spec, &checkpoint, common)?;
@@ -225,6 +228,7 @@ impl Job {
             peak_bytes: peak_bytes(),
             status: "ok".to_owned(),
             error: None,
+            notes: (!checkpoint.notes.is_empty()).then(|| checkpoint.notes.join("; ")),
             stat_key: Some(stat_key),
             request: Some(request.hash()),
             layers: layers.iter().map(|&layer| layer as i32).collect(),
@@ -260,7 +264,9 @@ impl Job {
             let request = self.request(&layers, compute).hash();
             let fingerprint = record.fingerprint.as_deref();
             let same_request = readouts.metadata("request") == Some(request.as_str()) && readouts.metadata("fingerprint") == fingerprint;
-            let intervened = || Some(spec.reinitialised || self.is_intervened(&spec.id, record.n_layers? as usize, compute, fingerprint));
+            let answers = readouts.contains("answers.rows");
+            let intervened =
+                || Some(spec.reinitialised || !answers || self.is_intervened(&spec.id, record.n_layers? as usize, compute, fingerprint));
             if !same_request || !intervened()? {
                 return Some(false);
             }

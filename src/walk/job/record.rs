@@ -36,6 +36,9 @@ pub struct Record {
     pub peak_bytes: Option<i64>,
     pub status: String,
     pub error: Option<String>,
+    /// What is to be known of how the weights were read: ignored keys, a head that is not tied, or none.
+    #[serde(default)]
+    pub notes: Option<String>,
     /// Inodes, sizes and times of the files, hashed.
     pub stat_key: Option<String>,
     /// Hash of what was asked.
@@ -99,7 +102,8 @@ impl Job {
         }).collect();
         let tokenizer = self.manifest.tokenizer_source();
         let layers = self.manifest.checkpoints.iter().rev().find_map(|spec| {
-            let depth = || Some(Checkpoint::config(spec.source.folder().ok()?).ok()?.1.n_layers);
+            let ignore = &self.manifest.model.ignore;
+            let depth = || Some(Checkpoint::config_ignoring(spec.source.folder().ok()?, ignore).ok()?.1.n_layers);
             let n_layers = depth().or_else(|| Some(self.record(&spec.id)?.n_layers? as usize))?;
             self.manifest.model.layers.resolve(n_layers).ok()
         });

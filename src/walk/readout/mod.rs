@@ -169,7 +169,8 @@ impl Request<'_> {
                 config.n_layers
             );
         }
-        let plan = Plan::new(self, old, config.d_model as usize)?;
+        let has_head = checkpoint.unembedding.is_some();
+        let plan = Plan::new(self, old, config.d_model as usize, has_head)?;
         let mut cost = Cost { nodes: plan.forest.len(), prompt_tokens: plan.forest.prompt_tokens, reused: plan.reused, ..Cost::default() };
         let mut metadata = store::metadata(self.layers, &"0".repeat(64));
         metadata.insert("request".to_owned(), self.hash().into());
@@ -226,7 +227,7 @@ impl Request<'_> {
         if plan.forest.is_empty() {
             writer.write(plan.parts.len(), 0, &plan.embedding.assemble(&[], old, 0)?)?;
         }
-        let unembedding = unembedding(checkpoint, self.compute, &plan.said)?;
+        let unembedding = if has_head { unembedding(checkpoint, self.compute, &plan.said)? } else { Vec::new() };
         plan.write_rest(self, &writer, &scores, &unembedding, old)?;
         cost.fingerprint = checkpoint.fingerprint();
         writer.finish(&[("fingerprint", cost.fingerprint.clone())])?;

@@ -19,6 +19,8 @@ pub(super) struct Plan {
     answered: Vec<(usize, Score)>,
     /// Width of the table of foils: the most that an item has.
     foils: usize,
+    /// Whether there are answers at all.
+    has_head: bool,
     /// Tokens of all answers and foils, whose rows of the unembedding are stored.
     pub(super) said: Vec<i64>,
     /// Nodes whose next-token distribution is needed, and the token that is scored there.
@@ -80,8 +82,10 @@ impl Part {
 }
 
 impl Plan {
-    pub(super) fn new(request: &Request, old: Option<&Readouts>, d_model: usize) -> Result<Self> {
+    pub(super) fn new(request: &Request, old: Option<&Readouts>, d_model: usize, has_head: bool) -> Result<Self> {
         let ItemSet { items, prompts } = request.set;
+        // What a model without a head wrote has no answers that could be taken over.
+        let old = old.filter(|old| old.contains("answers.rows"));
         let known = old.map(|old| old_rows(old, request)).transpose()?.unwrap_or_default();
         let reusable = |item: usize| known.complete.contains(&items[item].hash);
         // Prompts that are computed: those of new items, and the answers of those that have some, less their last token.
@@ -99,6 +103,7 @@ impl Plan {
             embedding: Part::new(EMBEDDING, d_model),
             answered: Vec::new(),
             foils: prompts.iter().map(|prompt| prompt.foils.len()).max().unwrap_or(0),
+            has_head,
             said: said.into_iter().collect(),
             scored: Vec::new(),
             scored_tokens: Vec::new(),
@@ -118,7 +123,7 @@ impl Plan {
             plan.embedding.push(item, row, || plan.forest.span(prompt_of[item], 0..prompt.ids.len()));
         }
         for (item, prompt) in prompts.iter().enumerate() {
-            if prompt.answers.is_none() {
+            if prompt.answers.is_none() || !has_head {
                 continue;
             }
             if reusable(item) {
@@ -156,6 +161,9 @@ impl Plan {
         let with_rows = self.parts.iter().chain([&self.embedding]);
         tensors.extend(with_rows.map(|part| (format!("rows.{}", part.name), Dtype::I64, vec![part.items.len()])));
         tensors.push(("item_hash".to_owned(), Dtype::U8, vec![n_items, HASH_BYTES]));
+        if !self.has_head {
+            return tensors;
+        }
         tensors.push(("answers.rows".to_owned(), Dtype::I64, vec![self.answered.len()]));
         tensors.push(("answers.log_probability".to_owned(), Dtype::F32, vec![self.answered.len(), 2]));
         tensors.push(("foils.log_probability".to_owned(), Dtype::F32, vec![self.answered.len(), self.foils]));
@@ -181,6 +189,9 @@ impl Plan {
         }
         let hashes: Vec<u8> = request.set.items.iter().flat_map(|item| item.hash.bytes()).collect();
         writer.write(tensor, 0, &hashes)?;
+        if !self.has_head {
+            return Ok(());
+        }
         writer.write(tensor + 1, 0, &numbers(&mut self.answered.iter().map(|(item, _)| *item)))?;
         let before = |name: &str| old.filter(|old| old.contains(name)).map(|old| old.values(name)).transpose();
         let (pairs, foils) = (before("answers.log_probability")?, before("foils.log_probability")?);
