@@ -5,6 +5,8 @@
 
 /// Log lines, progress and signals.
 pub mod console;
+/// Panics and deep recursion of other people's code.
+pub mod guard;
 /// Parquet files: the row struct is the schema.
 pub mod table;
 /// `checkpoints.toml`, validated.
