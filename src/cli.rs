@@ -6,7 +6,7 @@ use crate::checkpoint::hub::{Hub, Part};
 use crate::compare;
 use crate::console::{self, LogFormat};
 use crate::demo;
-use crate::extract::{self, Keep};
+use crate::extract::{self, Keep, Words};
 use crate::hypotheses;
 use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest, Source};
 use crate::model::Checkpoint;
@@ -122,13 +122,13 @@ struct ExtractArguments {
     /// Folder of a PEFT LoRA adapter over the model
     #[arg(long, value_name = "SOURCE")]
     adapter: Option<String>,
-    /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`
+    /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`; other columns are passed over
     #[arg(long, value_name = "FILE.jsonl")]
     prompts: PathBuf,
     /// Where to write
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
-    /// Tokens to keep
+    /// Tokens to keep; the mean leaves out the tokenizer's special tokens
     #[arg(long, value_enum, default_value = "last")]
     readout: Keep,
     /// Layers to keep: all, or numbers as in 0,8,16 (0 is the embedding, l the output of block l before the final norm)
@@ -246,9 +246,12 @@ fn run_extract(arguments: &ExtractArguments) -> Result<Outcome> {
         hub.pin(source, None)?;
     }
     let adapter = adapter.as_ref().map(|adapter| hub.fetch(adapter, Part::Adapter)).transpose()?;
-    let checkpoint = Checkpoint::open_adapted(hub.fetch(&model, Part::Model)?, adapter)?;
+    let folder = hub.fetch(&model, Part::Model)?;
+    let folders: Vec<&Path> = adapter.into_iter().chain([folder]).collect();
+    extract::check_out(&arguments.out, &[&folders[..], &[arguments.prompts.as_path()]].concat())?;
+    let checkpoint = Checkpoint::open_adapted(folder, adapter)?;
     let layers = arguments.layers.resolve(checkpoint.config.n_layers).context("--layers")?;
-    let prompts = extract::read_prompts(&arguments.prompts, &checkpoint.folder)?;
+    let prompts = extract::read_prompts(&arguments.prompts, &Words { folders }, arguments.readout == Keep::Mean)?;
     let compute = device::compute(device::resolve(arguments.device)?, DtypeChoice::Auto, checkpoint.weights.kind());
     extract::extract(&checkpoint, &prompts, arguments.readout, &layers, arguments.dtype, compute, &arguments.out)?;
     Ok(Outcome::default())
@@ -293,8 +296,9 @@ fn parse_device(text: &str) -> Result<DeviceChoice, String> {
 
 fn run(path: &Path) -> Result<Outcome> {
     let job = Job::new(Manifest::load(path)?)?;
-    let outcome = job.walk(&|_| true)?;
-    let analyzed = analyze_store(&job.folder)?;
+    let mut outcome = job.walk(&|_| true)?;
+    let Analyzed { written: analyzed, left_out } = analyze_store(&job.folder)?;
+    outcome.failed = outcome.failed.max(left_out);
     if analyzed {
         print!("{}", plan::findings(&job.audit(false)));
     }
@@ -309,25 +313,34 @@ fn analyze(arguments: &AnalyzeArguments) -> Result<Outcome> {
         Some(folder) => folder.clone(),
         None => Manifest::load(&arguments.manifest.manifest)?.run.folder(),
     };
-    if !analyze_store(&folder)? {
+    let Analyzed { written, left_out } = analyze_store(&folder)?;
+    if !written {
         tracing::info!("{}: the tables are up to date, nothing to do", folder.display());
     }
-    Ok(Outcome::default())
+    Ok(Outcome { failed: left_out, ..Outcome::default() })
 }
 
-/// Writes the tables of a store unless they are up to date; says whether it did.
-fn analyze_store(folder: &Path) -> Result<bool> {
+/// What became of the tables of a store.
+struct Analyzed {
+    written: bool,
+    /// Checkpoints that they are without.
+    left_out: usize,
+}
+
+/// Writes the tables of a store unless they are up to date.
+fn analyze_store(folder: &Path) -> Result<Analyzed> {
     let series = Series::open(folder)?;
     for (point, error) in &series.missing {
         tracing::warn!("{}: left out: {error}", point.id);
     }
+    let left_out = series.missing.len();
     if analysis::is_current(&series)? {
-        return Ok(false);
+        return Ok(Analyzed { written: false, left_out });
     }
     let rows = analysis::analyze(&series)?;
     print!("{}{}", summary::onsets(&rows), hypotheses::text(&series.folder)?);
     tracing::info!("tables: {}", folder.display());
-    Ok(true)
+    Ok(Analyzed { written: true, left_out })
 }
 
 fn check(path: &Path, weights: bool) -> Result<Outcome> {

@@ -12,7 +12,7 @@ use crate::run::Job;
 use crate::series::{audit, families};
 use crate::summary::{Text, number, span};
 use crate::table::Key;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use indicatif::DecimalBytes;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +78,11 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
                     let walks = if spec.reinitialised { 0.0 } else { depths.get(&config.n_layers).copied().unwrap_or(0.0) };
                     budget.add(bytes, cost, walks, spec.reinitialised);
                 }
+                let beyond = match &opened {
+                    Ok(Some(checkpoint)) => job.set.beyond(checkpoint.config.d_vocab),
+                    _ => job.set.beyond(config.d_vocab),
+                };
+                let opened = opened.and_then(|opened| beyond.map_or(Ok(opened), |beyond| Err(anyhow!("{beyond}"))));
                 let (parameters, state) = match opened {
                     Err(error) => {
                         problems += 1;
@@ -111,6 +116,9 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
         text.push(row);
     }
     let mut out = text.render();
+    for line in &job.manifest.passed_over {
+        let _ = writeln!(out, "\n{line}");
+    }
     if download > 0 {
         let kept = if job.manifest.keep { "kept in the cache" } else { "at most two checkpoints at a time on disk" };
         let _ = writeln!(out, "\nto download: {}, {kept}", DecimalBytes(download));

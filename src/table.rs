@@ -3,6 +3,7 @@
 //! Every table of a run starts with the same key columns; a producer defines its own row struct beside its code and hands
 //! over `(Key, row)` pairs. Files appear whole or not at all, and a number that does not exist is null, never NaN.
 
+use crate::lease::partial;
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema};
@@ -95,8 +96,8 @@ fn write_batch(path: &Path, batches: &[RecordBatch], run_hash: &str) -> Result<(
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_key_value_metadata(Some(metadata))
-        // No version or date of the writer: equal rows make equal files.
-        .set_created_by("selftrace".to_owned())
+        // In the form that readers of the JVM parse, and without a date: equal rows make equal files.
+        .set_created_by(concat!("selftrace version ", env!("CARGO_PKG_VERSION"), " (build none)").to_owned())
         .build();
     write_atomically(path, |file| {
         let mut writer = ArrowWriter::try_new(file, batches[0].schema(), Some(properties))?;
@@ -130,7 +131,8 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>)
     let place = || format!("{}: cannot be written", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(place)?;
-    let mut temporary = tempfile::Builder::new().prefix(".partial-").tempfile_in(folder).with_context(place)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut temporary = tempfile::Builder::new().prefix(&partial(&name)).tempfile_in(folder).with_context(place)?;
     fill(temporary.as_file_mut()).with_context(place)?;
     temporary.as_file().sync_all().with_context(place)?;
     // Temporary files are private; a result is to be read by colleagues.

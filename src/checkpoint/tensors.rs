@@ -264,8 +264,13 @@ impl Tensors {
             _ => Kind::Float,
         };
         let tensor = Tensor::f_from_data_size(bytes, shape, stored)?.f_to_kind(kind)?;
-        let norm = norm(&tensor)?.with_context(|| format!("{} holds non-finite values (NaN or infinity)", self.place(name, entry)))?;
-        Ok((tensor, norm))
+        if let Some(norm) = norm(&tensor)? {
+            return Ok((tensor, norm));
+        }
+        let place = self.place(name, entry);
+        let fits = kind == stored || norm(&Tensor::f_from_data_size(bytes, shape, stored)?)?.is_none();
+        ensure!(fits, "{place} has weights that do not fit into {kind:?} (f16 ends at 65504); set [model] dtype to bf16 or f32");
+        bail!("{place} holds non-finite values (NaN or infinity)")
     }
 
     /// Hands the pages that lie entirely inside a byte range of a shard back to the kernel.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::{Encoding, Offsets, Tokenizer};
 
 /// Marks the readout span inside the texts of items while they are rendered. Messages that people bring may have these characters as text.
 pub const SPAN_OPEN: char = '\u{E010}';
@@ -245,7 +245,7 @@ impl Ruler {
     }
 
     /// Ids and byte ranges of a piece, which gets no space in front if it goes on after another.
-    fn encode_piece(&self, tokenizer: &Tokenizer, piece: &str, goes_on: bool) -> Result<(Vec<i64>, Vec<(usize, usize)>)> {
+    fn encode_piece(&self, tokenizer: &Tokenizer, piece: &str, goes_on: bool) -> Result<(Vec<i64>, Vec<Offsets>)> {
         if let Some(line_end) = self.behind_line_end.as_ref().filter(|_| goes_on) {
             let encoding = encode(tokenizer, &format!("\n{piece}"), false)?;
             if let Some(ids) = ids(&encoding).strip_prefix(line_end.as_slice()) {
