@@ -1,11 +1,11 @@
 //! `selftrace extract`: activations of any prompts, for people's own analyses and for checking us against other tools.
 
 use crate::console::{bar, check_interrupt};
+use crate::guard::brief;
 use crate::model::Checkpoint;
 use crate::model::stream::{Compute, stream};
-use crate::prompt::forest::Forest;
-use crate::guard::brief;
 use crate::prompt::conversation::Conversation;
+use crate::prompt::forest::Forest;
 use crate::prompt::template::Template;
 use crate::prompt::tokenize::Ruler;
 use crate::prompt::vocabulary::special_tokens;

@@ -6,7 +6,7 @@
 use crate::lease::partial;
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -83,6 +83,12 @@ fn batch_of<R: DeserializeOwned, S: Serialize>(rows: &[S]) -> Result<RecordBatch
         .string_dictionary_encoding(false)
         .allow_null_fields(true);
     let fields = Vec::<FieldRef>::from_type::<R>(options).context("the schema of a table")?;
+    // An enum in an Option would be a dictionary, whatever the options say, and the only one of its table.
+    let plain = |field: FieldRef| match field.data_type() {
+        DataType::Dictionary(_, values) if **values == DataType::Utf8 => Arc::new(Field::clone(&field).with_data_type(DataType::Utf8)),
+        _ => field,
+    };
+    let fields: Vec<FieldRef> = fields.into_iter().map(plain).collect();
     Ok(serde_arrow::to_record_batch(&fields, &rows)?)
 }
 

@@ -40,14 +40,16 @@ mod personas;
 mod causal;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod series_tests;
 
 pub use causal::{Causal, ChoiceSet};
 pub use checkpoints::CheckpointSpec;
 pub use concepts::{Concepts, Glob, Material, Pack, Profile, default_parameters};
 pub use model::{DeviceChoice, DtypeChoice, Layers, Model, Readout, Template, Tokenizer};
+pub use pattern::{Numbers, Pattern};
 pub use personas::{Evidence, PersonaSet, Personas};
 pub use run::{Analysis, Audit, Axis, Run};
-pub use pattern::{Numbers, Pattern};
 pub use series::{Listing, Series, nearest_of};
 pub use source::{Pin, Source};
 pub use spanned::Choice;

@@ -149,7 +149,12 @@ impl Series {
             let (place, pattern) = (&self.pattern_place, &self.pattern);
             let plain = PLACEHOLDERS.iter().fold(pattern.to_string(), |text, mark| text.replace(mark, ""));
             let hint = if passed_over.iter().any(|name| pattern.fits_as_fraction(name)) { WHOLE } else { "" };
-            bail!("{place}: found no {:?} in {}, which has {}{hint}", pattern.to_string(), self.listing(), nearest_of(&plain, &passed_over));
+            bail!(
+                "{place}: found no {:?} in {}, which has {}{hint}",
+                pattern.to_string(),
+                self.listing(),
+                nearest_of(&plain, &passed_over)
+            );
         }
         found.sort_by(|(a, _), (b, _)| a.order(b));
         if let Some(steps) = &self.steps {

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 
 /// A folder with checkpoint folders in it, and a manifest.
-fn written(text: &str) -> (TempDir, PathBuf) {
+pub(super) fn written(text: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     for name in [
         "base",
@@ -36,7 +36,7 @@ fn written(text: &str) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-fn loaded(text: &str) -> Manifest {
+pub(super) fn loaded(text: &str) -> Manifest {
     let (_folder, path) = written(text);
     Manifest::load(&path).unwrap()
 }
@@ -50,7 +50,7 @@ fn refused(folder: &Path, text: &str) -> String {
     error.to_string().replace(&format!("{}/", folder.display()), "")
 }
 
-fn ids(manifest: &Manifest) -> Vec<&str> {
+pub(super) fn ids(manifest: &Manifest) -> Vec<&str> {
     manifest.checkpoints.iter().map(|spec| spec.id.as_str()).collect()
 }
 

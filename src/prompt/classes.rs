@@ -48,14 +48,95 @@ const WRONG_CLASS: &[&str] = &["phi3", "qwen2"];
 
 /// Classes of transformers 5 that build a tokenizer by rules of their own which are not written down here, or in Python.
 const NOT_READ: &[&str] = &[
-    "Albert", "BarkProcessor", "Bart", "Barthez", "Bartpho", "Bert", "BertGeneration", "BertJapanese", "Bertweet", "BigBird", "BioGpt",
-    "Blenderbot", "BlenderbotSmall", "ByT5", "CLIP", "CTRL", "Camembert", "Canine", "Clvp", "CodeLlama", "Cohere", "CpmAnt", "Cpm",
-    "DebertaV2", "Deberta", "Dia", "DPR", "Esm", "Esmc", "FNet", "FSMT", "Flaubert", "Funnel", "GPTNeoXJapanese", "GPTSw3", "Herbert",
-    "Lasr", "LayoutLMv2", "LayoutLMv3", "LayoutXLM", "LED", "Luke", "Lxmert", "M2M100", "MBart", "MBart50", "MLuke", "MPNet", "Marian",
-    "MarkupLM", "Mgpstr", "MobileBert", "Mvp", "MyT5", "Nllb", "Nougat", "OpenAIGPT", "PLBart", "Parakeet", "Pegasus", "Perceiver",
-    "Phobert", "ProphetNet", "Qwen3_5", "Rag", "Reformer", "RemBert", "RoCBert", "RoFormer", "Roberta", "SeamlessM4T", "Siglip",
-    "Siglip2", "Speech2Text", "SpeechT5", "Splinter", "T5", "Tapas", "Tipsv2", "Udop", "VideoPrism", "Vits", "Wav2Vec2CTC",
-    "Wav2Vec2PhonemeCTC", "Whisper", "XGLM", "XLM", "XLMRoberta", "XLNet",
+    "Albert",
+    "BarkProcessor",
+    "Bart",
+    "Barthez",
+    "Bartpho",
+    "Bert",
+    "BertGeneration",
+    "BertJapanese",
+    "Bertweet",
+    "BigBird",
+    "BioGpt",
+    "Blenderbot",
+    "BlenderbotSmall",
+    "ByT5",
+    "CLIP",
+    "CTRL",
+    "Camembert",
+    "Canine",
+    "Clvp",
+    "CodeLlama",
+    "Cohere",
+    "CpmAnt",
+    "Cpm",
+    "DebertaV2",
+    "Deberta",
+    "Dia",
+    "DPR",
+    "Esm",
+    "Esmc",
+    "FNet",
+    "FSMT",
+    "Flaubert",
+    "Funnel",
+    "GPTNeoXJapanese",
+    "GPTSw3",
+    "Herbert",
+    "Lasr",
+    "LayoutLMv2",
+    "LayoutLMv3",
+    "LayoutXLM",
+    "LED",
+    "Luke",
+    "Lxmert",
+    "M2M100",
+    "MBart",
+    "MBart50",
+    "MLuke",
+    "MPNet",
+    "Marian",
+    "MarkupLM",
+    "Mgpstr",
+    "MobileBert",
+    "Mvp",
+    "MyT5",
+    "Nllb",
+    "Nougat",
+    "OpenAIGPT",
+    "PLBart",
+    "Parakeet",
+    "Pegasus",
+    "Perceiver",
+    "Phobert",
+    "ProphetNet",
+    "Qwen3_5",
+    "Rag",
+    "Reformer",
+    "RemBert",
+    "RoCBert",
+    "RoFormer",
+    "Roberta",
+    "SeamlessM4T",
+    "Siglip",
+    "Siglip2",
+    "Speech2Text",
+    "SpeechT5",
+    "Splinter",
+    "T5",
+    "Tapas",
+    "Tipsv2",
+    "Udop",
+    "VideoPrism",
+    "Vits",
+    "Wav2Vec2CTC",
+    "Wav2Vec2PhonemeCTC",
+    "Whisper",
+    "XGLM",
+    "XLM",
+    "XLMRoberta",
+    "XLNet",
 ];
 
 impl Class {
@@ -110,13 +191,9 @@ impl Class {
             ],
             Self::Llama => &[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")],
             Self::Qwen2 => &[("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")],
-            Self::Gemma => &[
-                ("bos_token", "<bos>"),
-                ("eos_token", "<eos>"),
-                ("unk_token", "<unk>"),
-                ("pad_token", "<pad>"),
-                ("mask_token", "<mask>"),
-            ],
+            Self::Gemma => {
+                &[("bos_token", "<bos>"), ("eos_token", "<eos>"), ("unk_token", "<unk>"), ("pad_token", "<pad>"), ("mask_token", "<mask>")]
+            }
         }
     }
 
@@ -138,7 +215,8 @@ impl Class {
         ensure!(is_bpe, "the model is {kind}, expected \"BPE\", which is what {self:?}Tokenizer of transformers builds");
         let merges = merges.context("the model has no merges")?;
         let prefix_space = |default: bool| settings.get("add_prefix_space").and_then(Value::as_bool).unwrap_or(default);
-        let byte_level = |prefix: bool, regex: bool| json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": regex});
+        let byte_level =
+            |prefix: bool, regex: bool| json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": regex});
         let nfc = json!({"type": "NFC"});
         let (normalizer, pre_tokenizer) = match self {
             Self::Backend => (Value::Null, Value::Null),
@@ -205,5 +283,4 @@ impl Class {
 }
 
 /// `PRETOKENIZE_REGEX` of `models/qwen2/tokenization_qwen2.py`.
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";

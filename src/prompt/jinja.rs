@@ -136,7 +136,8 @@ fn prepare(source: &str) -> Result<String, Error> {
     while let Some(at) = rest.find('{') {
         let (text, tag) = rest.split_at(at);
         out.push_str(text);
-        let Some(close) = [("{{", "}}"), ("{%", "%}"), ("{#", "#}")].into_iter().find(|(open, _)| tag.starts_with(open)).map(|(_, close)| close)
+        let Some(close) =
+            [("{{", "}}"), ("{%", "%}"), ("{#", "#}")].into_iter().find(|(open, _)| tag.starts_with(open)).map(|(_, close)| close)
         else {
             out.push('{');
             rest = &tag[1..];
@@ -242,7 +243,9 @@ fn to_json(state: &State, value: &Value, positional: Rest<Value>, named: Kwargs)
     let indent = match option(1, "indent")? {
         None => None,
         Some(text) if text.as_str().is_some() => text.as_str().map(str::to_owned),
-        Some(number) => Some(" ".repeat(usize::try_from(number).map_err(|_| invalid("tojson: expected indent as a small number"))?.min(WIDEST))),
+        Some(number) => {
+            Some(" ".repeat(usize::try_from(number).map_err(|_| invalid("tojson: expected indent as a small number"))?.min(WIDEST)))
+        }
     };
     if indent.as_ref().is_some_and(|indent| indent.len() > 100) {
         return Err(invalid("tojson: expected an indent of at most 100"));

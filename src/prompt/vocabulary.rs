@@ -84,8 +84,7 @@ pub fn load(folder: &Path) -> Result<Vocabulary> {
         let file = files.class.rebuild(file, &files.settings, unk_token.as_deref()).with_context(place)?;
         guarded("the tokenizers library", || serde_json::from_value::<Tokenizer>(file).map_err(|error| error.to_string()))
     };
-    let mut tokenizer =
-        parsed.with_context(place)?.map_err(|error| anyhow!("{}: not a tokenizer ({})", path.display(), brief(&error)))?;
+    let mut tokenizer = parsed.with_context(place)?.map_err(|error| anyhow!("{}: not a tokenizer ({})", path.display(), brief(&error)))?;
     let failed = |error: tokenizers::Error| anyhow!("{}: {}", path.display(), brief(&error.to_string()));
     tokenizer.with_truncation(None).map_err(failed)?.with_padding(None);
     guarded("the tokenizers library", || files.add_tokens(&mut tokenizer)).with_context(place)?.map_err(failed)?;
@@ -152,7 +151,8 @@ impl Files {
         }
         rename_extra(keys);
         let list = keys.get("extra_special_tokens").and_then(Value::as_array);
-        let special: BTreeSet<&str> = NAMED.iter().filter_map(|name| keys.get(*name)).chain(list.into_iter().flatten()).filter_map(content).collect();
+        let special: BTreeSet<&str> =
+            NAMED.iter().filter_map(|name| keys.get(*name)).chain(list.into_iter().flatten()).filter_map(content).collect();
         for (token, id) in added_tokens.into_iter().flatten() {
             let id = id.as_u64().with_context(|| format!("added_tokens.json: {token:?}: found {id}, expected a token id"))?;
             let is_special = special.contains(token.as_str());
@@ -178,7 +178,8 @@ impl Files {
             let Some(value) = keys.get(name).cloned().or_else(default).filter(|value| !value.is_null()) else { continue };
             self.named.push((name.to_owned(), token(&value).with_context(|| name.to_owned())?));
         }
-        let of_ones_own = keys.iter().filter(|(key, value)| key.ends_with("_token") && !NAMED.contains(&key.as_str()) && content(value).is_some());
+        let of_ones_own =
+            keys.iter().filter(|(key, value)| key.ends_with("_token") && !NAMED.contains(&key.as_str()) && content(value).is_some());
         let extra = keys.get("extra_special_tokens");
         let by_name = extra.and_then(Value::as_object).into_iter().flatten();
         for (name, value) in of_ones_own.chain(by_name) {
