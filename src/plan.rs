@@ -68,21 +68,22 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
                 let opened = if missing == 0 { job.open(spec).map(Some) } else { Ok(None) };
                 // What is wrong with the block that is tried is wrong with this checkpoint alone.
                 let (opened, cost) = match opened {
-                    Ok(Some(checkpoint)) if !complete => match costs.of(job, &checkpoint, &texts, forest.len()) {
-                        Ok(cost) => (Ok(Some(checkpoint)), Some(cost)),
-                        Err(error) => (Err(error), None),
+                    Ok(Some(checkpoint)) if !complete => match job.set.beyond(checkpoint.config.d_vocab) {
+                        Some(beyond) => (Err(anyhow!("{beyond}")), None),
+                        None => match costs.of(job, &checkpoint, &texts, forest.len()) {
+                            Ok(cost) => (Ok(Some(checkpoint)), Some(cost)),
+                            Err(error) => (Err(error), None),
+                        },
                     },
+                    Ok(None) if spec.adapter.is_none() => {
+                        (job.set.beyond(config.d_vocab).map_or(Ok(None), |beyond| Err(anyhow!("{beyond}"))), None)
+                    }
                     other => (other, None),
                 };
                 if !complete {
                     let walks = if spec.reinitialised { 0.0 } else { depths.get(&config.n_layers).copied().unwrap_or(0.0) };
                     budget.add(bytes, cost, walks, spec.reinitialised);
                 }
-                let beyond = match &opened {
-                    Ok(Some(checkpoint)) => job.set.beyond(checkpoint.config.d_vocab),
-                    _ => job.set.beyond(config.d_vocab),
-                };
-                let opened = opened.and_then(|opened| beyond.map_or(Ok(opened), |beyond| Err(anyhow!("{beyond}"))));
                 let (parameters, state) = match opened {
                     Err(error) => {
                         problems += 1;
