@@ -229,3 +229,30 @@ fn narrow(data: Vec<u8>, dtype: Dtype) -> Result<Vec<u8>> {
         _ => data,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_into_the_output_is_refused() {
+        let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let error = narrow(bytes(&[1.0, -70_000.0]), Dtype::F16).unwrap_err().to_string();
+        assert!(error.contains("f16") && error.contains("--dtype bf16"), "{error}");
+        assert_eq!(narrow(bytes(&[65504.0]), Dtype::F16).unwrap(), f16::MAX.to_le_bytes());
+        assert!(narrow(bytes(&[-70_000.0]), Dtype::BF16).is_ok());
+    }
+
+    #[test]
+    fn an_input_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, prompts) = (folder.path().join("model"), folder.path().join("prompts.jsonl"));
+        std::fs::create_dir(&model).unwrap();
+        std::fs::write(model.join("model.safetensors"), "").unwrap();
+        std::fs::write(&prompts, "").unwrap();
+        let check = |out: &Path| check_out(out, &[&model, &prompts]);
+        assert!(check(&model.join("model.safetensors")).is_err() && check(&prompts).is_err());
+        assert!(check(Path::new("/dev/null")).unwrap_err().to_string().contains("no regular file"));
+        assert!(check(&folder.path().join("out.safetensors")).is_ok());
+    }
+}

@@ -257,3 +257,21 @@ impl Request<'_> {
         Ok(cost)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_overflows_is_named_by_layer_with_what_to_do() {
+        let resid = Tensor::from_slice(&[1f32, 2.0, 7e4, 3.0]).reshape([2, 2]).to_kind(Kind::Half);
+        let error = check_finite(3, &resid, Kind::Half).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "layer 3 holds non-finite activations at 1 of 2 tokens; f16 ends at 65504, so compute in bf16 or f32 ([model] dtype)"
+        );
+        assert!(check_finite(3, &resid.nan_to_num(0.0, 0.0, 0.0), Kind::Half).is_ok());
+        // Finite values whose sum is not.
+        assert!(check_finite(0, &Tensor::from_slice(&[3e38f32, 3e38]).reshape([2, 1]), Kind::Float).is_ok());
+    }
+}

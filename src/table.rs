@@ -151,3 +151,34 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>)
 pub fn finite(x: f64) -> Option<f64> {
     x.is_finite().then_some(x)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Kind {
+        Plain,
+        Other,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Row {
+        kind: Option<Kind>,
+        n: i32,
+    }
+
+    #[test]
+    fn readers_of_the_jvm_parse_the_writer_and_enums_are_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        let rows = [Row { kind: Some(Kind::Other), n: 1 }, Row { kind: None, n: 2 }, Row { kind: Some(Kind::Plain), n: 3 }];
+        write(&path, &rows, "hash").unwrap();
+        let file = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap();
+        assert!(file.schema().fields().iter().all(|field| !matches!(field.data_type(), DataType::Dictionary(..))));
+        // parquet-mr: `(.*?)\s+version\s*(?:([^(]*?)\s*(?:\(\s*build\s*([^)]*?)\s*\))?)?`, then a version of three numbers.
+        let form = regex::Regex::new(r"^\S+ version \d+\.\d+\.\d+\S* \(build .+\)$").unwrap();
+        assert!(file.metadata().file_metadata().created_by().is_some_and(|by| form.is_match(by)));
+        assert_eq!(read::<Row>(&path).unwrap(), rows);
+    }
+}

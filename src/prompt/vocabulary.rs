@@ -14,6 +14,8 @@ use tokenizers::{AddedToken, Tokenizer};
 
 /// Special tokens that every tokenizer of transformers may have, in its order.
 pub const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+/// Kinds of models for which transformers replaces a pre-tokenizer if it is told to (`_patch_mistral_regex`).
+const MISTRAL: [&str; 5] = ["mistral", "mistral3", "voxtral", "ministral", "pixtral"];
 /// How much longer a normalizer may make a text.
 const GROWTH: f64 = 64.0;
 /// Tokens that a post-processor may put around a text.
@@ -114,6 +116,13 @@ impl Files {
         let class = Class::choose(declared.as_deref(), &model_type, tokenizer.contains("\"ByteLevel\""));
         let place = folder.join("tokenizer_config.json");
         let class = class.with_context(|| place.display().to_string())?;
+        let fixes_regex = settings.get("fix_mistral_regex").and_then(Value::as_bool) == Some(true);
+        ensure!(
+            !fixes_regex || !MISTRAL.contains(&model_type.as_str()),
+            "{}: fix_mistral_regex: found true, which transformers 5 reads as another pre-tokenizer that is not read here; save the tokenizer \
+             that it made",
+            place.display()
+        );
         let mut files = Self { class, settings, named: Vec::new(), extra: Vec::new(), added: BTreeMap::new() };
         let mut keys = files.settings.clone();
         rename_extra(&mut keys);
