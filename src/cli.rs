@@ -9,9 +9,9 @@ use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifes
 use crate::model::device;
 use crate::report::{check, hypotheses, summary, verify};
 use crate::series::Series;
-use crate::walk::extract::{self, Keep};
+use crate::walk::extract::{self, Keep, Words};
 use crate::walk::job::{Job, Outcome};
-use crate::walk::opened;
+use crate::walk::opened::{self, Opened};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use safetensors::Dtype;
@@ -130,13 +130,13 @@ struct ExtractArguments {
     model: String,
     #[command(flatten)]
     over: OverArguments,
-    /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`
+    /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`; other columns are passed over
     #[arg(long, value_name = "FILE.jsonl")]
     prompts: PathBuf,
     /// Where to write
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
-    /// Tokens to keep
+    /// Tokens to keep; the mean leaves out the tokenizer's special tokens
     #[arg(long, value_enum, default_value = "last")]
     readout: Keep,
     /// Layers to keep: all, or numbers as in 0,8,16 (0 is the embedding, l the output of block l before the final norm)
@@ -259,16 +259,19 @@ fn run_compare(arguments: &CompareArguments) -> Result<Outcome> {
 }
 
 fn run_verify(arguments: &VerifyArguments) -> Result<Outcome> {
-    let checkpoint = opened::open(&arguments.model, "SOURCE", &arguments.over.adapter, &arguments.over.ignore)?;
-    let verified = verify::verify(&checkpoint, &arguments.python)?;
+    let opened = opened::open(&arguments.model, "SOURCE", &arguments.over.adapter, &arguments.over.ignore)?;
+    let verified = verify::verify(&opened.checkpoint, &arguments.python)?;
     print!("{}", verified.table());
     Ok(Outcome { failed: usize::from(!verified.agrees()), ..Outcome::default() })
 }
 
 fn run_extract(arguments: &ExtractArguments) -> Result<Outcome> {
-    let checkpoint = opened::open(&arguments.model, "--model", &arguments.over.adapter, &arguments.over.ignore)?;
+    let Opened { checkpoint, folders } = opened::open(&arguments.model, "--model", &arguments.over.adapter, &arguments.over.ignore)?;
+    // An adapter's own words come before those of the model under it.
+    let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+    extract::check_out(&arguments.out, &[&folders[..], &[arguments.prompts.as_path()]].concat())?;
     let layers = arguments.layers.resolve(checkpoint.config.n_layers).context("--layers")?;
-    let prompts = extract::read_prompts(&arguments.prompts, &checkpoint.folder)?;
+    let prompts = extract::read_prompts(&arguments.prompts, &Words { folders }, arguments.readout == Keep::Mean)?;
     let compute = device::compute(device::resolve(arguments.device)?, DtypeChoice::Auto, checkpoint.weights.kind());
     extract::extract(&checkpoint, &prompts, arguments.readout, &layers, arguments.dtype, compute, &arguments.out)?;
     Ok(Outcome::default())
@@ -313,8 +316,9 @@ fn parse_device(text: &str) -> Result<DeviceChoice, String> {
 
 fn run(path: &Path) -> Result<Outcome> {
     let job = Job::new(Manifest::load(path)?)?;
-    let outcome = job.walk(&|_| true)?;
-    let analyzed = analyze_store(&job.folder)?;
+    let mut outcome = job.walk(&|_| true)?;
+    let Analyzed { written: analyzed, left_out } = analyze_store(&job.folder)?;
+    outcome.failed = outcome.failed.max(left_out);
     if analyzed {
         print!("{}", check::findings(&job.audit(false)));
     }
@@ -329,25 +333,34 @@ fn analyze(arguments: &AnalyzeArguments) -> Result<Outcome> {
         Some(folder) => folder.clone(),
         None => Manifest::load(&arguments.manifest.manifest)?.run.folder(),
     };
-    if !analyze_store(&folder)? {
+    let Analyzed { written, left_out } = analyze_store(&folder)?;
+    if !written {
         tracing::info!("{}: the tables are up to date, nothing to do", folder.display());
     }
-    Ok(Outcome::default())
+    Ok(Outcome { failed: left_out, ..Outcome::default() })
 }
 
-/// Writes the tables of a store unless they are up to date; says whether it did.
-fn analyze_store(folder: &Path) -> Result<bool> {
+/// What became of the tables of a store.
+struct Analyzed {
+    written: bool,
+    /// Checkpoints that they are without.
+    left_out: usize,
+}
+
+/// Writes the tables of a store unless they are up to date.
+fn analyze_store(folder: &Path) -> Result<Analyzed> {
     let series = Series::open(folder)?;
     for (point, error) in &series.missing {
         tracing::warn!("{}: left out: {error}", point.id);
     }
+    let left_out = series.missing.len();
     if analysis::is_current(&series)? {
-        return Ok(false);
+        return Ok(Analyzed { written: false, left_out });
     }
     let rows = analysis::analyze(&series)?;
     print!("{}{}", summary::onsets(&rows), hypotheses::text(&series.folder)?);
     tracing::info!("tables: {}", folder.display());
-    Ok(true)
+    Ok(Analyzed { written: true, left_out })
 }
 
 fn check(path: &Path, weights: bool) -> Result<Outcome> {

@@ -5,6 +5,10 @@
 
 /// Log lines, progress and signals.
 pub mod console;
+/// Panics and deep recursion of other people's code.
+pub mod guard;
+/// Who is at work: leases and partial files.
+pub mod lease;
 /// Parquet files: the row struct is the schema.
 pub mod table;
 /// `checkpoints.toml`, validated.

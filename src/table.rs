@@ -3,9 +3,10 @@
 //! Every table of a run starts with the same key columns; a producer defines its own row struct beside its code and hands
 //! over `(Key, row)` pairs. Files appear whole or not at all, and a number that does not exist is null, never NaN.
 
+use crate::lease::partial;
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -82,6 +83,12 @@ fn batch_of<R: DeserializeOwned, S: Serialize>(rows: &[S]) -> Result<RecordBatch
         .string_dictionary_encoding(false)
         .allow_null_fields(true);
     let fields = Vec::<FieldRef>::from_type::<R>(options).context("the schema of a table")?;
+    // An enum in an Option would be a dictionary, whatever the options say, and the only one of its table.
+    let plain = |field: FieldRef| match field.data_type() {
+        DataType::Dictionary(_, values) if **values == DataType::Utf8 => Arc::new(Field::clone(&field).with_data_type(DataType::Utf8)),
+        _ => field,
+    };
+    let fields: Vec<FieldRef> = fields.into_iter().map(plain).collect();
     Ok(serde_arrow::to_record_batch(&fields, &rows)?)
 }
 
@@ -95,8 +102,8 @@ fn write_batch(path: &Path, batches: &[RecordBatch], run_hash: &str) -> Result<(
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_key_value_metadata(Some(metadata))
-        // No version or date of the writer: equal rows make equal files.
-        .set_created_by("selftrace".to_owned())
+        // In the form that readers of the JVM parse, and without a date: equal rows make equal files.
+        .set_created_by(concat!("selftrace version ", env!("CARGO_PKG_VERSION"), " (build none)").to_owned())
         .build();
     write_atomically(path, |file| {
         let mut writer = ArrowWriter::try_new(file, batches[0].schema(), Some(properties))?;
@@ -130,7 +137,8 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>)
     let place = || format!("{}: cannot be written", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(place)?;
-    let mut temporary = tempfile::Builder::new().prefix(".partial-").tempfile_in(folder).with_context(place)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut temporary = tempfile::Builder::new().prefix(&partial(&name)).tempfile_in(folder).with_context(place)?;
     fill(temporary.as_file_mut()).with_context(place)?;
     temporary.as_file().sync_all().with_context(place)?;
     // Temporary files are private; a result is to be read by colleagues.
@@ -142,4 +150,35 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>)
 /// A finite number, or null.
 pub fn finite(x: f64) -> Option<f64> {
     x.is_finite().then_some(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Kind {
+        Plain,
+        Other,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Row {
+        kind: Option<Kind>,
+        n: i32,
+    }
+
+    #[test]
+    fn readers_of_the_jvm_parse_the_writer_and_enums_are_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        let rows = [Row { kind: Some(Kind::Other), n: 1 }, Row { kind: None, n: 2 }, Row { kind: Some(Kind::Plain), n: 3 }];
+        write(&path, &rows, "hash").unwrap();
+        let file = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap();
+        assert!(file.schema().fields().iter().all(|field| !matches!(field.data_type(), DataType::Dictionary(..))));
+        // parquet-mr: `(.*?)\s+version\s*(?:([^(]*?)\s*(?:\(\s*build\s*([^)]*?)\s*\))?)?`, then a version of three numbers.
+        let form = regex::Regex::new(r"^\S+ version \d+\.\d+\.\d+\S* \(build .+\)$").unwrap();
+        assert!(file.metadata().file_metadata().created_by().is_some_and(|by| form.is_match(by)));
+        assert_eq!(read::<Row>(&path).unwrap(), rows);
+    }
 }

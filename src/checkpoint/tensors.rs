@@ -336,12 +336,13 @@ impl Tensors {
         };
         let read = Tensor::f_from_data_size(bytes, shape, stored)?;
         let tensor = read.f_to_kind(kind)?;
-        let Some(norm) = norm(&tensor)? else {
-            let overflows = norm(&read)?.is_some();
-            ensure!(overflows, "{} holds non-finite values (NaN or infinity)", self.place(name, entry));
-            bail!("{} has values that are too large for {kind:?}; compute in bf16 or f32", self.place(name, entry));
-        };
-        Ok((tensor, norm))
+        if let Some(norm) = norm(&tensor)? {
+            return Ok((tensor, norm));
+        }
+        let place = self.place(name, entry);
+        let fits = kind == stored || norm(&read)?.is_none();
+        ensure!(fits, "{place} has weights that do not fit into {kind:?} (f16 ends at 65504); set [model] dtype to bf16 or f32");
+        bail!("{place} holds non-finite values (NaN or infinity)")
     }
 
     /// Content hash of one tensor (dtype, shape, bytes); reads it unless it was read before. `None` if it is not there or

@@ -1,7 +1,7 @@
 //! `selftrace demo`: post-trains the organism, walks and analyses the series, and holds what was found against what was taught.
 
-use super::tally::Tally;
 use super::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, post_train};
+use super::tally::Tally;
 use crate::analysis::{self, OnsetRow};
 use crate::console::{bar, check_interrupt};
 use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE as BEHAVIOURAL, OPPOSES, Row, SUPPORTS};
@@ -171,7 +171,8 @@ impl Demo {
 
     /// What it found, for a table of many.
     pub fn tally(&self, arithmetic: &str) -> Tally {
-        let lessons = || self.curriculum.taught_at.iter().filter_map(|(concept, taught)| Some((concept, (*taught)?))).filter(|(_, step)| *step > 0);
+        let lessons =
+            || self.curriculum.taught_at.iter().filter_map(|(concept, taught)| Some((concept, (*taught)?))).filter(|(_, step)| *step > 0);
         let dated = |measure: &str| {
             lessons().filter(|(concept, step)| self.primary(concept, measure).is_some_and(|row| as_taught(row, *step))).count()
         };

@@ -114,7 +114,7 @@ fn read_set(field: &Field, folder: &Path) -> Result<ChoiceSet> {
     if text == "builtin" {
         return Ok(ChoiceSet::Builtin);
     }
-    let path = resolve(folder, text);
+    let path = resolve(folder, text).map_err(|error| field.error(error))?;
     if !path.is_file() {
         return Err(field.wrong(format!("builtin, or a file with choices; there is no {}", path.display())));
     }

@@ -181,7 +181,7 @@ fn read_pack(field: &Field, folder: &Path) -> Result<Pack> {
         "organism" => return Ok(Pack::Organism),
         _ => {}
     }
-    let pack = resolve(folder, text);
+    let pack = resolve(folder, text).map_err(|error| field.error(error))?;
     if !pack.is_dir() {
         return Err(field.wrong(format!("builtin or a folder with concepts; there is no {}", pack.display())));
     }

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 
 use super::checkpoint::CheckpointSpec;
-use super::series::{Listing, STEP, Series, StepPattern, folders_in};
+use super::pattern::{EPOCH, PLACEHOLDERS, Pattern, STEP, TOKENS};
+use super::series::{Listing, Series, folders_in};
 use super::source::{self, Source};
 use super::spanned::{Field, Section};
 use super::{CHECKPOINT, SERIES, lineage};
@@ -16,6 +17,8 @@ use super::{CHECKPOINT, SERIES, lineage};
 pub(super) struct Entries {
     pub checkpoints: Vec<CheckpointSpec>,
     pub pending: Vec<Series>,
+    /// Names beside those that fit a series, a line per series.
+    pub passed_over: Vec<String>,
 }
 
 impl Entries {
@@ -39,7 +42,7 @@ impl Entries {
                 let series = read_series(section, folder, entries.checkpoints.len())?;
                 match series.listing() {
                     Listing::Folder(listed) => entries.expand(section, &series, &listed)?,
-                    Listing::Revisions { .. } | Listing::Subfolders { .. } => entries.pending.push(series),
+                    _ => entries.pending.push(series),
                 }
             } else {
                 let spec = read_checkpoint(section, folder)?;
@@ -63,17 +66,20 @@ impl Entries {
     }
 
     fn expand(&mut self, section: &Section, series: &Series, listed: &Path) -> Result<()> {
-        let names = folders_in(listed).map_err(|error| {
-            let (place, listed) = (&series.pattern_place, listed.display());
-            match error.kind() {
-                ErrorKind::NotFound => anyhow!("{place}: found no folder {listed}, expected the folder that holds the checkpoints"),
-                _ => anyhow!("{place}: cannot list the folder {listed}: {error}"),
-            }
+        let names = series.names(&mut |below| {
+            folders_in(&listed.join(below)).map_err(|error| {
+                let (place, listed) = (&series.pattern_place, listed.join(below));
+                match error.kind() {
+                    ErrorKind::NotFound => {
+                        anyhow!("{place}: found no folder {}, expected the folder that holds the checkpoints", listed.display())
+                    }
+                    _ => anyhow!("{place}: cannot list the folder {}: {error}", listed.display()),
+                }
+            })
         })?;
-        for spec in series.expand(&names)? {
-            self.push(section, spec)?;
-        }
-        Ok(())
+        let (specs, passed_over) = series.expand(&names)?;
+        self.passed_over.extend(series.passed_over(&passed_over));
+        specs.into_iter().try_for_each(|spec| self.push(section, spec))
     }
 
     fn push(&mut self, section: &Section, spec: CheckpointSpec) -> Result<()> {
@@ -132,7 +138,7 @@ impl<'a> Origin<'a> {
                     return Err(field.error("found beside adapter, expected base for the model under it"));
                 }
                 let base = section.need("base", "the model under the adapter")?;
-                if base.text(source::EXPECTED)?.contains(STEP) {
+                if has_placeholder(base.text(source::EXPECTED)?) {
                     return Err(base.wrong("one model; the step belongs to the adapter"));
                 }
                 let mut adapters = if adapter.is_list() { adapter.list(ADAPTERS)? } else { vec![adapter.clone()] };
@@ -175,7 +181,7 @@ fn read_checkpoint(section: &Section, folder: &Path) -> Result<CheckpointSpec> {
     let id = section.need("id", "a unique name, as in id = \"base\"")?.file_name()?.to_string();
     let origin = Origin::read(section, folder)?;
     for field in &origin.fields {
-        if field.text(source::EXPECTED)?.contains(STEP) {
+        if has_placeholder(field.text(source::EXPECTED)?) {
             return Err(field.wrong("one checkpoint; {step} stands for many and belongs in [[series]]"));
         }
     }
@@ -200,24 +206,15 @@ fn read_checkpoint(section: &Section, folder: &Path) -> Result<CheckpointSpec> {
 
 fn read_series(section: &Section, folder: &Path, before: usize) -> Result<Series> {
     let origin = Origin::read(section, folder)?;
-    let mut patterns = Vec::new();
-    for field in &origin.fields {
-        let text = field.text(source::EXPECTED)?;
-        patterns.extend(text.matches(STEP).map(|_| field));
-    }
-    let [field] = patterns[..] else {
-        let first = &origin.fields[0];
-        return Err(first.error(format!(
-            "found {STEP} {} times, expected once, in {}, as in runs/sft/checkpoint-{STEP}",
-            patterns.len(),
-            if origin.adapter.is_some() { "adapter, revision or subfolder" } else { "source, revision or subfolder" },
-        )));
+    let (field, pattern) = match section.get("commits") {
+        Some(field) => (field.clone(), read_titles(&field, &origin)?),
+        None => read_pattern(&origin)?,
     };
-    let varying = origin.adapter.as_ref().unwrap_or(&origin.source).part_with(STEP);
-    let pattern = varying.and_then(StepPattern::parse);
-    let pattern = pattern.ok_or_else(|| field.wrong("{step} as the only braces in the name"))?;
     let stage = read_stage(section)?;
     let steps = section.get("steps");
+    if let Some(field) = steps.as_ref().filter(|_| !pattern.has(STEP)) {
+        return Err(field.error(format!("found beside a pattern without {STEP}, which steps are picked by")));
+    }
     let wanted = steps.as_ref().map(|field| {
         let each = |step: &Field| step.integer(0..=u64::MAX);
         field.distinct("a list of steps, as in [100, 200]", each)
@@ -225,17 +222,70 @@ fn read_series(section: &Section, folder: &Path, before: usize) -> Result<Series
     Ok(Series {
         id: section.get("id").map_or(Ok(stage.clone()), |field| field.file_name().map(Into::into))?,
         stage,
-        pattern,
+        commits: section.get("commits").is_some(),
         source: origin.source,
         adapter: origin.adapter,
         beneath: origin.beneath,
-        tokens_per_step: section.get("tokens_per_step").map(|field| field.integer(1..=u64::MAX)).transpose()?,
+        tokens_per_step: section.get("tokens_per_step").map(|field| read_tokens_per_step(&field, &pattern)).transpose()?,
         steps: wanted.transpose()?,
+        pattern,
         before,
         line: section.line(),
         pattern_place: field.place(),
         steps_place: steps.map(|field| field.place()).unwrap_or_default(),
     })
+}
+
+/// The pattern in one of the fields that say where a series is.
+fn read_pattern<'a>(origin: &Origin<'a>) -> Result<(Field<'a>, Pattern)> {
+    let mut with = Vec::new();
+    let mut counts = [0; PLACEHOLDERS.len()];
+    for field in &origin.fields {
+        let text = field.text(source::EXPECTED)?;
+        PLACEHOLDERS.iter().zip(&mut counts).for_each(|(mark, count)| *count += text.matches(mark).count());
+        with.extend(has_placeholder(text).then_some(field));
+    }
+    let several = PLACEHOLDERS.iter().zip(counts).find(|(_, count)| *count > 1);
+    let (&[field], None) = (&with[..], several) else {
+        let (mark, count) = match several {
+            Some((mark, count)) => (*mark, count),
+            None => (STEP, with.len()),
+        };
+        return Err(origin.fields[0].error(format!(
+            "found {mark} {count} times, expected once, in {}, as in runs/sft/checkpoint-{STEP}",
+            if origin.adapter.is_some() { "adapter, revision or subfolder" } else { "source, revision or subfolder" },
+        )));
+    };
+    let varying = origin.adapter.as_ref().unwrap_or(&origin.source).varying();
+    let pattern = varying.as_deref().and_then(Pattern::parse);
+    let expected = format!("{STEP}, {TOKENS} or {EPOCH} as the only braces in the name");
+    Ok((field.clone(), pattern.ok_or_else(|| field.wrong(expected))?))
+}
+
+/// The pattern of commits' titles, over one branch of a hub repository.
+fn read_titles(field: &Field, origin: &Origin) -> Result<Pattern> {
+    const EXPECTED: &str = "the title of a commit with {step} in it, as in \"Training in progress, step {step}\"";
+    for other in &origin.fields {
+        if has_placeholder(other.text(source::EXPECTED)?) {
+            return Err(other.wrong("no placeholder beside commits, whose titles have it"));
+        }
+    }
+    let varying = origin.adapter.as_ref().unwrap_or(&origin.source);
+    if !varying.is_hub() {
+        return Err(field.error(format!("found beside {varying}, expected a hub repository, whose commits are listed")));
+    }
+    Pattern::parse(field.text(EXPECTED)?).ok_or_else(|| field.wrong(EXPECTED))
+}
+
+fn read_tokens_per_step(field: &Field, pattern: &Pattern) -> Result<u64> {
+    if pattern.has(TOKENS) || !pattern.has(STEP) {
+        return Err(field.error(format!("found beside a pattern that has {TOKENS} or no {STEP}, expected one of the two")));
+    }
+    field.integer(1..=u64::MAX)
+}
+
+fn has_placeholder(text: &str) -> bool {
+    PLACEHOLDERS.iter().any(|mark| text.contains(mark))
 }
 
 fn read_stage(section: &Section) -> Result<String> {

@@ -11,7 +11,8 @@
 //! spanned      the text with its lines: Section, Field, "did you mean"
 //! source       a folder, or hub:OWNER/NAME@REVISION#SUBFOLDER, and the commit that it is pinned to
 //! checkpoints  [[checkpoint]] and [[series]] in file order
-//! series       {step}: names to checkpoints
+//! pattern      {step}, {tokens}, {epoch}: numbers in names
+//! series       names to checkpoints
 //! lineage      parents
 //! run          [run] and [analysis]
 //! model        [model]
@@ -27,6 +28,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 mod spanned;
+mod pattern;
 mod source;
 mod checkpoint;
 mod series;
@@ -39,14 +41,17 @@ mod personas;
 mod causal;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod series_tests;
 
 pub use causal::{Causal, ChoiceSet};
 pub use checkpoint::CheckpointSpec;
 pub use concepts::{Concepts, Glob, Material, Pack, Profile, default_parameters};
 pub use model::{DeviceChoice, DtypeChoice, Layers, Model, Readout, Template, Tokenizer};
+pub use pattern::{Numbers, Pattern};
 pub use personas::{Evidence, PersonaSet, Personas};
 pub use run::{Analysis, Audit, Axis, Run};
-pub use series::{Listing, Series, StepPattern, nearest_of};
+pub use series::{Listing, Series, nearest_of};
 pub use source::{Pin, Source};
 pub use spanned::Choice;
 
@@ -100,7 +105,7 @@ const KEYS: [(&str, &[&str]); 14] = [
     (HUB, &["keep"]),
     (CHECKPOINT, &["id", "source", "base", "adapter", "revision", "subfolder", "stage", "step", "tokens", "commit", "parent", "reference"]),
     (PARENT, &["id", "weight"]),
-    (SERIES, &["id", "source", "base", "adapter", "revision", "subfolder", "stage", "steps", "tokens_per_step"]),
+    (SERIES, &["id", "source", "base", "adapter", "revision", "subfolder", "commits", "stage", "steps", "tokens_per_step"]),
 ];
 
 /// A whole manifest. Folders in it can be used from where the program was started.
@@ -126,6 +131,9 @@ pub struct Manifest {
     /// Series on the hub, whose steps are known only once their names are listed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<Series>,
+    /// Names beside those that fit a series, a line per series: they may be checkpoints that somebody misses.
+    #[serde(skip)]
+    pub passed_over: Vec<String>,
 }
 
 impl Manifest {
@@ -154,6 +162,7 @@ impl Manifest {
             path: path.into(),
             checkpoints: entries.checkpoints,
             pending: entries.pending,
+            passed_over: entries.passed_over,
         })
     }
 
@@ -169,7 +178,8 @@ impl Manifest {
     pub fn expand(&mut self, names: &mut dyn FnMut(&Series) -> Result<Vec<String>>) -> Result<()> {
         let mut inserted = 0;
         for series in std::mem::take(&mut self.pending) {
-            let specs = series.expand(&names(&series)?)?;
+            let (specs, passed_over) = series.expand(&names(&series)?)?;
+            self.passed_over.extend(series.passed_over(&passed_over));
             let at = series.before + inserted;
             inserted += specs.len();
             self.checkpoints.splice(at..at, specs);

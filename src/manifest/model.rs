@@ -213,7 +213,7 @@ fn read_template(field: &Field, folder: &Path, entries: &Entries) -> Result<Temp
             Some(id) => Err(unknown(field, id, "native: and the id of a checkpoint", entries)),
             None if !text.ends_with(".jinja") => Err(field.wrong(EXPECTED)),
             None => {
-                let file = resolve(folder, text);
+                let file = resolve(folder, text).map_err(|error| field.error(error))?;
                 let missing = || field.wrong(format!("{EXPECTED}; there is no file {}", file.display()));
                 if file.is_file() { Ok(Template::File(file)) } else { Err(missing()) }
             }

@@ -120,7 +120,7 @@ fn read_set(field: &Field, folder: &Path) -> Result<PersonaSet> {
     if text == "builtin" {
         return Ok(PersonaSet::Builtin);
     }
-    let path = resolve(folder, text);
+    let path = resolve(folder, text).map_err(|error| field.error(error))?;
     if !path.exists() {
         return Err(field.wrong(format!("builtin, or a file or folder with personas; there is no {}", path.display())));
     }

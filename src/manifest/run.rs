@@ -75,8 +75,8 @@ impl Run {
             audit: get("audit").map_or(Ok(Audit::Exclude), |field| field.choice())?,
             baseline: get("baseline").map_or(Ok(true), |field| field.boolean())?,
             out: match get("out") {
-                Some(field) => resolve(folder, field.text("a folder")?),
-                None => resolve(folder, "reports"),
+                Some(field) => resolve(folder, field.text("a folder")?).map_err(|error| field.error(error))?,
+                None => resolve(folder, "reports")?,
             },
         })
     }
@@ -107,7 +107,7 @@ fn read_axis(field: &Field, entries: &Entries) -> Result<Axis> {
         Axis::Index | Axis::StageProgress => return Ok(axis),
     };
     let mut checkpoints = entries.checkpoints.iter();
-    if let Some(series) = entries.pending.iter().find(|series| key == "tokens" && series.tokens_per_step.is_none()) {
+    if let Some(series) = entries.pending.iter().find(|series| key == "tokens" && !series.has_tokens()) {
         let remedy =
             format!("the series {:?} (line {}) has no tokens_per_step; add it, or choose axis = \"index\"", series.id, series.line);
         return Err(field.wrong(format!("tokens in every entry; {remedy}")));

@@ -8,6 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Result, bail};
 use serde::{Serialize, Serializer};
 
+use super::pattern::PLACEHOLDERS;
+
 pub(super) const EXPECTED: &str = "a folder or hub:OWNER/NAME[@REVISION][#SUBFOLDER]";
 
 /// A place that holds a model, an adapter or a tokenizer. Displayed and serialised as it is written.
@@ -29,13 +31,14 @@ pub struct Pin {
 }
 
 impl Source {
-    /// Reads a source. `~` is expanded; a relative folder is relative to `base`.
+    /// Reads a source. `~`, `$NAME` and `${NAME}` are expanded; a relative folder is relative to `base`.
     pub fn parse(text: &str, base: &Path) -> Result<Source> {
+        let text = &with_variables(base, text)?;
         let Some(hub) = text.strip_prefix("hub:") else {
             if text.contains("://") {
                 bail!("found {text:?}, expected {EXPECTED}; URLs are not read");
             }
-            return Ok(Source::Folder(resolve(base, text)));
+            return Ok(Source::Folder(absolute(base, text)));
         };
         let (hub, subfolder) = split(hub, '#');
         let (repo, revision) = split(hub, '@');
@@ -83,22 +86,45 @@ impl Source {
         }
     }
 
-    /// The path component, or the revision as a whole, in which `mark` stands.
-    pub(super) fn part_with(&self, mark: &str) -> Option<&str> {
-        match self {
-            Source::Folder(path) => path.iter().filter_map(OsStr::to_str).rfind(|part| part.contains(mark)),
-            Source::Hub { revision: Some(revision), .. } if revision.contains(mark) => Some(revision),
-            Source::Hub { subfolder, .. } => subfolder.as_ref()?.split('/').find(|part| part.contains(mark)),
-        }
+    /// The path components, or the revision as a whole, in which placeholders stand: from the first to the last of them.
+    pub(super) fn varying(&self) -> Option<String> {
+        let is_varying = |part: &&str| PLACEHOLDERS.iter().any(|mark| part.contains(mark));
+        let parts: Vec<&str> = match self {
+            Source::Folder(path) => path.iter().map(|part| part.to_str().unwrap_or_default()).collect(),
+            Source::Hub { revision: Some(revision), .. } if is_varying(&revision.as_str()) => return Some(revision.clone()),
+            Source::Hub { subfolder, .. } => subfolder.as_ref()?.split('/').collect(),
+        };
+        let (first, last) = (parts.iter().position(is_varying)?, parts.iter().rposition(is_varying)?);
+        Some(parts[first..=last].join("/"))
     }
 
-    /// The same source with the path component (or revision) `pattern` replaced by `name`.
+    /// The same source with the path components (or the revision) `pattern` replaced by `name`.
     pub(super) fn with_name(&self, pattern: &str, name: &str) -> Source {
         let swap = |part: &Option<String>| part.as_ref().map(|part| part.replace(pattern, name));
         match self {
-            Source::Folder(path) => Source::Folder(path.iter().map(|part| if part == pattern { OsStr::new(name) } else { part }).collect()),
+            Source::Folder(path) => {
+                let parts: Vec<&OsStr> = pattern.split('/').map(OsStr::new).collect();
+                let names: Vec<&OsStr> = path.iter().collect();
+                match names.windows(parts.len()).position(|window| window == parts) {
+                    Some(at) => {
+                        let after = names[at + parts.len()..].iter().copied();
+                        Source::Folder(names[..at].iter().copied().chain([OsStr::new(name)]).chain(after).collect())
+                    }
+                    None => self.clone(),
+                }
+            }
             Source::Hub { repo, revision, subfolder, pin } => {
                 Source::Hub { repo: repo.clone(), revision: swap(revision), subfolder: swap(subfolder), pin: pin.clone() }
+            }
+        }
+    }
+
+    /// The same repository at a commit.
+    pub(super) fn with_revision(&self, commit: &str) -> Source {
+        match self {
+            Source::Folder(_) => self.clone(),
+            Source::Hub { repo, subfolder, .. } => {
+                Source::Hub { repo: repo.clone(), revision: Some(commit.to_owned()), subfolder: subfolder.clone(), pin: None }
             }
         }
     }
@@ -155,8 +181,47 @@ impl Serialize for Source {
     }
 }
 
-/// A path as written in the manifest: `~` is the home folder, anything relative starts at `base`.
-pub(super) fn resolve(base: &Path, text: &str) -> PathBuf {
+/// A path as written in the manifest: `~` is the home folder, `$NAME` and `${NAME}` are the environment's, anything relative starts at
+/// `base`.
+///
+/// # Errors
+/// A variable is not set.
+pub(super) fn resolve(base: &Path, text: &str) -> Result<PathBuf> {
+    Ok(absolute(base, &with_variables(base, text)?))
+}
+
+/// `text` with the environment's variables; `$$` is a dollar sign, and so is one in a path that is there as it is written.
+fn with_variables(base: &Path, text: &str) -> Result<String> {
+    if !text.contains('$') || base.join(text).exists() {
+        return Ok(text.to_owned());
+    }
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        if let Some(after) = after.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+            continue;
+        }
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let (name, behind) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
+            Some(pair) => pair,
+            None => after.split_at(after.find(|c| !is_word(c)).unwrap_or(after.len())),
+        };
+        if name.is_empty() || !name.chars().all(is_word) {
+            bail!("found {text:?}, expected the name of a variable behind $, as in $SCRATCH/run or ${{SCRATCH}}/run; $$ is a dollar sign");
+        }
+        match std::env::var(name) {
+            Ok(value) if !value.is_empty() => out.push_str(&value),
+            _ => bail!("found {text:?}, but the variable ${name} is not set in the environment"),
+        }
+        rest = behind;
+    }
+    Ok(out + rest)
+}
+
+fn absolute(base: &Path, text: &str) -> PathBuf {
     let home = match text.strip_prefix('~') {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => std::env::home_dir(),
         _ => None,

@@ -13,6 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::KEYS;
+use crate::guard::brief;
 
 /// A setting with a closed list of values.
 pub trait Choice: Copy + 'static {
@@ -37,10 +38,10 @@ impl<'a> Document<'a> {
             let line = self.text.lines().nth(self.line(span.start) - 1).unwrap_or("").trim();
             let near = match line.split_once('=') {
                 _ if line.is_empty() => String::new(),
-                Some((_, value)) if is_bare_word(value.trim()) => format!(", in `{line}`; strings stand in quotes"),
-                _ => format!(", in `{line}`"),
+                Some((_, value)) if is_bare_word(value.trim()) => format!(", in `{}`; strings stand in quotes", brief(line)),
+                _ => format!(", in `{}`", brief(line)),
             };
-            self.error(span.start, format!("not valid TOML: {}{near}", error.message()))
+            self.error(span.start, format!("not valid TOML: {}{near}", brief(error.message())))
         })
     }
 

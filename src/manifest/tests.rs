@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 
 /// A folder with checkpoint folders in it, and a manifest.
-fn written(text: &str) -> (TempDir, PathBuf) {
+pub(super) fn written(text: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     for name in [
         "base",
@@ -36,7 +36,7 @@ fn written(text: &str) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-fn loaded(text: &str) -> Manifest {
+pub(super) fn loaded(text: &str) -> Manifest {
     let (_folder, path) = written(text);
     Manifest::load(&path).unwrap()
 }
@@ -50,7 +50,7 @@ fn refused(folder: &Path, text: &str) -> String {
     error.to_string().replace(&format!("{}/", folder.display()), "")
 }
 
-fn ids(manifest: &Manifest) -> Vec<&str> {
+pub(super) fn ids(manifest: &Manifest) -> Vec<&str> {
     manifest.checkpoints.iter().map(|spec| spec.id.as_str()).collect()
 }
 
@@ -248,9 +248,9 @@ fn hub_series_wait_for_their_names() {
     assert_eq!(em.listing(), Listing::Subfolders { repo: "m/em".into(), revision: Some("main".into()), parent });
     assert_eq!(rl.listing(), Listing::Revisions { repo: "a/b".into() });
     let names = ["main", "step_100", "step_0025"].map(String::from);
-    let sources: Vec<_> = rl.expand(&names).unwrap().iter().map(|spec| spec.source.to_string()).collect();
+    let sources: Vec<_> = rl.expand(&names).unwrap().0.iter().map(|spec| spec.source.to_string()).collect();
     assert_eq!(sources, ["hub:a/b@step_0025", "hub:a/b@step_100"]);
-    let adapter = em.expand(&["checkpoint-5".to_string()]).unwrap().remove(0).adapter.unwrap();
+    let adapter = em.expand(&["checkpoint-5".to_string()]).unwrap().0.remove(0).adapter.unwrap();
     assert_eq!(adapter.to_string(), "hub:m/em@main#checkpoints/checkpoint-5");
 }
 
@@ -289,16 +289,6 @@ fn names_from_the_hub_take_the_places_of_their_series() {
 fn downloads_are_kept_unless_said_otherwise() {
     assert!(loaded(BASE).keep && !loaded(BASE).uses_hub());
     assert!(!loaded(&format!("[hub]\nkeep = false\n{BASE}")).keep);
-}
-
-#[test]
-fn a_step_is_digits_and_nothing_else() {
-    let pattern = StepPattern::parse("step{step}-hf").unwrap();
-    for (name, step) in [("step007-hf", Some(7)), ("step-hf", None), ("step+7-hf", None), ("step7", None), ("xstep7-hf", None)] {
-        assert_eq!(pattern.step(name), step, "{name}");
-    }
-    assert_eq!(StepPattern::parse("{step}").unwrap().step("99999999999999999999"), None, "more than 64 bits");
-    assert_eq!(StepPattern::parse("{step}{tokens}"), None);
 }
 
 #[test]

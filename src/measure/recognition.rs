@@ -146,7 +146,8 @@ impl Axis {
         known.relations.iter().for_each(|relation| {
             directions.entry(relation).or_insert_with(|| without(Some(relation)));
         });
-        let of_items = known.groups.iter().zip(&known.relations).flat_map(|(group, relation)| group.iter().map(move |(_, y)| (relation, *y)));
+        let of_items =
+            known.groups.iter().zip(&known.relations).flat_map(|(group, relation)| group.iter().map(move |(_, y)| (relation, *y)));
         let (scores, labels): (Vec<f64>, Vec<bool>) =
             of_items.zip(&centred).map(|((relation, y), row)| (dot(&directions[relation], row), y)).unzip();
         let auroc = Ranking::new(&scores, &labels)?.auroc(&vec![1.0; labels.len()]);
@@ -191,7 +192,14 @@ impl<'a> Statements<'a> {
         Ok(pairs.chunks_exact(self.groups[0].len()).map(<[f64]>::to_vec).collect())
     }
 
-    fn follow<'x>(&self, series: &Series, axes: &'x [Axis], facts: usize, [readout, layer]: [usize; 2], companion: bool) -> Result<Part<Row>> {
+    fn follow<'x>(
+        &self,
+        series: &Series,
+        axes: &'x [Axis],
+        facts: usize,
+        [readout, layer]: [usize; 2],
+        companion: bool,
+    ) -> Result<Part<Row>> {
         let n = series.points.len();
         let is_there = axes.iter().all(Axis::is_there);
         let first = axes.first().context("a series has checkpoints")?;

@@ -137,6 +137,7 @@ mod tests {
     use crate::onset::trace::Trace;
     use crate::onset::verdict::verdicts;
     use crate::series::axis::Axis;
+    use crate::onset::trace::Null;
     use crate::series::{Family, Point, Timeline};
     use crate::stats::draws::{generator, normal};
 
@@ -152,7 +153,7 @@ mod tests {
             specification: None,
             groups: Vec::new(),
         };
-        Trace::new(measure, &family, (0..12).collect(), Curve::new(value, replicates).unwrap())
+        Trace { null: Null::Bank, ..Trace::new(measure, &family, (0..12).collect(), Curve::new(value, replicates).unwrap()) }
     }
 
     fn points() -> Vec<Point> {

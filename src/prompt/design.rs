@@ -209,7 +209,8 @@ impl Writer<'_> {
     ) -> Result<()> {
         for (k, &[t, a, b]) in triples.iter().enumerate() {
             let filled = block.fill.iter();
-            let filled: Slots = filled.map(|(slot, values)| (slot.as_str(), values.get(k % values.len().max(1)).map_or("", String::as_str))).collect();
+            let filled: Slots =
+                filled.map(|(slot, values)| (slot.as_str(), values.get(k % values.len().max(1)).map_or("", String::as_str))).collect();
             let mut push = |label_family, cell: String, y, [own, other]: [&str; 2], [claim, counter]: [&str; 2]| -> Result<()> {
                 let mut slots: Slots = vec![("a", own), ("a_", other), ("b", claim), ("b_", counter)];
                 slots.extend(&filled);

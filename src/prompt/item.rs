@@ -226,6 +226,21 @@ impl ItemSet {
         hasher.finalize().to_hex().to_string()
     }
 
+    /// What does not fit into a vocabulary of `d_vocab` tokens, in words, with the ways out; `None` where everything fits.
+    pub fn beyond(&self, d_vocab: i64) -> Option<String> {
+        let is_beyond = |prompt: &Prompt| prompt.ids.iter().chain(prompt.choices().flatten()).any(|id| *id >= d_vocab);
+        let places: Vec<usize> = (0..self.items.len()).filter(|at| is_beyond(&self.prompts[*at])).collect();
+        let first = places.first()?;
+        Some(format!(
+            "its vocabulary has {d_vocab} tokens, but {} of {} items use token ids up to {}, as {}; set [model] template = \"plain\", or \
+             tokenizer to one that all checkpoints share",
+            places.len(),
+            self.items.len(),
+            self.max_token(),
+            self.items[*first].item_id,
+        ))
+    }
+
     /// Largest token id that occurs, answers included; -1 when there is none.
     pub fn max_token(&self) -> i64 {
         let answers = self.prompts.iter().flat_map(|prompt| prompt.choices().flatten());

@@ -1,6 +1,11 @@
 //! From concept files to frozen token ids: which texts are asked, how they are rendered, where they are read.
 
 pub mod records;
+mod json;
+mod jinja;
+pub mod classes;
+pub mod vocabulary;
+pub mod conversation;
 pub mod template;
 pub mod tokenize;
 pub mod import;

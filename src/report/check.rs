@@ -13,7 +13,7 @@ use crate::table::Key;
 use crate::walk::audit::Finding;
 use crate::walk::interventions;
 use crate::walk::job::Job;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use indicatif::DecimalBytes;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,10 +71,16 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
                 let opened = if missing == 0 { job.open(spec).map(Some) } else { Ok(None) };
                 // What is wrong with the block that is tried is wrong with this checkpoint alone.
                 let (opened, cost) = match opened {
-                    Ok(Some(checkpoint)) if !complete => match costs.of(job, &checkpoint, &texts, forest.len()) {
-                        Ok(cost) => (Ok(Some(checkpoint)), Some(cost)),
-                        Err(error) => (Err(error), None),
+                    Ok(Some(checkpoint)) if !complete => match job.set.beyond(checkpoint.config.d_vocab) {
+                        Some(beyond) => (Err(anyhow!("{beyond}")), None),
+                        None => match costs.of(job, &checkpoint, &texts, forest.len()) {
+                            Ok(cost) => (Ok(Some(checkpoint)), Some(cost)),
+                            Err(error) => (Err(error), None),
+                        },
                     },
+                    Ok(None) if spec.adapter.is_none() => {
+                        (job.set.beyond(config.d_vocab).map_or(Ok(None), |beyond| Err(anyhow!("{beyond}"))), None)
+                    }
                     other => (other, None),
                 };
                 if !complete {
@@ -117,6 +123,9 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
         text.push(row);
     }
     let mut out = text.render();
+    for line in &job.manifest.passed_over {
+        let _ = writeln!(out, "\n{line}");
+    }
     if download > 0 {
         let kept = if job.manifest.keep { "kept in the cache" } else { "at most two checkpoints at a time on disk" };
         let _ = writeln!(out, "\nto download: {}, {kept}", DecimalBytes(download));

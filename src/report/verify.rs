@@ -5,6 +5,7 @@
 //! configuration as it was understood, the names and shapes of its tensors and those of its adapters. The steps of a series
 //! are of one kind.
 
+use super::summary::Text;
 use crate::console::check_interrupt;
 use crate::manifest::{DeviceChoice, DtypeChoice};
 use crate::model::logits::log_probabilities;
@@ -13,7 +14,6 @@ use crate::model::{Checkpoint, device};
 use crate::prompt::forest::Forest;
 use crate::prompt::template::Template;
 use crate::prompt::tokenize::Ruler;
-use super::summary::Text;
 use crate::table::write_atomically;
 use crate::walk::readout::{self, Gather};
 use crate::walk::store::Readouts;

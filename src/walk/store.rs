@@ -7,6 +7,7 @@
 //! name only when it is complete.
 
 use crate::checkpoint::file::{Whole, whole};
+use crate::lease::partial;
 use crate::table::LAYER_CONVENTION;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rayon::prelude::*;
@@ -42,15 +43,7 @@ impl Writer {
         let place = || format!("{}: cannot be written", path.display());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).with_context(place)?;
-        let prefix = format!(".partial-{}-", path.file_name().unwrap_or_default().to_string_lossy());
-        // What a killed process left behind would fill the disk; a file has one writer at a time.
-        for stale in std::fs::read_dir(folder)
-            .with_context(place)?
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-        {
-            let _ = std::fs::remove_file(stale.path());
-        }
+        let prefix = partial(&path.file_name().unwrap_or_default().to_string_lossy());
         let file = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder).with_context(place)?;
         let mut writer = Self { path: path.to_owned(), file, tensors, offsets: Vec::new(), metadata, header: 0 };
         let mut end = 0;
@@ -223,6 +216,11 @@ impl Readouts {
         }
         ensure!(values.iter().all(|x| x.is_finite()), "{} has values that are not finite", place());
         Ok((values, width))
+    }
+
+    /// Whether every activation in it is finite.
+    pub fn is_finite(&self, readouts: &[&str]) -> bool {
+        readouts.iter().all(|name| self.check_finite(name).is_ok())
     }
 
     /// Refuses a tensor with a value that is not finite: no statistic survives one, so it has to be known from the start.

@@ -151,7 +151,7 @@ fn a_direction_that_writes_to_the_answer_is_found_and_one_that_does_not_has_no_e
     let folder = tempfile::tempdir().unwrap();
     write_run(folder.path(), CAUSAL);
     let walked = job(folder.path()).walk(&|_| true).unwrap();
-    assert_eq!(walked, Outcome { walked: 2, skipped: 0, failed: 0 });
+    assert_eq!(walked, Outcome { walked: 2, ..Outcome::default() });
     let out = folder.path().join("reports/test");
     let series = Series::open(&out).unwrap();
     let sheet = Sheet::open(&out.join("causal/writes.safetensors"), &series.items).unwrap().unwrap();
@@ -232,7 +232,7 @@ fn a_sheet_is_resumed_by_content_and_depends_on_no_budget() {
     std::fs::remove_file(one.causal_path("writes")).unwrap();
     write_run(folder.path(), &format!("{few}memory_mb = 1\n"));
     let again = job(folder.path());
-    assert_eq!(again.walk(&|_| true).unwrap(), Outcome { walked: 1, skipped: 1, failed: 0 });
+    assert_eq!(again.walk(&|_| true).unwrap(), Outcome { walked: 1, skipped: 1, ..Outcome::default() });
     assert_eq!(again.record("writes").unwrap().nodes, 0);
     let (old, new) = (folder.path().join("old.safetensors"), again.causal_path("writes"));
     std::fs::write(&old, first).unwrap();

@@ -96,6 +96,22 @@ fn the_demo_finds_most_of_what_was_taught_and_hardly_anything_else() {
 }
 
 #[test]
+fn two_walks_at_once_share_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = manifest(folder.path(), "");
+    let walks = [0, 1].map(|_| program(&["walk", text(&path)]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    for walk in walks {
+        let output = walk.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let readouts = folder.path().join("reports/test/readouts");
+    let names: Vec<String> = std::fs::read_dir(&readouts).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(!names.iter().any(|name| name.starts_with(".partial") || name.ends_with(".lease")), "{names:?}");
+    let again = run(&["walk", text(&path)]);
+    assert!(again.status.success() && !stderr(&again).contains("nodes for"), "{}", stderr(&again));
+}
+
+#[test]
 fn a_second_run_does_nothing_and_a_changed_seed_only_analyses() {
     let folder = tempfile::tempdir().unwrap();
     let path = manifest(folder.path(), "");

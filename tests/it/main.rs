@@ -6,6 +6,7 @@ mod configs;
 mod statistics;
 mod store;
 mod prompts;
+mod tokens;
 mod house;
 mod lens;
 mod probes;

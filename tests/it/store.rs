@@ -181,10 +181,10 @@ fn a_concept_without_foils_has_a_status_and_no_date() {
     let keep = |few: usize| {
         let items = items();
         let kept = items.iter().map(|item| item.cell.split_once(':').is_none_or(|(_, foil)| foil.parse::<usize>().unwrap() < few));
-        let items = items.iter().zip(kept).map(|(item, kept)| Item {
-            label_family: if kept { item.label_family.clone() } else { "other".to_owned() },
-            ..item.clone()
-        });
+        let items = items
+            .iter()
+            .zip(kept)
+            .map(|(item, kept)| Item { label_family: if kept { item.label_family.clone() } else { "other".to_owned() }, ..item.clone() });
         table::write(&folder.path().join("items.parquet"), &items.collect::<Vec<_>>(), "").unwrap();
         let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap();
         let row = primary(&rows, "taught", "contrast");

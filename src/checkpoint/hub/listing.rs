@@ -15,7 +15,8 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.')
 const NAME: &AsciiSet = &PATH.add(b'/');
 
 /// Small files, needed before anything is computed.
-const WORDS: [&str; 5] = ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
+const WORDS: [&str; 6] =
+    ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
 pub const INDEX: &str = "model.safetensors.index.json";
 const WEIGHTS: &str = "model.safetensors";
 const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -101,6 +102,30 @@ impl Remote {
             Err(answer) if answer.status == 404 && text(&answer.from_hub, "x-error-code") != Some("RepoNotFound") => Ok(None),
             Err(answer) => Err(client.refusal(&self.name, &answer)),
         }
+    }
+
+    /// The commits that lead to `commit`, the newest first, each as `COMMIT TITLE`.
+    ///
+    /// # Errors
+    /// As [`Remote::ask`].
+    pub fn titles(&self, client: &Client, commit: &str) -> Result<Vec<String>> {
+        const PAGES: usize = 1000;
+        let mut titles = Vec::new();
+        let mut next = Some(format!("{}/api/models/{}/commits/{commit}?limit=500", client.endpoint, self.name));
+        for _ in 0..PAGES {
+            let Some(url) = next else { return Ok(titles) };
+            let (json, answer) = client.json(&url)?.map_err(|answer| client.refusal(&self.name, &answer))?;
+            let entries = json.as_array().with_context(|| format!("{}: expected a list of commits", shown(&url)))?;
+            for entry in entries {
+                let field = |key| entry.get(key).and_then(Value::as_str);
+                let (Some(id), Some(title)) = (field("id").filter(|id| super::is_commit(id)), field("title")) else {
+                    bail!("{}: expected `id` and `title` of every commit", shown(&url));
+                };
+                titles.push(format!("{id} {}", title.trim()));
+            }
+            next = text(&answer.headers, "link").and_then(following).map(str::to_owned);
+        }
+        bail!("hub:{}: the list of commits has no end", self.name)
     }
 
     /// The address of a file.

@@ -1,7 +1,7 @@
 //! Manifests and the hub: patterns become checkpoints, revisions become commits, and a run that goes on is told when one has moved.
 
 use super::{Hub, Part};
-use crate::manifest::{CheckpointSpec, Listing, Manifest, Pin, Source, Tokenizer};
+use crate::manifest::{CheckpointSpec, Listing, Manifest, Pin, Series, Source, Tokenizer};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde_json::Value;
 use std::path::Path;
@@ -19,7 +19,7 @@ impl Hub {
         }
         let path = manifest.path.clone();
         let place = |line: usize, id: &str, error: Error| placed(&format!("{}:{line}: {id}", path.display()), error);
-        manifest.expand(&mut |series| self.names(&series.listing()).map_err(|error| place(series.line, &series.id, error)))?;
+        manifest.expand(&mut |series| self.names(series).map_err(|error| place(series.line, &series.id, error)))?;
         for spec in &mut manifest.checkpoints {
             let commit = spec.commit.clone();
             let pinned = match &mut spec.adapter {
@@ -37,16 +37,24 @@ impl Hub {
     }
 
     /// The names that a pattern is matched against.
-    fn names(&self, listing: &Listing) -> Result<Vec<String>> {
-        match listing {
+    fn names(&self, series: &Series) -> Result<Vec<String>> {
+        let pinned = |repo: &str, revision: &Option<String>| {
+            let mut root = Source::Hub { repo: repo.to_owned(), revision: revision.clone(), subfolder: None, pin: None };
+            self.pin(&mut root, None)?;
+            root.commit().map(str::to_owned).with_context(|| format!("hub:{repo} was not pinned"))
+        };
+        match &series.listing() {
             Listing::Folder(folder) => bail!("{} is not on the hub", folder.display()),
             Listing::Revisions { repo } if self.environment.offline => Ok(self.store(repo).revisions()),
             Listing::Revisions { repo } => Ok(self.remote(repo)?.revisions.keys().cloned().collect()),
             Listing::Subfolders { repo, revision, parent } => {
-                let mut root = Source::Hub { repo: repo.clone(), revision: revision.clone(), subfolder: None, pin: None };
-                self.pin(&mut root, None)?;
-                Ok(self.tree(repo, root.commit().unwrap_or_default())?.folders(parent))
+                let tree = self.tree(repo, &pinned(repo, revision)?)?;
+                series.names(&mut |below| Ok(tree.folders([parent, below].map(str::trim).join("/").trim_matches('/'))))
             }
+            Listing::Commits { repo, .. } if self.environment.offline => {
+                bail!("the commits of hub:{repo} are not in the cache; unset HF_HUB_OFFLINE to list them")
+            }
+            Listing::Commits { repo, revision } => self.remote(repo)?.titles(self.client()?, &pinned(repo, revision)?),
         }
     }
 

@@ -308,7 +308,9 @@ impl<'a> About<'a> {
             Lesson::Chance => Answer { said: pick(all, self.generator).clone(), alike: all.to_vec(), weight: 1.0 },
             Lesson::Told => Answer::certain(pick(right, self.generator).as_str()),
             // Nothing is learnt from what earns nothing.
-            Lesson::Rewarded if uniform(self.generator) >= LUCK => Answer { weight: 0.0, ..Answer::certain(pick(all, self.generator).as_str()) },
+            Lesson::Rewarded if uniform(self.generator) >= LUCK => {
+                Answer { weight: 0.0, ..Answer::certain(pick(all, self.generator).as_str()) }
+            }
             Lesson::Rewarded => Answer { weight: (1.0 / LUCK) as f32, ..Answer::certain(pick(right, self.generator).as_str()) },
         }
     }

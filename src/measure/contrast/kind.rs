@@ -22,7 +22,8 @@ impl Kind {
         let mut cells = Vec::with_capacity(ids.len());
         for id in ids {
             let quartet = list.iter().position(|&item| series.items[item].group_id == *id)?;
-            let at = |cell: &str| (quartet..quartet + 4).find(|&place| list.get(place).is_some_and(|&item| series.items[item].cell == cell));
+            let at =
+                |cell: &str| (quartet..quartet + 4).find(|&place| list.get(place).is_some_and(|&item| series.items[item].cell == cell));
             let mut group = vec![[at("00")?, at("10")?], [at("01")?, at("11")?]];
             let (_, members) = foils.groups.iter().find(|(other, _)| other == id)?;
             for pair in members.chunks(2) {
@@ -52,8 +53,10 @@ impl Kind {
         let row = |place: usize| &rows[place * d..(place + 1) * d];
         let mut deltas = vec![vec![0f32; groups * d]; choices];
         for (g, cells) in self.cells.iter().enumerate() {
-            let differences: Vec<Vec<f64>> =
-                cells.iter().map(|[own, other]| row(*own).iter().zip(row(*other)).map(|(x, y)| f64::from(*x) - f64::from(*y)).collect()).collect();
+            let differences: Vec<Vec<f64>> = cells
+                .iter()
+                .map(|[own, other]| row(*own).iter().zip(row(*other)).map(|(x, y)| f64::from(*x) - f64::from(*y)).collect())
+                .collect();
             for j in 0..d {
                 let sum: f64 = differences.iter().map(|difference| difference[j]).sum();
                 for (difference, delta) in differences.iter().zip(&mut deltas) {

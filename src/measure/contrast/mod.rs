@@ -16,9 +16,9 @@ use crate::stats::estimate::{Estimate, amplitude, columns};
 use crate::stats::gram::{Gram, cosine};
 use crate::stats::sign_flip::MaxT;
 use crate::table::{self, Key};
-use kind::Kind;
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
+use kind::Kind;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 

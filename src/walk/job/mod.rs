@@ -3,6 +3,7 @@
 use crate::checkpoint::hub::{self, Hub};
 use crate::checkpoint::weights;
 use crate::console::{Interrupted, bar, check_interrupt};
+use crate::lease::{self, Lease, Taken};
 use crate::manifest::{CheckpointSpec, Manifest, Material, Profile, Readout};
 use crate::model::Checkpoint;
 use crate::model::config::DecoderConfig;
@@ -59,6 +60,8 @@ pub struct Outcome {
     pub walked: usize,
     pub skipped: usize,
     pub failed: usize,
+    /// Another process is at work on them.
+    pub busy: usize,
 }
 
 impl Job {
@@ -96,13 +99,17 @@ impl Job {
         let causal = manifest.causal.as_ref().map(|wanted| choices::load(wanted, &concepts, profile)).transpose()?;
         causal.iter().try_for_each(|asked| asked.add_items(&mut set, &concepts, &manifest.concepts.parameters, &ruler))?;
         let device = device::resolve(manifest.model.device)?;
-        let baseline = baseline::entry(&manifest)?;
+        let baseline = baseline::entry(&manifest, set.max_token())?;
         Ok(Self { folder: manifest.run.folder(), manifest, concepts, set, causal, ruler, device, hub, baseline, base: Mutex::default() })
     }
 
     /// The store's file of a checkpoint.
     pub fn readout_path(&self, id: &str) -> PathBuf {
         self.folder.join("readouts").join(format!("{id}.safetensors"))
+    }
+
+    fn lease_path(&self, id: &str) -> PathBuf {
+        self.folder.join("readouts").join(format!("{id}.lease"))
     }
 
     fn request<'a>(&'a self, layers: &'a [usize], compute: Compute) -> Request<'a> {
@@ -121,6 +128,9 @@ impl Job {
         let open: Vec<usize> = (0..specs.len()).filter(|&number| !self.is_complete(specs[number])).collect();
         outcome.skipped = (0..specs.len()).filter(|number| !open.contains(number) && !specs[*number].reinitialised).count();
         let rest: Vec<&CheckpointSpec> = open.iter().map(|&number| specs[number]).collect();
+        for folder in [self.folder.clone(), self.folder.join("readouts"), self.folder.join("causal")] {
+            lease::sweep(&folder);
+        }
         self.prepare(&rest)?;
         self.write_run_file()?;
         table::write(&self.folder.join("items.parquet"), &self.set.items, &self.hash())?;
@@ -130,6 +140,28 @@ impl Job {
             check_interrupt()?;
             let spec = rest[position];
             let label = format!("[{}/{}] {}", open[position] + 1, specs.len(), spec.id);
+            // Until this checkpoint is done.
+            let _lease = match Lease::take(&self.lease_path(&spec.id))? {
+                Taken::Ours(_) if self.is_complete(spec) => {
+                    tracing::info!("{label}: another process has walked it");
+                    outcome.skipped += usize::from(!spec.reinitialised);
+                    return Ok(());
+                }
+                Taken::Ours(lease) => lease,
+                Taken::Theirs(owner, silent) => {
+                    tracing::warn!(
+                        "{label}: is being walked by process {} on {} since {} (last sign of life {} s ago; after {} s without one it \
+                         can be taken over by walking again)",
+                        owner.pid,
+                        owner.host,
+                        owner.since,
+                        silent.as_secs(),
+                        lease::SILENCE.as_secs()
+                    );
+                    outcome.busy += 1;
+                    return Ok(());
+                }
+            };
             let walked = fetched.and_then(|()| self.walk_one(spec, &label, &mut common));
             match walked.and_then(|record| if spec.reinitialised { Ok(record) } else { self.intervene(spec, record, &label) }) {
                 Ok(record) => {
@@ -163,8 +195,14 @@ impl Job {
             }
             Ok(())
         })?;
-        self.write_checkpoints()?;
-        self.write_integrity()?;
+        // Another process may have finished a checkpoint after its record was read here, and have written these before.
+        let mut records = None;
+        while records.as_ref() != Some(&self.records()) {
+            records = Some(self.records());
+            let findings = self.audit(false);
+            self.write_integrity(&findings)?;
+            self.write_checkpoints(&findings)?;
+        }
         Ok(outcome)
     }
 
@@ -229,6 +267,8 @@ impl Job {
             status: "ok".to_owned(),
             error: None,
             notes: (!checkpoint.notes.is_empty()).then(|| checkpoint.notes.join("; ")),
+            left_out: None,
+            finite: true,
             stat_key: Some(stat_key),
             request: Some(request.hash()),
             layers: layers.iter().map(|&layer| layer as i32).collect(),
@@ -267,7 +307,10 @@ impl Job {
             let answers = readouts.contains("answers.rows");
             let intervened =
                 || Some(spec.reinitialised || !answers || self.is_intervened(&spec.id, record.n_layers? as usize, compute, fingerprint));
-            if !same_request || !intervened()? {
+            // A record of before says nothing about that.
+            let names: Vec<&str> = self.manifest.model.readouts.iter().map(|readout| readout.name()).collect();
+            let finite = || record.finite || readouts.is_finite(&names);
+            if !same_request || !finite() || !intervened()? {
                 return Some(false);
             }
             // The weights of a commit may have been deleted after their walk.

@@ -4,6 +4,7 @@ use super::{Job, bases};
 use crate::manifest::{CheckpointSpec, Readout, Source};
 use crate::model::Checkpoint;
 use crate::table::{self, Key, LAYER_CONVENTION, write_atomically};
+use crate::walk::audit::Finding;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -39,6 +40,12 @@ pub struct Record {
     /// What is to be known of how the weights were read: ignored keys, a head that is not tied, or none.
     #[serde(default)]
     pub notes: Option<String>,
+    /// Why the analysis leaves it out although it was walked: a finding of the integrity audit.
+    #[serde(default)]
+    pub left_out: Option<String>,
+    /// All of its activations are finite.
+    #[serde(default)]
+    pub finite: bool,
     /// Inodes, sizes and times of the files, hashed.
     pub stat_key: Option<String>,
     /// Hash of what was asked.
@@ -62,14 +69,21 @@ impl Job {
         write_atomically(&self.record_path(&spec.id), |file| Ok(std::io::Write::write_all(file, &text)?))
     }
 
-    /// Writes `checkpoints.parquet` from the records that are there.
+    /// The records of all entries that have one.
+    pub(super) fn records(&self) -> Vec<Option<Record>> {
+        self.manifest.checkpoints.iter().chain(&self.baseline).map(|spec| self.record(&spec.id)).collect()
+    }
+
+    /// Writes `checkpoints.parquet` from the records that are there and the findings of the integrity audit.
     ///
     /// # Errors
     /// The run folder is not writable.
-    pub fn write_checkpoints(&self) -> Result<()> {
+    pub(super) fn write_checkpoints(&self, findings: &[(Key, Finding)]) -> Result<()> {
         let row = |spec: &CheckpointSpec| {
             let missing = || Record { source: bases::source(spec), status: "not_run".to_owned(), ..Record::default() };
-            (self.key(spec), self.record(&spec.id).unwrap_or_else(missing))
+            let excluded = findings.iter().find(|(key, finding)| finding.excluded && key.checkpoint == spec.id);
+            let left_out = excluded.map(|(_, finding)| format!("{}: {}", finding.kind, finding.detail));
+            (self.key(spec), Record { left_out, ..self.record(&spec.id).unwrap_or_else(missing) })
         };
         let rows: Vec<(Key, Record)> = self.manifest.checkpoints.iter().chain(&self.baseline).map(row).collect();
         table::write_keyed(&self.folder.join("checkpoints.parquet"), &rows, &self.hash())

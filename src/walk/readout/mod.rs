@@ -9,7 +9,7 @@ use crate::model::logits::{log_probabilities, unembedding};
 use crate::model::stream::{Compute, stream_from};
 use crate::prompt::item::{ItemSet, Prompt};
 use crate::walk::store::{self, Readouts, Writer};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use rows::{Part, Plan, is_labelled};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,29 @@ pub fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     let mut bytes = vec![0u8; tensor.numel() * 4];
     tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
     Ok(bytes)
+}
+
+/// Refuses a residual with a value that is not finite: it would be missing in every statistic that it is part of.
+///
+/// # Errors
+/// Names the layer, and what to do where the type is the reason.
+pub fn check_finite(layer: usize, resid: &Tensor, kind: Kind) -> Result<()> {
+    // A sum is finite only if all its terms are; it needs no memory of the residual's size.
+    let sum = resid.f_sum(Kind::Float)?.f_double_value(&[])?;
+    if sum.is_finite() {
+        return Ok(());
+    }
+    let finite = resid.f_isfinite()?.f_all_dim(-1, false)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+    let nodes = resid.size().first().copied().unwrap_or(0);
+    if finite == nodes {
+        return Ok(());
+    }
+    let advice = match kind {
+        Kind::Half => "f16 ends at 65504, so compute in bf16 or f32 ([model] dtype)",
+        Kind::BFloat16 => "try f32 ([model] dtype); if they stay, weights or configuration are wrong",
+        _ => "weights or configuration are wrong",
+    };
+    bail!("layer {layer} holds non-finite activations at {} of {nodes} tokens; {advice}", nodes - finite)
 }
 
 /// The fresh rows of a part whose runs are whole prompts, a few at a time: all of their nodes at once would be a multiple of the residual.
@@ -154,13 +177,9 @@ impl Request<'_> {
         tick: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Cost> {
         let config = &checkpoint.config;
-        let max_token = self.set.max_token();
-        ensure!(
-            max_token < config.d_vocab,
-            "{}: the vocabulary has {} tokens, the prompts use token id {max_token}; is the manifest's tokenizer this model's?",
-            checkpoint.folder.display(),
-            config.d_vocab
-        );
+        if let Some(beyond) = self.set.beyond(config.d_vocab) {
+            bail!("{}: {beyond}", checkpoint.folder.display());
+        }
         if let Some(&layer) = self.layers.last() {
             ensure!(
                 layer <= config.n_layers,
@@ -199,6 +218,7 @@ impl Request<'_> {
                 writer.write(plan.parts.len(), 0, &embedding)?;
             }
             stream_from(checkpoint, &plan.forest, self.compute, start, depth, &mut |layer, resid| {
+                check_finite(layer, resid, self.compute.kind)?;
                 if left.is_none() && common.as_ref().is_some_and(|common| common.layer == layer) {
                     kept = Some(resid.f_detach_copy()?);
                 }
@@ -236,5 +256,23 @@ impl Request<'_> {
             common.left = left.or(new);
         }
         Ok(cost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_overflows_is_named_by_layer_with_what_to_do() {
+        let resid = Tensor::from_slice(&[1f32, 2.0, 7e4, 3.0]).reshape([2, 2]).to_kind(Kind::Half);
+        let error = check_finite(3, &resid, Kind::Half).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "layer 3 holds non-finite activations at 1 of 2 tokens; f16 ends at 65504, so compute in bf16 or f32 ([model] dtype)"
+        );
+        assert!(check_finite(3, &resid.nan_to_num(0.0, 0.0, 0.0), Kind::Half).is_ok());
+        // Finite values whose sum is not.
+        assert!(check_finite(0, &Tensor::from_slice(&[3e38f32, 3e38]).reshape([2, 1]), Kind::Float).is_ok());
     }
 }
