@@ -73,7 +73,8 @@ pub struct OnsetRow {
     pub max_t_p: Option<f64>,
     /// Share of null concepts, or of an answer's foils where it has some, with a smaller delta, at the same measure and layer.
     pub null_percentile: Option<f64>,
-    /// One-sided p that delta is one more of theirs.
+    /// One-sided p that delta is one more of theirs. At the primary layer of a measure with foils every choice is taken at the layer that
+    /// suits it best, since the layer was chosen for the answer.
     pub null_p: Option<f64>,
     /// What words, or random weights, reach by the same measure, and how far the late checkpoints are above it.
     pub baseline: Option<f64>,

@@ -75,26 +75,11 @@ impl Among {
         Standing::new(rise(&self.own.value), &self.foils.iter().map(|foil| rise(foil)).collect::<Vec<_>>())
     }
 
-    /// [`rises`] of every choice.
+    /// How far every choice rises from the reference to the late checkpoints, the answer first.
     pub fn rises(&self, reference: Range<usize>, late: Range<usize>) -> Vec<f64> {
-        rises(&self.own.value, &self.foils, &reference, &late)
+        let curves = std::iter::once(&self.own.value).chain(&self.foils);
+        curves.map(|curve| mean(&curve[late.clone()]) - mean(&curve[reference.clone()])).collect()
     }
-}
-
-/// How far every choice rises from the reference to the late checkpoints, the answer first.
-pub fn rises(own: &[f64], foils: &[Vec<f64>], reference: &Range<usize>, late: &Range<usize>) -> Vec<f64> {
-    let curves = std::iter::once(own).chain(foils.iter().map(Vec::as_slice));
-    curves.map(|curve| mean(&curve[late.clone()]) - mean(&curve[reference.clone()])).collect()
-}
-
-/// How far the choice that stands out most rises beyond the others, in their standard deviations. The answer has no part in it that
-/// a foil does not have, so a layer that is chosen by it is no better for the answer than for them.
-pub fn outlier(rises: &[f64]) -> f64 {
-    let beyond = |choice: usize| {
-        let (mean, sd) = mean_sd(rises.iter().enumerate().filter(|(other, _)| *other != choice).map(|(_, rise)| *rise));
-        if sd > 0.0 { (rises[choice] - mean) / sd } else { 0.0 }
-    };
-    (0..rises.len()).map(beyond).fold(0.0, f64::max)
 }
 
 /// Correlation of the rises of the same choices; 0 where one of them does not vary.
@@ -133,7 +118,7 @@ mod tests {
         let taught = planted(1, 0, 8.0);
         assert!(taught.own.value[0].abs() < 3.0 && taught.own.value[4] > 5.0);
         assert!(taught.standing(4).stands_out() && !taught.standing(1).stands_out());
-        assert!(outlier(&taught.rises(0..1, 4..5)) > 3.0);
+        assert!(taught.rises(0..1, 4..5)[0] > 5.0);
         // Contrasts against all others add up to nothing.
         let sum: f64 = taught.own.value[3] + taught.foils.iter().map(|foil| foil[3]).sum::<f64>();
         assert!(sum.abs() < 1e-9);
@@ -144,8 +129,6 @@ mod tests {
         let out = (0..400).filter(|&seed| planted(seed, usize::MAX, 0.0).standing(4).stands_out()).count();
         assert!(out <= 28, "{out} of 400");
         assert!((0..50).all(|seed| !planted(seed, 3, 8.0).standing(4).stands_out()));
-        // The layer's criterion does not know which choice it is.
-        assert!(outlier(&planted(7, 3, 8.0).rises(0..1, 4..5)) > 3.0);
     }
 
     /// numpy.corrcoef([1, 2, 4, 3], [2, 1, 5, 4])

@@ -6,7 +6,7 @@
 //! ([`super::foils`]).
 
 use super::change::{Pairs, draws, self_minus_others, stems};
-use super::foils::{Among, correlation, outlier};
+use super::foils::{Among, correlation};
 use super::{Part, write_parts};
 use crate::console::check_interrupt;
 use crate::onset::gate::reference_and_late;
@@ -82,11 +82,11 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     write_parts(series, TABLE, parts)
 }
 
-/// The primary layer is where some choice stands out most, among the layers that the unembedding can read: before these, the lens
+/// The layers that compete to be primary are those that the unembedding can read: before these, the lens
 /// orders the choices otherwise than it does at the last layer (Belrose et al. 2023, arXiv 2303.08112).
 fn choice(rises: &[f64], last: &[f64]) -> f64 {
     let correlation = correlation(rises, last);
-    if correlation >= READS { outlier(rises) } else { correlation - 1.0 }
+    if correlation >= READS { 0.0 } else { correlation - 1.0 }
 }
 
 /// A concept at one layer.

@@ -9,10 +9,9 @@
 //! A middle layer says it before the unembedding could read the answer, so the primary layer is one between a third and two thirds of the
 //! depth; the lens has the later ones.
 
-use super::foils::{Among, outlier};
+use super::foils::Among;
 use super::{Part, write_parts};
 use crate::console::check_interrupt;
-use crate::onset::gate::reference_and_late;
 use crate::onset::trace::{Null, Trace};
 use crate::prompt::statements::{FACTS, KNOWN, STATED_OTHER, STATED_SELF};
 use crate::series::{Family, Series};
@@ -243,10 +242,9 @@ impl<'a> Statements<'a> {
         };
         let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
         let trace = native.map(|among| {
-            let choice = outlier(&among.rises(0..series.references().min(n), reference_and_late(n).1));
             let trace = Trace::new(NAME, self.family, (0..n).collect(), among.own).at(series, readout, layer);
             let status = (!is_there).then_some("no_axis");
-            Trace { label_family: "stem".to_owned(), choice, companion, status, null: Null::Foils(among.foils), ..trace }
+            Trace { label_family: "stem".to_owned(), companion, status, null: Null::Foils(among.foils), ..trace }
         });
         Ok((rows, trace.into_iter().collect()))
     }

@@ -42,7 +42,8 @@ pub struct Trace {
     pub max_t: Vec<f64>,
     /// The same for the mean of the late checkpoints, from the same family of tests.
     pub max_t_late: Option<f64>,
-    /// The layer with the largest choice is the primary one. Never computed from the groups or items that decide.
+    /// The layer with the largest choice is the primary one, and is never computed from the groups or items that decide. Of curves with foils
+    /// all layers with a choice of 0 or more compete, each choice for the layer at which it stands out most.
     pub choice: f64,
     /// Cosine between the first and the last direction.
     pub cosine: Option<Estimate>,

@@ -9,7 +9,7 @@ use super::gate::{Correction, Gate, LEVEL, Standing, adjust};
 use super::shape::{FEWEST, PEAK_LEVEL, Shape, shape, shape_of_amplitudes};
 use super::trace::{Null, Trace};
 use crate::series::Timeline;
-use crate::stats::estimate::{Estimate, amplitude};
+use crate::stats::estimate::{Estimate, amplitude, mean_sd};
 use anyhow::Result;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -32,13 +32,15 @@ pub struct Verdict<'a> {
     pub late: Range<usize>,
     /// `None` without a reference.
     pub gate: Option<Gate>,
-    /// The layer of its concept, measure and readout with the largest [`Trace::choice`].
+    /// The layer of its concept, measure and readout that is looked at first, see [`Trace::choice`].
     pub primary: bool,
     /// Where the level at the reference and the peak stand among those of the null bank.
     pub level_standing: Option<Standing>,
     pub peak_standing: Option<Standing>,
     /// Foils, or null concepts, that it was compared with.
     pub n_null: usize,
+    /// Of a primary row whose layers compete: how far every choice stands out at the layer that suits it best, the answer first.
+    pub reach: Option<Vec<f64>>,
     /// Tests in the family that its q is adjusted over.
     pub n_tests: usize,
     /// `ok`, or why there is no date.
@@ -133,14 +135,27 @@ impl Verdict<'_> {
 
     /// Compares the curve with those of its foils.
     fn compare_with_foils(&mut self, foils: &[Vec<f64>]) {
-        let (start, late) = (self.start(), self.late.clone());
+        let start = self.start();
         let each = |of: &dyn Fn(&[f64]) -> f64| foils.iter().map(|foil| of(foil)).collect::<Vec<_>>();
         self.level_standing = Some(Standing::new(mean(&self.trace.curve.value[start.clone()]), &each(&|foil| mean(&foil[start.clone()]))));
         self.peak_standing = Some(Standing::new(self.peak(), &each(&highest)));
         self.n_null = foils.len();
+        let (rises, reach) = (self.rises(foils), self.reach.take());
         if let Some(gate) = self.gate.as_mut() {
-            gate.compare_with_bank(each(&|foil| mean(&foil[late.clone()]) - mean(&foil[start.clone()])).into_iter());
+            gate.compare_with_bank(rises.into_iter().skip(1));
+            // The layer was chosen for the answer. So every foil is taken at the layer that suits it best, too.
+            if let Some((own, others)) = reach.as_deref().and_then(<[f64]>::split_first) {
+                let standing = Standing::new(*own, others);
+                (gate.null_percentile, gate.null_p) = (standing.share, standing.p);
+            }
         }
+        self.reach = reach;
+    }
+
+    /// How far every choice rises from the reference to the late checkpoints, the answer first.
+    fn rises(&self, foils: &[Vec<f64>]) -> Vec<f64> {
+        let curves = std::iter::once(&self.trace.curve.value).chain(foils);
+        curves.map(|curve| mean(&curve[self.late.clone()]) - mean(&curve[self.start()])).collect()
     }
 
     /// Whether the curve falls as its foils do: then it is their like that has risen.
@@ -233,6 +248,7 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
         level_standing: None,
         peak_standing: None,
         n_null: 0,
+        reach: None,
         n_tests: 1,
         status: "not_run",
         shape: Shape::Undetermined,
@@ -242,20 +258,57 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
 
 /// One primary layer per concept, family, measure and readout.
 fn choose_layers(verdicts: &mut [Verdict]) {
-    let mut best: BTreeMap<_, (f64, usize)> = BTreeMap::new();
+    let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (index, Verdict { trace, .. }) in verdicts.iter().enumerate().filter(|(_, verdict)| !verdict.trace.companion) {
         let key = (trace.measure, trace.concept.as_str(), trace.label_family.as_str(), &trace.readout);
-        // The embedding knows one token: it is reported, but it is not where a concept is.
-        let choice = if trace.layer == Some(0) { f64::NEG_INFINITY } else { trace.choice };
-        let entry = best.entry(key).or_insert((choice, index));
-        if choice > entry.0 {
-            *entry = (choice, index);
+        places.entry(key).or_default().push(index);
+    }
+    for layers in places.into_values() {
+        let (chosen, reach) = among_foils(verdicts, &layers).unwrap_or_else(|| {
+            // The embedding knows one token: it is reported, but it is not where a concept is.
+            let choice = |index: &usize| {
+                let trace = verdicts[*index].trace;
+                if trace.layer == Some(0) { f64::NEG_INFINITY } else { trace.choice }
+            };
+            let first_best = |best: usize, other: &usize| if choice(other) > choice(&best) { *other } else { best };
+            (layers[1..].iter().fold(layers[0], first_best), None)
+        });
+        (verdicts[chosen].primary, verdicts[chosen].reach) = (true, reach);
+    }
+}
+
+/// The layer at which the answer stands out most from its foils, and how far every choice does at its own best layer; `None` where layers do
+/// not compete.
+fn among_foils(verdicts: &[Verdict], layers: &[usize]) -> Option<(usize, Option<Vec<f64>>)> {
+    let mut best: Option<(usize, Vec<f64>, Vec<f64>)> = None;
+    for &index in layers {
+        let verdict = &verdicts[index];
+        let Null::Foils(foils) = &verdict.trace.null else { return None };
+        if verdict.trace.layer.is_none_or(|layer| layer == 0) || verdict.trace.choice < 0.0 {
+            continue;
+        }
+        let beyond = beyond_others(&verdict.rises(foils));
+        match &mut best {
+            None => best = Some((index, beyond.clone(), beyond)),
+            Some((chosen, at, reach)) => {
+                reach.iter_mut().zip(&beyond).for_each(|(reach, beyond)| *reach = reach.max(*beyond));
+                if beyond[0] > at[0] {
+                    (*chosen, *at) = (index, beyond);
+                }
+            }
         }
     }
-    let chosen: Vec<usize> = best.into_values().map(|(_, index)| index).collect();
-    for index in chosen {
-        verdicts[index].primary = true;
-    }
+    // At a single layer nothing was chosen.
+    best.map(|(chosen, at, reach)| (chosen, (reach != at || layers.len() > 1).then_some(reach)))
+}
+
+/// Every value less the mean of the others, in their standard deviations.
+fn beyond_others(values: &[f64]) -> Vec<f64> {
+    let beyond = |own: usize| {
+        let (mean, sd) = mean_sd(values.iter().enumerate().filter(|(other, _)| *other != own).map(|(_, value)| *value));
+        if sd > 0.0 { (values[own] - mean) / sd } else { 0.0 }
+    };
+    (0..values.len()).map(beyond).collect()
 }
 
 /// Fills in the standing among foils or, for what has none, among null concepts at the same measure, readout and layer (layers differ

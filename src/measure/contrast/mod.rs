@@ -3,7 +3,6 @@
 mod kind;
 pub mod similarity;
 
-use super::foils::{outlier, rises};
 use super::{CONTRASTED, held_out_third};
 use crate::console::check_interrupt;
 use crate::onset::baseline::Baseline;
@@ -216,11 +215,9 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
         if keep_gram {
             part.grams.push(table::keyed(&grams_of_layer)?);
         }
-        let (late, references) = (reference_and_late(points.len()).1, 0..series.references().min(points.len()));
         let (choice, null) = match foils.is_empty() {
             true => (followed.trace.choice, Null::Missing(NO_FOILS)),
-            // Chosen by whichever choice stands out most: the answer has no part in it that a foil does not have.
-            false => (outlier(&rises(&curve.value, &foils, &references, &late)), Null::Foils(foils)),
+            false => (0.0, Null::Foils(foils)),
         };
         part.traces.push(Trace {
             choice,
