@@ -198,6 +198,10 @@ impl Matching<'_> {
 
     fn add_rows(&mut self, key: &str, module: &str) -> Result<()> {
         let Some(Module { theirs, ours }) = self.known(key, module)? else { return Ok(()) };
+        // That of a tied unembedding is the embedding's once more, which PEFT writes where a vocabulary was resized.
+        if self.tied && self.is_head(&ours) && self.config.rows(&theirs).is_none() {
+            return Ok(());
+        }
         let Some(rows) = self.config.rows(&theirs) else {
             bail!("tensor {key} belongs to no module that trainable_token_indices of {FILE} names; PEFT would leave it out");
         };
@@ -220,15 +224,12 @@ impl Matching<'_> {
     /// The shape that a tensor of the base has with this adapter's vocabulary.
     fn shape_with_tokens(&self, key: &str, name: &str) -> Result<Vec<i64>> {
         let is_tied_head = self.tied && name == self.layout.unembedding();
-        let mut shape = self.shape(key, if is_tied_head { self.base_embedding() } else { name.to_owned() }.as_str())?;
+        let embedding = self.layout.embedding();
+        let mut shape = self.shape(key, if is_tied_head { &embedding } else { name })?;
         if self.is_vocabulary(name) {
             shape[0] = self.found.d_vocab.unwrap_or(self.d_vocab);
         }
         Ok(shape)
-    }
-
-    fn base_embedding(&self) -> String {
-        self.layout.embedding()
     }
 
     /// In a tied model embedding and unembedding are two modules with one parameter. What PEFT stores of the parameter itself

@@ -5,6 +5,7 @@ pub mod shards;
 pub mod hub;
 pub mod identity;
 pub mod file;
+pub mod rows;
 pub mod tensors;
 pub mod adapter_config;
 pub mod adapter_keys;

@@ -7,6 +7,7 @@
 
 use super::file::TensorFile;
 use super::names::{Layout, unwrapped};
+pub use super::rows::Rows;
 use super::shards;
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::Dtype;
@@ -30,28 +31,6 @@ pub struct Tensors {
     digests: Mutex<BTreeMap<String, blake3::Hash>>,
     /// Frobenius norm of every tensor that was read as a whole.
     norms: Mutex<BTreeMap<String, f64>>,
-}
-
-/// Which rows of a matrix are read.
-#[derive(Debug, Clone, Copy)]
-pub enum Rows<'a> {
-    /// `start .. start + len`.
-    Range(i64, i64),
-    /// These, in this order.
-    Listed(&'a [i64]),
-}
-
-impl Rows<'_> {
-    /// These rows of a matrix that is in memory.
-    ///
-    /// # Errors
-    /// A row is outside the matrix.
-    pub fn of(self, matrix: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Rows::Range(start, len) => matrix.f_narrow(0, start, len)?,
-            Rows::Listed(rows) => matrix.f_index_select(0, &Tensor::f_from_slice(rows)?)?,
-        })
-    }
 }
 
 struct Entry {

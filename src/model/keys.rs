@@ -302,6 +302,8 @@ impl<'a> Keys<'a> {
     /// Names the first key that was not read, is not known to be without effect, and is not neutral.
     pub fn finish(&self) -> Result<()> {
         let read = self.read.borrow();
+        // Families without windows, or whose window is off, see everything in every layer.
+        let sees_all = !read.contains("sliding_window") || self.table.get("sliding_window") == Some(&Value::Null);
         // The one switch that is on where it is absent.
         ensure!(
             self.table.get("is_causal") != Some(&Value::Bool(false)),
@@ -311,7 +313,9 @@ impl<'a> Keys<'a> {
         for (key, value) in self.table {
             let neutral = match value {
                 Value::Null | Value::Bool(false) => true,
-                Value::Array(items) => items.is_empty() || (key == "layer_types" && items.iter().all(|item| item == "full_attention")),
+                Value::Array(items) => {
+                    items.is_empty() || (key == "layer_types" && sees_all && items.iter().all(|item| item == "full_attention"))
+                }
                 Value::Object(table) => table.is_empty(),
                 Value::Bool(true) => key == "is_causal",
                 _ => false,
