@@ -67,8 +67,10 @@ impl Entries {
 
     fn expand(&mut self, section: &Section, series: &Series, listed: &Path) -> Result<()> {
         let names = series.names(&mut |below| {
-            folders_in(&listed.join(below)).map_err(|error| {
-                let (place, listed) = (&series.pattern_place, listed.join(below));
+            // An empty name would add a slash.
+            let listed = if below.is_empty() { listed.to_owned() } else { listed.join(below) };
+            folders_in(&listed).map_err(|error| {
+                let place = &series.pattern_place;
                 match error.kind() {
                     ErrorKind::NotFound => {
                         anyhow!("{place}: found no folder {}, expected the folder that holds the checkpoints", listed.display())
