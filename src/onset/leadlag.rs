@@ -134,10 +134,10 @@ fn undated(verdict: &Verdict) -> &'static str {
 mod tests {
     use super::*;
     use crate::onset::curve::Curve;
+    use crate::onset::trace::Null;
     use crate::onset::trace::Trace;
     use crate::onset::verdict::verdicts;
     use crate::series::axis::Axis;
-    use crate::onset::trace::Null;
     use crate::series::{Family, Point, Timeline};
     use crate::stats::draws::{generator, normal};
 

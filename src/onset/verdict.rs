@@ -12,7 +12,7 @@ use crate::series::Timeline;
 use crate::stats::estimate::{Estimate, amplitude, mean_sd};
 use anyhow::Result;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Fewer foils cannot tell a lesson from chance.
@@ -39,6 +39,8 @@ pub struct Verdict<'a> {
     pub peak_standing: Option<Standing>,
     /// Foils, or null concepts, that it was compared with.
     pub n_null: usize,
+    /// The model's output at the reference prefers the answer to its foils already.
+    pub said_before: bool,
     /// Of a primary row whose layers compete: how far every choice stands out at the layer that suits it best, the answer first.
     pub reach: Option<Vec<f64>>,
     /// Tests in the family that its q is adjusted over.
@@ -77,6 +79,13 @@ pub fn weigh<'a>(timeline: &Timeline, traces: &'a [Trace]) -> Result<Vec<Verdict
     let mut verdicts = traces.iter().map(|trace| first_look(timeline, trace)).collect::<Result<Vec<_>>>()?;
     choose_layers(&mut verdicts);
     compare(&mut verdicts);
+    // What a model says already it says more surely after any training, and not only where it says it.
+    let output = |verdict: &&Verdict| verdict.trace.layer.is_none() && matches!(verdict.trace.null, Null::Foils(_));
+    let said: BTreeSet<&str> =
+        verdicts.iter().filter(output).filter(|verdict| verdict.is_preferred()).map(|verdict| verdict.trace.concept.as_str()).collect();
+    for verdict in &mut verdicts {
+        verdict.said_before = said.contains(verdict.trace.concept.as_str());
+    }
     Ok(verdicts)
 }
 
@@ -97,7 +106,7 @@ pub fn conclude(verdict: &mut Verdict, grid: Option<&OnsetGrid>, leaks: bool) ->
         None => match &trace.null {
             Null::Missing(status) => status,
             Null::Foils(foils) if foils.len() < FEWEST_FOILS => "too_few_foils",
-            Null::Foils(_) if verdict.is_preferred() => "already_preferred",
+            Null::Foils(_) if verdict.said_before || verdict.is_preferred() => "already_preferred",
             _ if !passed => "gate_fail",
             _ => "ok",
         },
@@ -248,6 +257,7 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
         level_standing: None,
         peak_standing: None,
         n_null: 0,
+        said_before: false,
         reach: None,
         n_tests: 1,
         status: "not_run",
