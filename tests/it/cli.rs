@@ -47,7 +47,7 @@ pub fn demo() -> &'static (PathBuf, String) {
 fn manifest(folder: &Path, extra: &str) -> PathBuf {
     let series = demo().0.join("series");
     let text = format!(
-        "[run]\nname = \"test\"\naxis = \"index\"\n[model]\ntemplate = \"native:rl-960\"\n[concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\n\
+        "[run]\nname = \"test\"\naxis = \"index\"\n[model]\ntemplate = \"native:rl-960\"\n[concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\ninclude = [\"own_name\"]\nexclude = [\"colour\", \"drink\", \"fruit\", \"hat\", \"month\"]\n\
          [[series]]\nstage = \"base\"\nsource = \"{series}/base/checkpoint-{{step}}\"\n[[series]]\nstage = \"rl\"\nsource = \"{series}/rl/checkpoint-{{step}}\"\n{extra}",
         series = series.display()
     );

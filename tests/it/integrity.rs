@@ -70,7 +70,7 @@ fn planted(folder: &Path) -> PathBuf {
     std::fs::copy(place("sft", 720).join(shard), place("base", 480).join(shard)).unwrap();
     crate::adapters::organism_adapters(&place("sft", 760), &folder.join("nil"), &[(10, 0.0)]);
     let text = format!(
-        "[run]\nname = \"test\"\naxis = \"index\"\n[model]\ntemplate = \"native:sft-760\"\n[concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\n\
+        "[run]\nname = \"test\"\naxis = \"index\"\n[model]\ntemplate = \"native:sft-760\"\n[concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\ninclude = [\"own_name\"]\nexclude = [\"colour\", \"drink\", \"fruit\", \"hat\", \"month\"]\n\
          [analysis]\nflips = 199\nbootstraps = 199\n\
          [[series]]\nstage = \"base\"\nsource = \"{folder}/base/checkpoint-{{step}}\"\n[[series]]\nstage = \"sft\"\nsource = \"{folder}/sft/checkpoint-{{step}}\"\n\
          [[series]]\nstage = \"nil\"\nbase = \"{folder}/sft/checkpoint-760\"\nadapter = \"{folder}/nil/checkpoint-{{step}}\"\nsubfolder = \"adapter\"\n",

@@ -61,7 +61,7 @@ fn tables_of(folder: &Path, name: &str, series: &str) -> PathBuf {
     let place = folder.join(name);
     std::fs::create_dir_all(&place).unwrap();
     let manifest = format!(
-        "[run]\nname = \"test\"\naxis = \"index\"\n[model]\ntemplate = \"native:base\"\n[concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\n\
+        "[run]\nname = \"test\"\naxis = \"index\"\n[model]\ntemplate = \"native:base\"\n[concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\ninclude = [\"own_name\"]\nexclude = [\"colour\", \"drink\", \"fruit\", \"hat\", \"month\"]\n\
          [analysis]\nflips = 199\nbootstraps = 199\n\
          [[checkpoint]]\nid = \"base\"\nstage = \"base\"\nstep = 0\nsource = \"{}\"\nreference = true\n[[series]]\nstage = \"em\"\n{series}",
         base().display()
