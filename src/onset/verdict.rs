@@ -39,8 +39,8 @@ pub struct Verdict<'a> {
     pub peak_standing: Option<Standing>,
     /// Foils, or null concepts, that it was compared with.
     pub n_null: usize,
-    /// The model's output at the reference prefers the answer to its foils already.
-    pub said_before: bool,
+    /// The reference prefers the answer to its foils already, by this measure or in what it says.
+    pub preferred: bool,
     /// Of a primary row whose layers compete: how far every choice stands out at the layer that suits it best, the answer first.
     pub reach: Option<Vec<f64>>,
     /// Tests in the family that its q is adjusted over.
@@ -79,13 +79,8 @@ pub fn weigh<'a>(timeline: &Timeline, traces: &'a [Trace]) -> Result<Vec<Verdict
     let mut verdicts = traces.iter().map(|trace| first_look(timeline, trace)).collect::<Result<Vec<_>>>()?;
     choose_layers(&mut verdicts);
     compare(&mut verdicts);
-    // What a model says already it says more surely after any training, and not only where it says it.
-    let output = |verdict: &&Verdict| verdict.trace.layer.is_none() && matches!(verdict.trace.null, Null::Foils(_));
-    let said: BTreeSet<&str> =
-        verdicts.iter().filter(output).filter(|verdict| verdict.is_preferred()).map(|verdict| verdict.trace.concept.as_str()).collect();
-    for verdict in &mut verdicts {
-        verdict.said_before = said.contains(verdict.trace.concept.as_str());
-    }
+    mark_what_is_said(&mut verdicts);
+    adjust_for_all(&mut verdicts);
     Ok(verdicts)
 }
 
@@ -106,13 +101,18 @@ pub fn conclude(verdict: &mut Verdict, grid: Option<&OnsetGrid>, leaks: bool) ->
         None => match &trace.null {
             Null::Missing(status) => status,
             Null::Foils(foils) if foils.len() < FEWEST_FOILS => "too_few_foils",
-            Null::Foils(_) if verdict.said_before || verdict.is_preferred() => "already_preferred",
+            Null::Foils(_) if verdict.preferred => "already_preferred",
             _ if !passed => "gate_fail",
             _ => "ok",
         },
     };
     verdict.shape = match verdict.status {
-        "ok" | "gate_fail" | "already_preferred" => verdict.named()?,
+        "ok" | "gate_fail" => verdict.named()?,
+        // What rises was there before.
+        "already_preferred" => match verdict.named()? {
+            Shape::Emerges => Shape::Strengthens,
+            shape => shape,
+        },
         _ => Shape::Undetermined,
     };
     verdict.onset = match grid {
@@ -176,6 +176,9 @@ impl Verdict<'_> {
 
     /// Whether the answer stands out from its foils at the reference already.
     fn is_preferred(&self) -> bool {
+        if !matches!(self.trace.null, Null::Foils(_)) {
+            return false;
+        }
         self.level_standing.is_some_and(|standing| standing.stands_out() && standing.p.is_some_and(|p| p <= PREFERRED))
     }
 
@@ -257,7 +260,7 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
         level_standing: None,
         peak_standing: None,
         n_null: 0,
-        said_before: false,
+        preferred: false,
         reach: None,
         n_tests: 1,
         status: "not_run",
@@ -321,18 +324,22 @@ fn beyond_others(values: &[f64]) -> Vec<f64> {
     (0..values.len()).map(beyond).collect()
 }
 
-/// Fills in the standing among foils or, for what has none, among null concepts at the same measure, readout and layer (layers differ
-/// in scale), and q: at a layer over the concepts of that layer, at primary layers over all primary rows of all measures that have a null.
-fn compare(verdicts: &mut [Verdict]) {
+/// Rows of a measure, family and readout at one layer (layers differ in scale).
+fn by_layer(verdicts: &[Verdict]) -> Vec<Vec<usize>> {
     let mut layers: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (index, Verdict { trace, .. }) in verdicts.iter().enumerate() {
         layers.entry((trace.measure, trace.label_family.as_str(), &trace.readout, trace.layer)).or_default().push(index);
     }
-    for members in layers.values() {
+    layers.into_values().collect()
+}
+
+/// Fills in the standing among foils or, for what has none, among null concepts at the same measure, readout and layer.
+fn compare(verdicts: &mut [Verdict]) {
+    for members in by_layer(verdicts) {
         let bank = members.iter().filter(|&&index| verdicts[index].trace.null_bank);
         let null: Vec<(usize, Option<Gate>, f64, f64)> =
             bank.map(|&index| (index, verdicts[index].gate, verdicts[index].level(), verdicts[index].peak())).collect();
-        for &index in members {
+        for &index in &members {
             if let Null::Foils(foils) = &verdicts[index].trace.null {
                 verdicts[index].compare_with_foils(foils);
                 continue;
@@ -348,20 +355,40 @@ fn compare(verdicts: &mut [Verdict]) {
             }
         }
     }
+}
+
+/// What a model says already it says more surely after any training, and not only where it says it: the concept is dated by no measure.
+fn mark_what_is_said(verdicts: &mut [Verdict]) {
+    let output = |verdict: &&Verdict| verdict.trace.layer.is_none() && matches!(verdict.trace.null, Null::Foils(_));
+    let said = verdicts.iter().filter(output).filter(|verdict| verdict.is_preferred());
+    let said: BTreeSet<&str> = said.map(|verdict| verdict.trace.concept.as_str()).collect();
+    for verdict in verdicts.iter_mut() {
+        verdict.preferred = said.contains(verdict.trace.concept.as_str()) || verdict.is_preferred();
+    }
+}
+
+/// Fills in q: at a layer over the concepts of that layer, at primary layers over all primary rows of all measures. Rows that cannot be dated,
+/// for want of a null or because the reference prefers the answer, are no tests.
+fn adjust_for_all(verdicts: &mut [Verdict]) {
     let primary = (0..verdicts.len()).filter(|&index| verdicts[index].primary).collect();
     // The family of primary rows comes last and overrules.
-    let families = layers.into_values().map(|members| (members, Correction::BenjaminiYekutieli, [1.0; 2]));
+    let families = by_layer(verdicts).into_iter().map(|members| (members, Correction::BenjaminiYekutieli, [1.0; 2]));
     for (members, correction, shares) in families.chain(std::iter::once((primary, Correction::Holm, [ASKED, 1.0 - ASKED]))) {
         // The concepts that are asked about are one family of tests, the null bank is another.
         let (bank, asked): (Vec<usize>, Vec<usize>) = members.into_iter().partition(|&index| verdicts[index].trace.null_bank);
         for (family, share) in [asked, bank].into_iter().zip(shares) {
-            let has_null = |index: &usize| !matches!(verdicts[*index].trace.null, Null::Missing(_));
-            let gated: Vec<usize> = family.into_iter().filter(has_null).filter(|&index| verdicts[index].gate.is_some()).collect();
-            let mut gates: Vec<Gate> = gated.iter().filter_map(|&index| verdicts[index].gate).collect();
+            let is_test = |index: &usize| {
+                let verdict = &verdicts[*index];
+                verdict.gate.is_some() && !verdict.preferred && !matches!(verdict.trace.null, Null::Missing(_))
+            };
+            let tested: Vec<usize> = family.iter().copied().filter(is_test).collect();
+            let mut gates: Vec<Gate> = tested.iter().filter_map(|&index| verdicts[index].gate).collect();
             adjust(&mut gates, correction, share);
-            for (&index, gate) in gated.iter().zip(gates) {
+            for (&index, gate) in tested.iter().zip(gates) {
                 verdicts[index].gate = Some(gate);
-                verdicts[index].n_tests = (gated.len() as f64 / share).ceil() as usize;
+            }
+            for index in family {
+                verdicts[index].n_tests = (tested.len() as f64 / share).ceil() as usize;
             }
         }
     }
