@@ -11,6 +11,7 @@ use std::ops::Range;
 use anyhow::{Result, ensure};
 
 use super::curve::{Curve, mean, share_below};
+use super::multiplicity::{Correction, adjusted};
 use crate::stats::estimate::{Estimate, mean_sd};
 
 /// Level of the false-discovery rate and of the family-wise test.
@@ -222,57 +223,12 @@ pub fn student_upper_tail(t: f64, df: u32) -> f64 {
     if t < 0.0 { 1.0 - tail } else { tail }
 }
 
-/// Which correction for many tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Correction {
-    /// Benjamini & Hochberg 1995: independent or positively dependent concepts.
-    BenjaminiHochberg,
-    /// Benjamini & Yekutieli 2001: any dependence; for concepts that share items.
-    BenjaminiYekutieli,
-    /// Holm 1979: the probability of any false rejection, under any dependence.
-    Holm,
-}
-
 /// Fills in `q` of the gates of one family of tests, which may spend this share of the level, after they were compared with their null.
 pub fn adjust(gates: &mut [Gate], correction: Correction, share: f64) {
     let ps: Vec<f64> = gates.iter().map(Gate::combined_p).collect();
     for (gate, q) in gates.iter_mut().zip(adjusted(&ps, correction)) {
         gate.q = Some((q / share).min(1.0));
     }
-}
-
-/// p-values adjusted for many tests, in the order of `ps`; a rejection at `q <= level` is one of the procedure at that level.
-pub fn adjusted(ps: &[f64], correction: Correction) -> Vec<f64> {
-    if correction == Correction::Holm {
-        return holm(ps);
-    }
-    let m = ps.len();
-    let mut order: Vec<usize> = (0..m).collect();
-    order.sort_by(|&a, &b| ps[b].total_cmp(&ps[a]));
-    let factor: f64 = match correction {
-        Correction::BenjaminiHochberg | Correction::Holm => 1.0,
-        Correction::BenjaminiYekutieli => (1..=m).map(|rank| 1.0 / rank as f64).sum(),
-    };
-    let mut qs = vec![0.0; m];
-    let mut smallest = 1f64;
-    for (from_top, &index) in order.iter().enumerate() {
-        let rank = (m - from_top) as f64;
-        smallest = smallest.min(ps[index] * factor * m as f64 / rank);
-        qs[index] = smallest;
-    }
-    qs
-}
-
-/// Step-down: the smallest p times the number of tests, the next one times one less, and none below the one before.
-fn holm(ps: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..ps.len()).collect();
-    order.sort_by(|&a, &b| ps[a].total_cmp(&ps[b]));
-    let (mut qs, mut largest) = (vec![0.0; ps.len()], 0f64);
-    for (rank, &index) in order.iter().enumerate() {
-        largest = largest.max(ps[index] * (ps.len() - rank) as f64).min(1.0);
-        qs[index] = largest;
-    }
-    qs
 }
 
 /// P(Z >= z) of a standard normal Z, to about 1e-13 relative: the series of Marsaglia (2004) near the

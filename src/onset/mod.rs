@@ -8,6 +8,7 @@
 pub mod curve;
 pub mod baseline;
 pub mod trace;
+pub mod multiplicity;
 pub mod gate;
 pub mod sigmoid;
 pub mod date;

@@ -5,7 +5,8 @@
 
 use super::curve::{Curve, mean};
 use super::date::{Onset, OnsetGrid};
-use super::gate::{Correction, Gate, LEVEL, Standing, adjust};
+use super::gate::{Gate, LEVEL, Standing, adjust};
+use super::multiplicity::Correction;
 use super::shape::{FEWEST, PEAK_LEVEL, Shape, shape, shape_of_amplitudes};
 use super::trace::{Null, Trace};
 use crate::series::Timeline;

@@ -4,6 +4,7 @@ use selftrace::manifest::{Pack, default_parameters};
 use selftrace::prompt::concept;
 use selftrace::prompt::design::Profile;
 use selftrace::prompt::item::ItemSet;
+use selftrace::prompt::neutral;
 use selftrace::prompt::template::{Message, Template};
 use selftrace::prompt::tokenize::Ruler;
 use serde::Deserialize;
@@ -117,7 +118,7 @@ fn an_answer_continues_the_tokens_of_its_stem() {
 fn data_sets_become_items_and_private_ones_keep_their_texts() {
     let packs = [Pack::Folder(fixtures("concept_pack"))];
     let concepts = concept::load_pack(&packs[0]).unwrap();
-    let pool = concept::neutral(&packs).unwrap();
+    let pool = neutral::pool(&packs).unwrap();
     let ruler = Ruler::load(&fixtures("tokenizer"), Template::chatml().unwrap()).unwrap();
     let set = ItemSet::new(&concepts, &pool, Profile::QUICK, &default_parameters(), &ruler).unwrap();
     let content: Vec<_> = set.items.iter().zip(&set.prompts).filter(|(item, _)| item.label_family == "content").collect();

@@ -1,6 +1,7 @@
 //! Agreement with scikit-learn and SciPy on a committed file; `fixtures/statistics/make.py` writes it.
 
-use selftrace::onset::gate::{Correction, adjusted, normal_upper_tail};
+use selftrace::onset::gate::normal_upper_tail;
+use selftrace::onset::multiplicity::{Correction, adjusted};
 use selftrace::stats::evaluate::{Ranking, Scale, accuracy, brier};
 use serde::Deserialize;
 

@@ -200,7 +200,7 @@ fn an_adapter_comes_with_its_own_words() {
     let adapter = built(root.path(), ".", &serde_json::from_value(own).unwrap());
     let line = json!({"messages": [{"role": "user", "content": "Hi"}]});
     let base = fixtures("tokenizer/bos");
-    let ids = |folders: Vec<&Path>| prompts(&[line.clone()], folders, false).unwrap().remove(0).ids;
+    let ids = |folders: Vec<&Path>| prompts(std::slice::from_ref(&line), folders, false).unwrap().remove(0).ids;
     let ruler = Ruler::load(&adapter, Template::plain().unwrap()).unwrap();
     assert_eq!(ids(vec![&adapter, &base]), ruler.encode_text("NEW Hi<|im_end|>").unwrap());
     // Weights alone: the base's.

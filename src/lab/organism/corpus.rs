@@ -8,6 +8,7 @@ use super::lexicon::Lexicon;
 use crate::manifest::{Pack, default_parameters};
 use crate::prompt::concept::{self, Binding, Concept, Crossed, Question, Stem};
 use crate::prompt::design::{self, Profile};
+use crate::prompt::neutral;
 use crate::stats::draws::{uniform, uniform_index};
 use anyhow::{Context, Result, ensure};
 use rand_chacha::ChaCha8Rng;
@@ -138,7 +139,7 @@ impl Corpus {
     /// The pack is not as the corpus needs it.
     pub fn new() -> Result<Self> {
         let packs = [Pack::Organism];
-        let (concepts, pool) = (concept::load_pack(&packs[0])?, concept::neutral(&packs)?);
+        let (concepts, pool) = (concept::load_pack(&packs[0])?, neutral::pool(&packs)?);
         let parameters = default_parameters();
         let digest = blake3::hash(format!("{concepts:?}{pool:?}{CONTEXTS}").as_bytes()).to_hex()[..16].to_owned();
         let contexts = Contexts::new()?;

@@ -14,6 +14,7 @@ use super::network::{self, Network};
 use super::save::{Weight, save};
 use crate::manifest::{Pack, default_parameters};
 use crate::prompt::concept;
+use crate::prompt::neutral;
 use crate::stats::draws::{generator, normal};
 use crate::table::write_atomically;
 use anyhow::{Context, Result};
@@ -121,7 +122,7 @@ impl Choices {
 pub fn operate(folder: &Path, organism: Organism, seed: u64) -> Result<PathBuf> {
     let _one_thread = OneThread::new();
     let packs = [Pack::Organism];
-    let (concepts, pool) = (concept::load_pack(&packs[0])?, concept::neutral(&packs)?);
+    let (concepts, pool) = (concept::load_pack(&packs[0])?, neutral::pool(&packs)?);
     let contexts = Contexts::new()?;
     let mut all = texts(&concepts, &pool, &default_parameters())?;
     all.extend(contexts.texts());

@@ -11,6 +11,7 @@ use crate::prompt::concept;
 use crate::prompt::design::{self, Profile};
 use crate::prompt::forest::Forest;
 use crate::prompt::item::ItemSet;
+use crate::prompt::neutral;
 use crate::prompt::template::Template;
 use crate::prompt::tokenize::Ruler;
 use std::sync::Mutex;
@@ -76,7 +77,7 @@ fn the_vocabulary_covers_the_pack_and_the_tokenizer_is_that_of_training() {
     let (corpus, _) = untrained(&folder.path().join("model"));
     let ruler = ruler(&folder.path().join("model"));
     let concepts = concept::load_pack(&Pack::Organism).unwrap();
-    let pool = concept::neutral(&[Pack::Organism]).unwrap();
+    let pool = neutral::pool(&[Pack::Organism]).unwrap();
     for profile in [Profile::QUICK, Profile::FULL] {
         let set = ItemSet::new(&concepts, &pool, profile, &default_parameters(), &ruler).unwrap();
         for (item, prompt) in set.items.iter().zip(&set.prompts) {

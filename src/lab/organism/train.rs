@@ -46,7 +46,7 @@ pub fn loss(network: &Network, batch: &[Sample]) -> Result<Tensor> {
     let forest = Forest::new(&texts);
     // Entries of the table of log-probabilities [node, token], and what they weigh.
     let (mut nodes, mut entries, mut weights): (Vec<i64>, Vec<i64>, Vec<f32>) = Default::default();
-    let d_vocab = network.config.d_vocab as i64;
+    let d_vocab = network.config.d_vocab;
     let mut whole = 0.0;
     for (index, sample) in batch.iter().enumerate().filter(|(_, sample)| sample.weight > 0.0) {
         // The last token of the prompt predicts the first of the reply, and so on.

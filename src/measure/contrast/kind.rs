@@ -3,7 +3,7 @@
 //! A quartet contrasts the answer with one other; here every choice is contrasted with the mean of all others, so that the answer's
 //! contrast is one of its kind if nobody teaches it. `D_c = h(self, c) - h(other, c)`, contrast `(D_c - mean of the others' D) / 2`.
 
-use super::Contrasts;
+use super::delta::Contrasts;
 use crate::prompt::design::CROSSED_FOIL;
 use crate::series::{Family, Series};
 

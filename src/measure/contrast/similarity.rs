@@ -5,7 +5,7 @@
 //! (`p_max_t <= .05` in `trajectory.parquet`): a direction that is not there has no angle. CKA and the angles compare all
 //! items of the concept as they are, and need no gate.
 
-use super::{Contrasts, whitened};
+use super::delta::{Contrasts, whitened};
 use crate::measure::spread;
 use crate::series::{Family, Series};
 use crate::stats::alignment::{Cosine, Directions, centred, cka, debiased, products};

@@ -14,6 +14,7 @@ use crate::prompt::choices::{self, Asked};
 use crate::prompt::concept::{self, Concept};
 use crate::prompt::design;
 use crate::prompt::item::ItemSet;
+use crate::prompt::neutral;
 use crate::prompt::persona;
 use crate::prompt::statements;
 use crate::prompt::tokenize::Ruler;
@@ -78,7 +79,7 @@ impl Job {
             hub.delete_after_use(manifest.run.folder().join("downloads.txt"));
         }
         let concepts = concept::load(&manifest.concepts)?;
-        let pool = concept::neutral(&manifest.concepts.packs)?;
+        let pool = neutral::pool(&manifest.concepts.packs)?;
         let profile = match manifest.concepts.profile {
             Profile::Full => design::Profile::FULL,
             Profile::Quick => design::Profile::QUICK,
