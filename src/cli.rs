@@ -318,11 +318,12 @@ fn run(path: &Path) -> Result<Outcome> {
     let job = Job::new(Manifest::load(path)?)?;
     let mut outcome = job.walk(&|_| true)?;
     let Analyzed { written: analyzed, left_out } = analyze_store(&job.folder)?;
+    let idle = outcome.walked == 0 && outcome.failed == 0 && !analyzed;
     outcome.failed = outcome.failed.max(left_out);
     if analyzed {
         print!("{}", check::findings(&job.audit(false)));
     }
-    if outcome.walked == 0 && outcome.failed == 0 && !analyzed {
+    if idle {
         tracing::info!("{}: everything is up to date, nothing to do", job.folder.display());
     }
     Ok(outcome)

@@ -46,8 +46,8 @@ pub struct Row {
     /// `supports`, `opposes` or `inconclusive`.
     pub verdict: String,
     pub status: String,
-    /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt and
-    /// supports nothing. With `ok` it supports nothing at checkpoints before the rise (status `before_onset`).
+    /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt; where
+    /// there were checkpoints enough to show it, it supports nothing. With `ok` it supports nothing at checkpoints before the rise (status `before_onset`).
     /// Rows of `void` and of `behavioural_persistence` are about answers and not about the contrast; the gate of the latter is that of
     /// behaviour, and `not_run` stands for a concept without one.
     pub gate: String,
@@ -306,6 +306,8 @@ impl Bench<'_> {
         let unlearnt = match self.place.status.as_str() {
             "ok" if self.risen => None,
             "ok" => Some("before_onset"),
+            // Too few checkpoints to show a rise: the level is all there is.
+            "too_few_checkpoints" | "no_reference" | "not_run" => None,
             status => Some(status),
         };
         if let Some(status) = unlearnt {

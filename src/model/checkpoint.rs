@@ -2,7 +2,7 @@
 
 use super::architecture::{self, Architecture};
 use super::config::{DecoderConfig, NormKind};
-use super::survey::survey;
+use super::inspect::survey;
 use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::base_name;
 use crate::checkpoint::random::Random;

@@ -6,6 +6,7 @@
 pub mod keys;
 pub mod rope;
 pub mod config;
+pub mod survey;
 pub mod layers;
 pub mod plan;
 pub mod attention;
@@ -13,7 +14,7 @@ pub mod mlp;
 pub mod mixture;
 pub mod block;
 pub mod architecture;
-pub mod survey;
+pub mod inspect;
 pub mod checkpoint;
 pub mod stream;
 pub mod intervene;

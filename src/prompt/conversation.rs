@@ -1,10 +1,24 @@
 //! Conversations as people write them down, made ready for a template: what transformers does to messages before it renders them
 //! (`_normalize_chat_messages` and `_alias_reasoning_fields` in `utils/chat_template_utils.py`), and stand-ins for what must stay text.
 
-use super::template::Message;
 use crate::guard::brief;
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    pub role: String,
+    pub content: String,
+}
+
+impl Message {
+    pub fn new(role: &str, content: impl Into<String>) -> Self {
+        Self { role: role.to_owned(), content: content.into() }
+    }
+}
 
 /// Names under which templates look for a message's reasoning; the first is the usual one.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
@@ -63,12 +77,17 @@ impl Conversation {
         self.0.iter().any(|turn| turn.get("content").is_some_and(Value::is_array))
     }
 
-    /// The same with the parts of every content joined: to one text or, with `single`, to one part.
-    pub fn joined(&self, single: bool) -> Self {
+    /// The texts of all parts.
+    pub fn part_texts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|turn| turn.get("content")).flat_map(texts)
+    }
+
+    /// The same with the parts of every content joined to one text.
+    pub fn joined(&self) -> Self {
         let mut turns = self.0.clone();
         for content in turns.iter_mut().filter_map(|turn| turn.get_mut("content")).filter(|content| content.is_array()) {
             let text: String = texts(content).collect();
-            *content = if single { serde_json::json!([{"type": "text", "text": text}]) } else { Value::String(text) };
+            *content = Value::String(text);
         }
         Self(turns)
     }

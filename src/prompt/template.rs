@@ -4,13 +4,13 @@
 //! do, and they run on a stack of their own.
 
 use super::conversation::Conversation;
+pub use super::conversation::Message;
 use super::jinja::{self, CHAT, FUEL, Unbound};
 use super::vocabulary::{NAMED, special_tokens};
 use crate::guard::{brief, on_a_large_stack};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,20 +23,6 @@ const PLAIN: &str = "{% for message in messages %}{% if not loop.first %}{{ '\n\
 /// The format of OpenAI's ChatML, with no default system turn.
 const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}\
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Message {
-    pub role: String,
-    pub content: String,
-}
-
-impl Message {
-    pub fn new(role: &str, content: impl Into<String>) -> Self {
-        Self { role: role.to_owned(), content: content.into() }
-    }
-}
 
 /// A compiled chat template.
 pub struct Template {
@@ -120,15 +106,16 @@ impl Template {
     /// As [`Template::render`].
     pub fn render_conversation(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
         if conversation.has_parts() && !self.reads_parts(conversation, add_generation_prompt) {
-            return self.run(&conversation.joined(false), add_generation_prompt);
+            return self.run(&conversation.joined(), add_generation_prompt);
         }
         self.run(conversation, add_generation_prompt)
     }
 
-    /// Whether one part and one text come out the same.
+    /// Whether the text of every part is in what comes out, and none of the parts as a list would print it.
     fn reads_parts(&self, conversation: &Conversation, add_generation_prompt: bool) -> bool {
-        let [part, text] = [true, false].map(|single| self.run(&conversation.joined(single), add_generation_prompt));
-        matches!((part, text), (Ok(part), Ok(text)) if part == text)
+        let Ok(rendered) = self.run(conversation, add_generation_prompt) else { return false };
+        let printed = ["\"type\": \"text\"", "'type': 'text'"].iter().any(|list| rendered.contains(list));
+        !printed && conversation.part_texts().all(|text| rendered.contains(text.trim()))
     }
 
     fn run(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {

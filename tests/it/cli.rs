@@ -299,7 +299,7 @@ fn contexts_add_tables_and_change_no_other_finding() {
     let onsets = || table::read::<OnsetRow>(&folder.path().join("reports/test/onset.parquet")).unwrap();
     let before = onsets();
     persona_set(folder.path());
-    let path = manifest(folder.path(), "[personas]\nsets = [\"set.toml\"]\nconcepts = [\"own_*\", \"hat\"]\n[evidence]\npersonas = 5\n");
+    let path = manifest(folder.path(), "[personas]\nsets = [\"set.toml\"]\nconcepts = [\"own_*\", \"pet\"]\n[evidence]\npersonas = 5\n");
     let check = run(&["check", text(&path)]);
     assert!(stdout(&check).contains("Contexts: 6 of them and 1 formats"), "{}", stdout(&check));
     let output = run(&["run", text(&path)]);

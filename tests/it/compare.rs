@@ -102,8 +102,8 @@ fn pair(a: &Path, b: &Path, out: &Path) -> Vec<CompareRow> {
 fn a_later_run_is_later_and_swapping_negates_everything() {
     let folder = tempfile::tempdir().unwrap();
     let items = items();
-    let early = write_run(folder.path(), "early", 4, 2.5, 2, &items);
-    let late = write_run(folder.path(), "late", 7, 4.0, 3, &items);
+    let early = write_run(folder.path(), "early", 4, 4.0, 2, &items);
+    let late = write_run(folder.path(), "late", 7, 6.0, 3, &items);
     let out = folder.path().join("out");
     let rows = pair(&early, &late, &out);
     let taught = contrast(&rows, "taught");

@@ -86,7 +86,9 @@ fn assert_close(name: &str, a: &[Map<String, Value>], b: &[Map<String, Value>]) 
         let off = pairs.iter().fold(0f64, |m, (a, b)| m.max((a - b).abs()));
         let counted = ["p", "q", "p_max_t"].contains(&column.as_str());
         let counted = counted
-            || ["_lower", "_upper", "auroc", "auc", "accuracy", "selectivity", "percentile"].iter().any(|part| column.contains(part));
+            || ["_lower", "_upper", "auroc", "brier", "auc", "accuracy", "selectivity", "percentile"]
+                .iter()
+                .any(|part| column.contains(part));
         let allowed = if counted || name == "onset.parquet" { COUNTED } else { RELATIVE };
         assert!(off <= allowed * largest, "{name}: {column} differs by {off:.1e} of {largest:.1e}");
     }
