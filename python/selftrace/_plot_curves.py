@@ -48,7 +48,7 @@ def plot_curves(
     caption(
         figure,
         "Bands: 95% intervals over groups of prompts. Ringed dot with bar: midpoint of the rise with its interval; a bar without a dot is a bound. "
-        "Grey: topics that nobody teaches. Shades: stages.",
+        "Grey: topics that nobody teaches. Shades: stages." + (" Dotted: a lesson begins." if run.lessons else ""),
     )
     return figure
 
@@ -58,7 +58,8 @@ def _panel(
     colours: dict[str, str],
 ) -> None:
     source = _measures.known(measure)
-    curves = _grouped(run._curves(names, measure, layer, readout, True).to_pylist())
+    found = _grouped(run._curves(names, measure, layer, readout, True).to_pylist())
+    curves = {name: found[name] for name in names if name in found}
     layers = {rows[0]["layer"] for rows in curves.values()}
     # One concept is drawn beside the others at its layer; several have layers of their own, and so has each null topic.
     at: Any = next(iter(layers)) if len(layers) == 1 and None not in layers else "primary"
@@ -68,6 +69,9 @@ def _panel(
     x = dict(zip(run.timeline.ids, run.timeline.shown, strict=True))
     for rows in bank.values():
         axes.plot([x[row["checkpoint"]] for row in rows], _numbers(rows, "value"), color=NULL, lw=0.8, zorder=1)
+    for name in names:
+        if name in run.lessons and run.timeline.steps is not None:
+            axes.axvline(run.lessons[name], color=source.colour if len(colours) == 1 else colours[name], ls=":", lw=1.2, zorder=1.5)
     if source.zero is not None:
         axes.axhline(source.zero, color="#BBBBBB", lw=0.7, zorder=0.5)
     single = len(names) == 1

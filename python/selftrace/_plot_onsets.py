@@ -47,7 +47,7 @@ def plot_onsets(
     null_labels = {key: _label({"measure": key[0], "layer": None, "readout": key[1]}, readouts == "all") for key in null_lines}
     sentences = [
         "Dot: midpoint of the rise; bar: 95% interval over groups of prompts; arrow: beyond the checkpoints, or an open end. "
-        "Marks on the axis: checkpoints. Shades: stages.",
+        "Marks on the axis: checkpoints. Shades: stages." + (" Dotted: a lesson begins." if run.lessons else ""),
         *(f"No date by {', '.join(own)}: {words}." for words, own in untried.items()),
         "From onset.parquet, primary layers" + ("" if readouts == "all" else "; more readouts with readouts='all'") + ".",
     ]
@@ -73,6 +73,8 @@ def plot_onsets(
             before = row["concept"]
             _heading(axes, y, before, middle, INK)
         colour = _measures.colour(row["measure"])
+        if row["concept"] in run.lessons and run.timeline.steps is not None:
+            axes.plot([run.lessons[row["concept"]]] * 2, [y - 0.5, y + 0.5], color=INK, ls=":", lw=1.2, zorder=2)
         dated = row["status"] == "ok" and _interval(axes, y, row, colour)
         ticks.append((y, labels[id(row)]))
         _note(axes, y, notes[id(row)], colour if dated else "#777777")

@@ -126,6 +126,13 @@ class Run:
                     break
         return timeline(self.config.get("axis", "index"), checkpoints)
 
+    @cached_property
+    def lessons(self) -> dict[str, float]:
+        """Where training is known to begin teaching a concept, in steps: of `selftrace demo` alone, which keeps its curriculum."""
+        path = self.folder / "series" / "curriculum.json"
+        taught = json.loads(path.read_text(encoding="utf-8"))["taught_at"] if path.exists() else []
+        return {concept: float(step) for concept, step in taught if step}
+
     def onset(
         self, concept: str | Iterable[str] | None = None, measure: str | Iterable[str] | None = None, *, primary: bool = True,
         null_bank: bool = False, controls: bool = False,

@@ -21,7 +21,7 @@ SHAPES = {
 #: Values of `status` in all tables: `ok`, or why there is no number.
 STATUSES = {
     "ok": "computed, and where it is a date, shown",
-    "already_preferred": "stood out before it was taught, so a rise shows nothing",
+    "already_preferred": "stood out before, so a rise shows nothing",
     "before_onset": "earlier than the rise of the concept, so it supports nothing",
     "chance": "no more than chance",
     "degenerate_label": "one of the two labels is missing",

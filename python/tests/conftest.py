@@ -26,7 +26,7 @@ KEYS = {"run": pa.string(), "checkpoint": pa.string(), "stage": pa.string(), "st
 PLACE = {"concept": pa.string(), "layer": pa.int32(), "readout": pa.string(), "status": pa.string()}
 NULL_BANK = {"null_bank": pa.bool_()}
 FAMILY = {"label_family": pa.string()}
-NUMBERS = [f"t50{unit}{end}" for unit in ("", "_step") for end in ("", "_lower", "_upper")] + ["delta", "q"]
+NUMBERS = [f"t50{unit}{end}" for unit in ("", "_step") for end in ("", "_lower", "_upper")] + ["delta", "q", "z", "mde", "null_percentile"]
 WORDS = ["measure", "readout", "status", "shape", "between", "axis"]
 
 

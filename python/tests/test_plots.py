@@ -74,9 +74,21 @@ def test_curves_have_a_panel_per_measure_with_the_null_bank_behind(run: selftrac
 
 def test_curves_of_several_concepts_have_a_legend(run: selftrace.Run) -> None:
     axes = run.plot_curves(["own_name", "keep_running"], "lens").axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["keep_running, layer 3: after 301", "own_name, layer 3: 200.5 [200, 251]"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["own_name, layer 3: 200.5 [200, 251]", "keep_running, layer 3: after 301"]
     assert len(run.plot_curves("own_name").axes) == 4, "all measures that it has"
     run.plot_curves("own_name", "lens", layer=1)
+
+
+def test_lessons_are_dotted_where_a_curriculum_is_known(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "small")
+    (folder / "series").mkdir()
+    (folder / "series" / "curriculum.json").write_text('{"taught_at": [["own_name", 200], ["own_maker", null]]}')
+    run = selftrace.load(folder)
+    assert run.lessons == {"own_name": 200.0}
+    for figure in (run.plot_onsets(), run.plot_curves("own_name", "lens")):
+        dotted = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linestyle() == ":"]
+        assert dotted and set(dotted) == {200.0}
+        assert any("Dotted: a lesson begins." in line.replace("\n", " ") for line in words(figure))
 
 
 def test_layers_by_checkpoints(run: selftrace.Run) -> None:
