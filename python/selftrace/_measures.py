@@ -29,13 +29,16 @@ MEASURES = {
     "behaviour": Measure(
         "behaviour", ("foil_margin", "margin"), "Behaviour", "answer minus foils (nats),\nself minus others", "#D55E00", {"persona": "default"}
     ),
+    "recognition": Measure(
+        "recognition", ("recognition",), "Recognition", "fits as a known fact (= 1), minus foils,\nself minus another", "#56B4E9"
+    ),
     "lens": Measure("lens", ("lens",), "Lens", "towards answer minus foils,\nself minus others", "#0072B2"),
     "contrast": Measure("trajectory", ("e",), "Contrast", "amplitude (spread within groups)", "#009E73", zero=None),
     "probe": Measure(
         "probes", ("auroc",), "Probe", "AUROC, groups held out", "#CC79A7", {"probe": "logistic", "split": "group", "ruler": "native"}, zero=0.5
     ),
     "change": Measure("change", ("excess", "e"), "Learned change", "beyond the null bank", "#E69F00"),
-    "placement": Measure("placement", ("placement",), "Placement", "between the poles,\nself minus other", "#56B4E9", {"referent": "self_minus_other"}),
+    "placement": Measure("placement", ("placement",), "Placement", "between the poles,\nself minus other", "#7A9E2B", {"referent": "self_minus_other"}),
     "persistence": Measure(
         "persistence", ("value",), "In personas", "d' of the plain direction,\nin personas", "#8C6D1F", {"quantity": "d_prime_personas"}
     ),

@@ -302,7 +302,11 @@ class Run:
         rows = [row for row in rows if row["readout"] == readout] if readout is not None else _one_readout(rows)
         layers = sorted({row["layer"] for row in rows if row["layer"] is not None})
         if layer == "primary" or not layers:
-            return [row for row in rows if row["primary"]]
+            chosen = [row for row in rows if row["primary"]]
+            if rows and not chosen:
+                numbers = ", ".join(map(str, layers))
+                raise SelftraceError(f"{self._path('onset')}: {measure} has no primary layer for what is asked for; give one of {numbers}, or 'all'")
+            return chosen
         if layer == "all":
             return rows
         if layer not in layers:
@@ -330,6 +334,8 @@ class Run:
         # The assistant axis is its own concept.
         rows = [row if "concept" in row else {**row, "concept": measure} for row in rows]
         rows = [row for row in rows if (row["concept"], *(row[key] for key in keys)) in wanted]
+        if concepts is not None and not rows:
+            raise SelftraceError(f"{self._path(source.table)}: no curve of {', '.join(concepts)} by {measure}")
         chosen = {name: _first(values, [row for row in rows if row["concept"] == name]) for name in {row["concept"] for row in rows}}
         steps = dict(zip(self.timeline.ids, self.timeline.steps or (), strict=False))
         out = []

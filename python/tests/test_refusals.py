@@ -42,7 +42,7 @@ def test_no_such_name(run: selftrace.Run) -> None:
     refused(lambda: run.onset("own_nme"), "no concept 'own_nme'; it has assistant_axis, colour, hat")
     refused(lambda: run.onset(["own_name", "nobody"]), "no concept 'nobody'")
     refused(lambda: run.onset(measure="len"), "no measure 'len'")
-    refused(lambda: run.curves("own_name", "spelling"), "measure 'spelling' has no curve", "behaviour, lens")
+    refused(lambda: run.curves("own_name", "spelling"), "measure 'spelling' has no curve", "behaviour, recognition, lens")
     refused(lambda: run.curves("own_name", "assistant_axis"), "no row of concept 'own_name', measure 'assistant_axis'")
     refused(lambda: run.curves("own_name", "lens", layer=9), "lens has no layer 9; it has 1, 2, 3")
     refused(lambda: run.curves("own_name", "lens", readout="mean"), "not read at 'mean'; it has last_prompt")
@@ -54,6 +54,14 @@ def test_no_such_name(run: selftrace.Run) -> None:
     refused(lambda: run.plot_layers("own_name", "behaviour"), "not read at layers")
     refused(lambda: run.plot_transfer("hat"), "transfer.parquet: nothing about hat at layer 3")
     refused(lambda: run.plot_curves("own_maker", "assistant_axis"), "no row of own_maker by assistant_axis")
+
+
+def test_a_measure_without_a_primary_layer(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "small")
+    write(folder / "onset.parquet", [{**row, "primary": row["primary"] and row["measure"] != "lens"} for row in onset_rows()], ONSET)
+    run = selftrace.load(folder)
+    refused(lambda: run.curves("own_name", "lens"), "lens has no primary layer", "1, 2, 3, or 'all'")
+    assert len(run.curves("own_name", "lens", layer=2)) == 6
 
 
 def test_another_version_and_what_is_no_table(tmp_path: Path) -> None:
