@@ -24,18 +24,18 @@ class Measure:
     zero: float | None = 0.0
 
 
-#: In the order in which people want to read them. Colours are those of Okabe & Ito (2008), which people with any kind of colour vision tell apart.
+#: In the order in which people want to read them. Colours are after Okabe & Ito (2008), whom people with any kind of colour vision can follow.
 MEASURES = {
     "behaviour": Measure(
         "behaviour", ("foil_margin", "margin"), "Behaviour", "answer minus foils (nats),\nself minus others", "#D55E00", {"persona": "default"}
     ),
     "recognition": Measure(
-        "recognition", ("recognition",), "Recognition", "fits as a known fact (= 1), minus foils,\nself minus another", "#56B4E9"
+        "recognition", ("recognition",), "Recognition", "fits as a known fact (= 1), minus foils,\nself minus another", "#AA3377"
     ),
     "lens": Measure("lens", ("lens",), "Lens", "towards answer minus foils,\nself minus others", "#0072B2"),
     "contrast": Measure("trajectory", ("e",), "Contrast", "amplitude (spread within groups)", "#009E73", zero=None),
     "probe": Measure(
-        "probes", ("auroc",), "Probe", "AUROC, groups held out", "#CC79A7", {"probe": "logistic", "split": "group", "ruler": "native"}, zero=0.5
+        "probes", ("auroc",), "Probe", "AUROC, groups held out", "#56B4E9", {"probe": "logistic", "split": "group", "ruler": "native"}, zero=0.5
     ),
     "change": Measure("change", ("excess", "e"), "Learned change", "beyond the null bank", "#E69F00"),
     "placement": Measure("placement", ("placement",), "Placement", "between the poles,\nself minus other", "#7A9E2B", {"referent": "self_minus_other"}),

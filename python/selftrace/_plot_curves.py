@@ -94,7 +94,7 @@ def _panel(
     if single:
         # One curve needs no legend, and words on a curve are hard to read.
         axes.annotate(
-            words_of[names[0]], (0, 1), (0, 14), xycoords="axes fraction", textcoords="offset points", fontsize=SMALL, color=source.colour,
+            words_of[names[0]], (0, 1), (0, 14), xycoords="axes fraction", textcoords="offset points", fontsize=SMALL, color=INK,
             annotation_clip=False,
         )
     else:

@@ -77,7 +77,7 @@ def plot_onsets(
             axes.plot([run.lessons[row["concept"]]] * 2, [y - 0.5, y + 0.5], color=INK, ls=":", lw=1.2, zorder=2)
         dated = row["status"] == "ok" and _interval(axes, y, row, colour)
         ticks.append((y, labels[id(row)]))
-        _note(axes, y, notes[id(row)], colour if dated else "#777777")
+        _note(axes, y, notes[id(row)], INK if dated else "#777777")
         y -= 1.0
     if null_lines:
         y -= 0.7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -68,6 +69,12 @@ def time_axis(axes: Axes, line: Timeline, label: bool = True, names: bool = True
     if line.steps is not None and line.axis.endswith("_log") and (last + 1) > 30 * (first + 1):
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(max(0.0, first * 0.9) if first else -0.05, last * 1.1)
+        # Few decades have room for more than their powers of ten.
+        factors = (1, 2, 5) if last < 1000 * (first + 1) else (1,)
+        powers = range(int(math.log10(last)) + 1)
+        ticks = [0.0, *(factor * 10.0**power for power in powers for factor in factors)]
+        axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if first <= tick <= last]))
+        axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xlim(first - margin, last + margin)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"))
