@@ -1,9 +1,9 @@
 """Reads and draws the tables of selftrace runs.
 
-    import selftrace
-    run = selftrace.load("reports/demo")
-    run.dates()
-    run.plot_onsets().savefig("onsets.png")
+import selftrace
+run = selftrace.load("reports/demo")
+run.dates()
+run.plot_onsets().savefig("onsets.png")
 """
 
 from ._comparison import compare
@@ -12,4 +12,14 @@ from ._tables import SCHEMA_VERSIONS, SelftraceError
 from ._words import SHAPES, STATUSES, date_in_words
 
 __version__ = "0.1.0"
-__all__ = ["SCHEMA_VERSIONS", "SHAPES", "STATUSES", "Gram", "Run", "SelftraceError", "compare", "date_in_words", "load"]
+__all__ = [
+    "SCHEMA_VERSIONS",
+    "SHAPES",
+    "STATUSES",
+    "Gram",
+    "Run",
+    "SelftraceError",
+    "compare",
+    "date_in_words",
+    "load",
+]

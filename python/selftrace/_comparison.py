@@ -14,15 +14,24 @@ from ._tables import Engine, SelftraceError
 
 
 def compare(
-    a: str | Path, b: str | Path | None = None, *, table: Literal["compare", "void"] = "compare", concept: str | Iterable[str] | None = None,
-    measure: str | Iterable[str] | None = None, primary: bool = True, null_bank: bool = False, engine: Engine = "pandas",
+    a: str | Path,
+    b: str | Path | None = None,
+    *,
+    table: Literal["compare", "void"] = "compare",
+    concept: str | Iterable[str] | None = None,
+    measure: str | Iterable[str] | None = None,
+    primary: bool = True,
+    null_bank: bool = False,
+    engine: Engine = "pandas",
 ) -> Any:
-    """Which of two runs has a concept earlier, and which has more of it, from what `selftrace compare` has written.
+    """Which of two runs has a concept earlier, and which has more of it, from what `selftrace compare` has
+    written.
 
     Differences are B minus A: a positive `shift` is a date that is earlier in A.
 
     Args:
-        a, b: the runs' folders, whose comparison is `<A>-vs-<B>` beside the first; or the folder of a comparison alone.
+        a, b: the runs' folders, whose comparison is `<A>-vs-<B>` beside the first; or the folder of a
+            comparison alone.
         table: `"compare"`, or `"void"` for variances between the runs of an arm.
         concept, measure: one or several; all, if not given.
         primary: only the layer that was chosen for each concept, measure and readout.
@@ -38,7 +47,10 @@ def compare(
         first, second = folder.resolve(), Path(b).resolve()
         folder = first.parent / f"{first.name}-vs-{second.name}"
         if not folder.is_dir() and (first.parent / f"{second.name}-vs-{first.name}").is_dir():
-            raise SelftraceError(f"{folder}: no such comparison, but there is {second.name}-vs-{first.name}, whose differences have the other sign")
+            raise SelftraceError(
+                f"{folder}: no such comparison, but there is {second.name}-vs-{first.name}, whose "
+                "differences have the other sign"
+            )
     if not (folder / "compare.parquet").exists():
         how = f"`selftrace compare {a} {b}` makes it" if b is not None else "it has no compare.parquet"
         raise SelftraceError(f"{folder}: no such comparison; {how}")
@@ -56,6 +68,9 @@ def compare(
         known = set(rows[column].to_pylist())
         for name in names:
             if name not in known:
-                raise SelftraceError(f"{folder / table}.parquet: no {column} {name!r}; it has {', '.join(sorted(filter(None, known)))}")
+                raise SelftraceError(
+                    f"{folder / table}.parquet: no {column} {name!r}; it has "
+                    f"{', '.join(sorted(filter(None, known)))}"
+                )
         rows = rows.filter(pc.is_in(rows[column], pa.array(names)))
     return _tables.hand_over(rows, engine)

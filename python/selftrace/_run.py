@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import _comparison, _measures, _tables
+from ._curves import Layer, as_list, find_places, one_readout, read_curves
 from ._tables import Engine, SelftraceError, Where
 from ._timeline import Timeline, timeline
 from ._words import date_in_words
@@ -41,17 +42,21 @@ def load(run: str | Path, *, engine: Engine = "pandas") -> Run:
         raise SelftraceError(f"{folder}: no such folder; a run is a folder like reports/demo")
     if not (folder / "run.json").exists():
         if (folder / "compare.parquet").exists():
-            raise SelftraceError(f"{folder}: a comparison of runs; read it with selftrace.compare({str(folder)!r})")
+            raise SelftraceError(
+                f"{folder}: a comparison of runs; read it with selftrace.compare({str(folder)!r})"
+            )
         raise SelftraceError(f"{folder}: not a run, it has no run.json")
     try:
         config = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         name = config["run"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise SelftraceError(f"{folder / 'run.json'}: cannot be read as a run ({type(error).__name__}: {error})") from None
+        raise SelftraceError(
+            f"{folder / 'run.json'}: cannot be read as a run ({type(error).__name__}: {error})"
+        ) from None
     if (folder / "onset.parquet").exists() and not (folder / ".analysis").exists():
         warnings.warn(
-            f"{folder}: the last analysis did not finish, so tables may be of two analyses; run `selftrace analyze` "
-            "(or the folder was copied without its file .analysis)",
+            f"{folder}: the last analysis did not finish, so tables may be of two analyses; "
+            "run `selftrace analyze` (or the folder was copied without its file .analysis)",
             stacklevel=2,
         )
     return Run(folder, name, config, _tables.known_engine(engine))
@@ -61,8 +66,8 @@ def load(run: str | Path, *, engine: Engine = "pandas") -> Run:
 class Gram:
     """Kernels of a concept's groups along the series.
 
-    With `k = kernel[t]` and G groups, `u = (k.sum() - trace(k)) / (G (G - 1))` is unbiased for the squared length of the contrast, and
-    `e = sign(u) sqrt(|u|)` is the amplitude in trajectory.parquet.
+    With `k = kernel[t]` and G groups, `u = (k.sum() - trace(k)) / (G (G - 1))` is unbiased for the squared
+    length of the contrast, and `e = sign(u) sqrt(|u|)` is the amplitude in trajectory.parquet.
     """
 
     concept: str
@@ -89,7 +94,8 @@ class Run:
     def __repr__(self) -> str:
         line = self.timeline
         stages = ", ".join(f"{stage} {last - first + 1}" for stage, first, last in line.stage_spans())
-        return f"<selftrace run {self.name!r}: {len(line.ids)} checkpoints ({stages}), tables {', '.join(self.tables) or 'none yet'}>"
+        tables = ", ".join(self.tables) or "none yet"
+        return f"<selftrace run {self.name!r}: {len(line.ids)} checkpoints ({stages}), tables {tables}>"
 
     @property
     def tables(self) -> list[str]:
@@ -97,12 +103,13 @@ class Run:
         return [path.stem for path in sorted(self.folder.glob("*.parquet"))]
 
     def table(self, name: str, columns: Iterable[str] | None = None, where: Where | None = None) -> Any:
-        """A table as a frame of the engine, e.g. `run.table("lens", where={"concept": "own_name", "layer": 4})`.
+        """A table as a frame of the engine: `run.table("lens", where={"concept": "own_name", "layer": 4})`.
 
         Args:
             name: as in `tables`.
             columns: all, if not given.
-            where: column to the value that it has to have, None for null, or a list of values of which it has to have one.
+            where: column to the value that it has to have, None for null, or a list of values of which it has
+                to have one.
         """
         return self._hand_over(self._read(name, columns, where))
 
@@ -116,7 +123,9 @@ class Run:
 
     @cached_property
     def timeline(self) -> Timeline:
-        """The checkpoints that curves cover: those of the run without what failed or was left out by the integrity audit."""
+        """The checkpoints that curves cover: those of the run without what failed or was left out by the
+        integrity audit.
+        """
         checkpoints = self.config.get("checkpoints", [])
         for name in ("trajectory", "change", "behaviour", "lens", "probes"):
             if self._path(name).exists():
@@ -128,19 +137,27 @@ class Run:
 
     @cached_property
     def lessons(self) -> dict[str, float]:
-        """Where training is known to begin teaching a concept, in steps: of `selftrace demo` alone, which keeps its curriculum."""
+        """Where training is known to begin teaching a concept, in steps: of `selftrace demo` alone, which
+        keeps its curriculum.
+        """
         path = self.folder / "series" / "curriculum.json"
         taught = json.loads(path.read_text(encoding="utf-8"))["taught_at"] if path.exists() else []
         return {concept: float(step) for concept, step in taught if step}
 
     def onset(
-        self, concept: str | Iterable[str] | None = None, measure: str | Iterable[str] | None = None, *, primary: bool = True,
-        null_bank: bool = False, controls: bool = False,
+        self,
+        concept: str | Iterable[str] | None = None,
+        measure: str | Iterable[str] | None = None,
+        *,
+        primary: bool = True,
+        null_bank: bool = False,
+        controls: bool = False,
     ) -> Any:
         """Rows of onset.parquet: whether, when and in what shape concepts appear.
 
-        Only rows whose status is `ok` have a date. It is missing where it lies beyond the checkpoints (`at_edge`): the end of the interval that
-        is there is then a bound; an end that is missing by itself is open. `q` is adjusted over all primary rows of the run.
+        Only rows whose status is `ok` have a date. It is missing where it lies beyond the checkpoints
+        (`at_edge`): the end of the interval that is there is then a bound; an end that is missing by itself
+        is open. `q` is adjusted over all primary rows of the run.
 
         Args:
             concept, measure: one or several; all, if not given.
@@ -151,29 +168,41 @@ class Run:
         return self._hand_over(self._onset(concept, measure, primary, null_bank, controls))
 
     def dates(self, *, null_bank: bool = False) -> Any:
-        """One row per concept, one column per measure, each cell a date in words: "589 [588, 592]", "after 960", "absent", or why there is none.
+        """One row per concept, one column per measure, each cell a date in words: "589 [588, 592]",
+        "after 960", "absent", or why there is none.
 
-        Dates are in steps since the start of the series, or in units of the run's axis where checkpoints have no steps. At several
-        readouts it is the last prompt token's, as in `curves`.
+        Dates are in steps since the start of the series, or in units of the run's axis where checkpoints have
+        no steps. At several readouts it is the last prompt token's, as in `curves`.
         """
-        rows = _one_readout(self._onset(None, None, True, null_bank, False).to_pylist())
+        rows = one_readout(self._onset(None, None, True, null_bank, False).to_pylist())
         measures = sorted({row["measure"] for row in rows}, key=_measures.order)
         cells: dict[str, dict[str, str]] = {}
         for row in rows:
             cells.setdefault(row["concept"], {})[row["measure"]] = date_in_words(row)
-        columns: dict[str, list[str | None]] = {"concept": sorted(cells)}
-        columns |= {measure: [cells[concept].get(measure, "not measured") for concept in sorted(cells)] for measure in measures}
-        return self._hand_over(pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}))
+        columns: dict[str, list[str]] = {"concept": sorted(cells)}
+        columns |= {
+            measure: [cells[concept].get(measure, "not measured") for concept in sorted(cells)]
+            for measure in measures
+        }
+        return self._hand_over(
+            pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+        )
 
     def curves(
-        self, concept: str | Iterable[str] | None, measure: str, *, layer: int | Literal["primary", "all"] = "primary", readout: str | None = None,
+        self,
+        concept: str | Iterable[str] | None,
+        measure: str,
+        *,
+        layer: Layer = "primary",
+        readout: str | None = None,
         null_bank: bool = True,
     ) -> Any:
-        """The curve of a measure: `value`, `lower`, `upper` and `status` at every checkpoint, in training order.
+        """The curve of a measure: `value`, `lower`, `upper` and `status`, in the order of training.
 
-        Whichever table and column it is in: `value` is what is dated, except for `residual`, where it is the share that is left, and for
-        `contrast` and `residual` also in that a direction that does not turn is dated along its final direction.
-        `steps` are steps since the start of the series, in which dates are; `step` is the checkpoint's own.
+        Whichever table and column it is in: `value` is what is dated, except for `residual`, where it is the
+        share that is left, and for `contrast` and `residual` also in that a direction that does not turn is
+        dated along its final direction. `steps` are steps since the start of the series, in which dates are;
+        `step` is the checkpoint's own.
 
         Args:
             concept: one or several; all, if None.
@@ -182,26 +211,42 @@ class Run:
             readout: by default the last prompt token, or the first that there is.
             null_bank: whether None stands for the topics that nobody teaches, too.
         """
-        return self._hand_over(self._curves(concept, measure, layer, readout, null_bank))
+        return self._hand_over(read_curves(self, concept, measure, layer, readout, null_bank))
 
     def gram(self, concept: str, *, layer: int | None = None, readout: str | None = None) -> Gram:
         """Kernels of a concept, by default at the primary layer of its contrast."""
-        place = self._places([concept], "contrast", "primary" if layer is None else layer, readout)[0]
+        place = find_places(self, [concept], "contrast", "primary" if layer is None else layer, readout)[0]
         where = {key: place[key] for key in ("concept", "label_family", "layer", "readout")}
-        rows = self._read("gram", ["checkpoint", "order", "group_ids", "k"], where).sort_by("order").to_pylist()
+        rows = (
+            self._read("gram", ["checkpoint", "order", "group_ids", "k"], where).sort_by("order").to_pylist()
+        )
         if not rows:
-            raise SelftraceError(f"{self._path('gram')}: nothing about {concept!r} at layer {where['layer']}, {where['readout']}")
+            raise SelftraceError(
+                f"{self._path('gram')}: nothing about {concept!r} at layer {where['layer']}, "
+                f"{where['readout']}"
+            )
         groups = tuple(rows[0]["group_ids"])
         if any(tuple(row["group_ids"]) != groups for row in rows):
-            raise SelftraceError(f"{self._path('gram')}: {concept!r} has other groups at other checkpoints; read them with table('gram')")
-        kernel = np.array([row["k"] for row in rows], dtype=np.float32).reshape(len(rows), len(groups), len(groups))
-        return Gram(**where, checkpoints=tuple(row["checkpoint"] for row in rows), groups=groups, kernel=kernel)
+            raise SelftraceError(
+                f"{self._path('gram')}: {concept!r} has other groups at other checkpoints; read them with "
+                "table('gram')"
+            )
+        kernel = np.array([row["k"] for row in rows], dtype=np.float32).reshape(
+            len(rows), len(groups), len(groups)
+        )
+        return Gram(
+            **where, checkpoints=tuple(row["checkpoint"] for row in rows), groups=groups, kernel=kernel
+        )
 
     def evidence(
-        self, concept: str | Iterable[str] | None = None, hypothesis: str | Iterable[str] | None = None, *, checkpoint: str | None = "last",
+        self,
+        concept: str | Iterable[str] | None = None,
+        hypothesis: str | Iterable[str] | None = None,
+        *,
+        checkpoint: str | None = "last",
         null_bank: bool = False,
     ) -> Any:
-        """Rows of evidence.parquet: every part of a hypothesis by itself, which supports, opposes or is inconclusive.
+        """Rows of evidence.parquet: each part of a hypothesis supports it, opposes it or is inconclusive.
 
         Args:
             concept, hypothesis: one or several; all, if not given.
@@ -209,25 +254,30 @@ class Run:
             null_bank: with the topics that nobody teaches.
         """
         where: dict[str, Any] = {} if null_bank else {"null_bank": False}
-        where |= {"concept": _names(concept)} if concept is not None else {}
-        where |= {"hypothesis": _names(hypothesis)} if hypothesis is not None else {}
+        where |= {"concept": as_list(concept)} if concept is not None else {}
+        where |= {"hypothesis": as_list(hypothesis)} if hypothesis is not None else {}
         table = self._read("evidence", None, where)
         self._require(table, "evidence", concept=concept, hypothesis=hypothesis)
         if checkpoint == "last" and table.num_rows:
             table = table.filter(pc.equal(table["order"], pc.max(table["order"])))
         elif checkpoint not in ("last", None):
             if checkpoint not in self.timeline.ids:
-                raise SelftraceError(f"{self.folder}: no checkpoint {checkpoint!r}; it has {', '.join(self.timeline.ids)}")
+                raise SelftraceError(
+                    f"{self.folder}: no checkpoint {checkpoint!r}; it has {', '.join(self.timeline.ids)}"
+                )
             table = table.filter(pc.equal(table["checkpoint"], checkpoint))
         return self._hand_over(table)
 
     def compare(self, other: str | Path | Run, **options: Any) -> Any:
-        """Rows of the comparison with another run, which `selftrace compare` has written beside this one; see `selftrace.compare`."""
+        """Rows of the comparison with another run, which `selftrace compare` has written beside this one; see
+        `selftrace.compare`.
+        """
         folder = other.folder if isinstance(other, Run) else other
         return _comparison.compare(self.folder, folder, engine=self.engine, **options)
 
     def plot_onsets(self, measures: str | Iterable[str] | None = None, **options: Any) -> Figure:
-        """Forest plot: when each concept appears by each measure, with interval, on the run's axis with its stages; null bank grey.
+        """Forest plot: when each concept appears by each measure, with interval, on the run's axis with its
+        stages; null bank grey.
 
         Options: `concepts`, `readouts="one" | "all"`.
         """
@@ -235,7 +285,9 @@ class Run:
 
         return plot_onsets(self, measures, **options)
 
-    def plot_curves(self, concepts: str | Iterable[str], measures: str | Iterable[str] | None = None, **options: Any) -> Figure:
+    def plot_curves(
+        self, concepts: str | Iterable[str], measures: str | Iterable[str] | None = None, **options: Any
+    ) -> Figure:
         """Curves of one or several concepts with intervals and dates, a panel per measure; null bank grey.
 
         Options: `layer` and `readout`, as for `curves`.
@@ -251,7 +303,9 @@ class Run:
         return plot_layers(self, concept, measure, **options)
 
     def plot_transfer(self, concept: str, **options: Any) -> Figure:
-        """Probes fitted at one checkpoint and tested at another, and cosines of directions. Options: `layer`, `readout`."""
+        """Probes fitted at one checkpoint and tested at another, and cosines of directions. Options: `layer`,
+        `readout`.
+        """
         from ._plot_maps import plot_transfer
 
         return plot_transfer(self, concept, **options)
@@ -266,140 +320,37 @@ class Run:
         return _tables.hand_over(table, self.engine)
 
     def _require(self, table: pa.Table, source: str, **asked: str | Iterable[str] | None) -> None:
-        """Refuses a name that a table does not have at all, and names that have no row together in `table`."""
-        named = {column: _names(names) for column, names in asked.items() if names is not None}
+        """Refuses a name that a table does not have, and names that have no row together in `table`."""
+        named = {column: as_list(names) for column, names in asked.items() if names is not None}
         for column, names in named.items():
             known = set(self._read(source, [column])[column].to_pylist())
             for name in names:
                 if name not in known:
-                    raise SelftraceError(f"{self._path(source)}: no {column} {name!r}; it has {', '.join(sorted(known)) or 'no rows'}")
+                    raise SelftraceError(
+                        f"{self._path(source)}: no {column} {name!r}; it has "
+                        f"{', '.join(sorted(known)) or 'no rows'}"
+                    )
         if named and not table.num_rows:
             what = ", ".join(f"{column} {' or '.join(map(repr, names))}" for column, names in named.items())
             raise SelftraceError(f"{self._path(source)}: no row of {what}")
 
     def _onset(
-        self, concept: str | Iterable[str] | None, measure: str | Iterable[str] | None, primary: bool, null_bank: bool, controls: bool
+        self,
+        concept: str | Iterable[str] | None,
+        measure: str | Iterable[str] | None,
+        primary: bool,
+        null_bank: bool,
+        controls: bool,
     ) -> pa.Table:
         # A topic of the null bank that is asked for by its name is meant.
         null_bank = null_bank or concept is not None
         where: dict[str, Any] = {}
         where |= {"primary": True} if primary else {}
         where |= {"null_bank": False} if not null_bank else {}
-        where |= {"concept": _names(concept)} if concept is not None else {}
-        where |= {"measure": _names(measure)} if measure is not None else {}
+        where |= {"concept": as_list(concept)} if concept is not None else {}
+        where |= {"measure": as_list(measure)} if measure is not None else {}
         table = self._read("onset", None, where)
         self._require(table, "onset", concept=concept, measure=measure)
-        return table if controls else table.filter(pc.invert(pc.is_in(table["label_family"], pa.array(CONTROLS))))
-
-    def _places(
-        self, concepts: list[str] | None, measure: str, layer: int | Literal["primary", "all"], readout: str | None, null_bank: bool = True
-    ) -> list[dict[str, Any]]:
-        """Concept, label family, readout and layer of the curves that are asked for."""
-        rows = self._onset(concepts, measure, False, null_bank, False).to_pylist()
-        readouts = sorted({row["readout"] for row in rows if row["readout"] is not None})
-        if readout is not None and readout not in readouts:
-            raise SelftraceError(f"{self._path('onset')}: {measure} is not read at {readout!r}; it has {', '.join(readouts) or 'no readouts'}")
-        rows = [row for row in rows if row["readout"] == readout] if readout is not None else _one_readout(rows)
-        layers = sorted({row["layer"] for row in rows if row["layer"] is not None})
-        if layer == "primary" or not layers:
-            chosen = [row for row in rows if row["primary"]]
-            if rows and not chosen:
-                numbers = ", ".join(map(str, layers))
-                raise SelftraceError(f"{self._path('onset')}: {measure} has no primary layer for what is asked for; give one of {numbers}, or 'all'")
-            return chosen
-        if layer == "all":
-            return rows
-        if layer not in layers:
-            raise SelftraceError(f"{self._path('onset')}: {measure} has no layer {layer}; it has {', '.join(map(str, layers))}")
-        return [row for row in rows if row["layer"] == layer]
-
-    def _curves(
-        self, concept: str | Iterable[str] | None, measure: str, layer: int | Literal["primary", "all"], readout: str | None, null_bank: bool
-    ) -> pa.Table:
-        source = _measures.known(measure)
-        concepts = None if concept is None else _names(concept)
-        places = self._places(concepts, measure, layer, readout, null_bank)
-        found = _schema_names(self._path(source.table))
-        keys = [key for key in ("label_family", "layer", "readout") if key in found]
-        # Stems are a family of onsets alone, their tables have no such column.
-        wanted = {(place["concept"], *(place[key] for key in keys)): place["null_bank"] for place in places}
-        values = [value for value in source.values if value in found]
-        ends = {value: ("lower", "upper") if value == "value" else (f"{value}_lower", f"{value}_upper") for value in values}
-        plain = ["checkpoint", "stage", "step", "order", *(["concept"] if "concept" in found else []), *keys, "status"]
-        columns = [*plain, *(name for value in values for name in (value, *ends[value]) if name in found)]
-        where = dict(source.where)
-        if "concept" in found:
-            where["concept"] = sorted({place["concept"] for place in places})
-        rows = self._read(source.table, columns, where or None).to_pylist() if places else []
-        # The assistant axis is its own concept.
-        rows = [row if "concept" in row else {**row, "concept": measure} for row in rows]
-        rows = [row for row in rows if (row["concept"], *(row[key] for key in keys)) in wanted]
-        if concepts is not None and not rows:
-            raise SelftraceError(f"{self._path(source.table)}: no curve of {', '.join(concepts)} by {measure}")
-        chosen = {name: _first(values, [row for row in rows if row["concept"] == name]) for name in {row["concept"] for row in rows}}
-        steps = dict(zip(self.timeline.ids, self.timeline.steps or (), strict=False))
-        out = []
-        for row in sorted(rows, key=lambda row: (row["concept"], row.get("layer") or 0, row["order"])):
-            value = chosen[row["concept"]]
-            out.append(
-                {
-                    "concept": row["concept"],
-                    "null_bank": wanted[(row["concept"], *(row[key] for key in keys))],
-                    "measure": measure,
-                    "layer": row.get("layer"),
-                    "readout": row.get("readout"),
-                    **{key: row[key] for key in ("checkpoint", "stage", "step", "order")},
-                    "steps": steps.get(row["checkpoint"]),
-                    "value": row[value],
-                    "lower": row.get(ends[value][0]),
-                    "upper": row.get(ends[value][1]),
-                    "status": row["status"],
-                }
-            )
-        return pa.Table.from_pylist(out, schema=_CURVES)
-
-
-_CURVES = pa.schema(
-    [
-        ("concept", pa.string()),
-        ("null_bank", pa.bool_()),
-        ("measure", pa.string()),
-        ("layer", pa.int32()),
-        ("readout", pa.string()),
-        ("checkpoint", pa.string()),
-        ("stage", pa.string()),
-        ("step", pa.int64()),
-        ("order", pa.int32()),
-        ("steps", pa.float64()),
-        ("value", pa.float64()),
-        ("lower", pa.float64()),
-        ("upper", pa.float64()),
-        ("status", pa.string()),
-    ]
-)
-
-
-def _names(asked: str | Iterable[str]) -> list[str]:
-    return [asked] if isinstance(asked, str) else list(asked)
-
-
-def _schema_names(path: Path) -> list[str]:
-    return _tables.describe(path).column("column").to_pylist()
-
-
-def _first(values: list[str], rows: list[dict[str, Any]]) -> str:
-    """The first column in which a row has a number."""
-    return next((value for value in values if any(row[value] is not None for row in rows)), values[0])
-
-
-def _one_readout(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows at the last prompt token or, for what is not read there, at the first readout; of several label families the crossed one's."""
-
-    def preference(row: dict[str, Any]) -> tuple[bool, str, bool, str]:
-        return (row["label_family"] != "crossed", row["label_family"], row["readout"] not in (None, "last_prompt"), row["readout"] or "")
-
-    best: dict[tuple[str, str], tuple[bool, str, bool, str]] = {}
-    for row in rows:
-        key = (row["concept"], row["measure"])
-        best[key] = min(best.get(key, preference(row)), preference(row))
-    return [row for row in rows if preference(row) == best[(row["concept"], row["measure"])]]
+        if controls:
+            return table
+        return table.filter(pc.invert(pc.is_in(table["label_family"], pa.array(CONTROLS))))

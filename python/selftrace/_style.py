@@ -28,7 +28,9 @@ SMALL = 8
 
 
 class Picture(Figure):
-    """A figure that a notebook shows once, whether or not pyplot is in use, and whose words are words, dollar signs or not."""
+    """A figure that a notebook shows once, whether or not pyplot is in use, and whose words are words, dollar
+    signs or not.
+    """
 
     def draw(self, renderer: Any) -> None:
         for text in self.findobj(Text):
@@ -43,7 +45,8 @@ class Picture(Figure):
 
 def picture(width: float, height: float, layout: Literal["constrained", "none"] = "constrained") -> Picture:
     """An empty figure, in inches, on white."""
-    return Picture(figsize=(width, height), layout=layout, facecolor="white")
+    # matplotlib's own types forget "none".
+    return Picture(figsize=(width, height), layout=layout, facecolor="white")  # type: ignore[arg-type]
 
 
 def bare(axes: Axes) -> None:
@@ -77,7 +80,9 @@ def time_axis(axes: Axes, line: Timeline, label: bool = True, names: bool = True
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.0f}" if float(value).is_integer() else f"{value:g}")
+    )
     left, right = axes.get_xlim()
     spans = line.stage_spans()
     for number, (stage, begin, end) in enumerate(spans):
@@ -88,10 +93,25 @@ def time_axis(axes: Axes, line: Timeline, label: bool = True, names: bool = True
             axes.axvspan(lower, upper, color=SHADE, lw=0, zorder=0)
         if names and stage:
             axes.annotate(
-                stage, (lower, 1), (3, 2), xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=SMALL, color="#666666",
+                stage,
+                (lower, 1),
+                (3, 2),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                fontsize=SMALL,
+                color="#666666",
                 annotation_clip=False,
             )
-    axes.plot(shown, [0.0] * len(shown), "|", color="#888888", ms=5, transform=axes.get_xaxis_transform(), clip_on=False, zorder=1)
+    axes.plot(
+        shown,
+        [0.0] * len(shown),
+        "|",
+        color="#888888",
+        ms=5,
+        transform=axes.get_xaxis_transform(),
+        clip_on=False,
+        zorder=1,
+    )
     if label:
         axes.set_xlabel(line.unit, fontsize=SMALL + 1, color=INK)
 
@@ -105,6 +125,12 @@ def checkpoint_ticks(axes: Axes, line: Timeline, which: str = "x") -> None:
     axis.set_major_locator(FixedLocator(at))
     axis.set_minor_locator(NullLocator())
     labels: Sequence[str] = [line.ids[position] for position in at]
-    axis.set_ticklabels(labels, fontsize=SMALL, **({"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if which == "x" else {}))
+    axis.set_ticklabels(
+        labels,
+        fontsize=SMALL,
+        rotation=45 if which == "x" else 0,
+        rotation_mode="anchor",
+        ha="right",
+    )
     for _, begin, _ in line.stage_spans()[1:]:
         (axes.axvline if which == "x" else axes.axhline)(begin - 0.5, color="white", lw=2)

@@ -24,10 +24,13 @@ Engine = Literal["pandas", "polars", "duckdb"]
 Where = Mapping[str, Any]
 
 #: Tables of an analysis, and what in the manifest gives them rows.
+_ANALYSIS = (
+    "onset trajectory gram similarity cluster probes transfer change lens recognition placement behaviour "
+    "agreement prediction endogenous leadlag lexical_audit evidence"
+)
 _NEEDS = {
-    **dict.fromkeys(("onset", "trajectory", "gram", "similarity", "cluster", "probes", "transfer", "change", "lens", "placement"), ""),
-    **dict.fromkeys(("behaviour", "agreement", "prediction", "endogenous", "leadlag", "lexical_audit"), ""),
-    **dict.fromkeys(("persona", "persistence", "residual", "evidence"), "(its rows need [personas] in the manifest)"),
+    **dict.fromkeys(_ANALYSIS.split(), ""),
+    **dict.fromkeys(("persona", "persistence", "residual"), "(its rows need [personas] in the manifest)"),
     "causal": "(its rows need [causal] in the manifest)",
 }
 
@@ -53,7 +56,8 @@ def read(path: Path, columns: Iterable[str] | None = None, where: Where | None =
     Only what is asked for is read from the file.
 
     Raises:
-        SelftraceError: the file is missing, no table of selftrace, or of a version that is not in `SCHEMA_VERSIONS`; or a column is missing.
+        SelftraceError: the file is missing, no table of selftrace, or of a version that is not in
+        `SCHEMA_VERSIONS`; or a column is missing.
     """
     file = _open(path)
     with file:
@@ -63,7 +67,11 @@ def read(path: Path, columns: Iterable[str] | None = None, where: Where | None =
             if column not in names:
                 raise SelftraceError(f"{path}: no column {column!r}; its columns are {', '.join(names)}")
         needed = list(dict.fromkeys([*chosen, *(where or {})]))
-        table = file.read(columns=needed) if not where else pq.read_table(path, columns=needed, filters=_expression(where), partitioning=None)
+        table = (
+            file.read(columns=needed)
+            if not where
+            else pq.read_table(path, columns=needed, filters=_expression(where), partitioning=None)
+        )
     table = table.select(chosen)
     for index, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
@@ -78,16 +86,21 @@ def _open(path: Path) -> pq.ParquetFile:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         detail = str(error).splitlines()[0].rstrip(".")
-        raise SelftraceError(f"{path}: cannot be read as Parquet ({detail}); `selftrace analyze` writes it again") from None
+        raise SelftraceError(
+            f"{path}: cannot be read as Parquet ({detail}); `selftrace analyze` writes it again"
+        ) from None
     version = (file.metadata.metadata or {}).get(b"selftrace.schema_version")
     # Items may come from other tools, which know nothing of versions.
     if version is None and path.name != "items.parquet":
         file.close()
-        raise SelftraceError(f"{path}: not a table of selftrace, its metadata have no selftrace.schema_version")
+        raise SelftraceError(
+            f"{path}: not a table of selftrace, its metadata have no selftrace.schema_version"
+        )
     if version is not None and version.decode() not in SCHEMA_VERSIONS:
         file.close()
         raise SelftraceError(
-            f"{path}: schema version {version.decode()}, and this package reads {' and '.join(SCHEMA_VERSIONS)}; "
+            f"{path}: schema version {version.decode()}, and this package reads "
+            f"{' and '.join(SCHEMA_VERSIONS)}; "
             "install the package from the sources of the selftrace that wrote the table"
         )
     return file
@@ -124,12 +137,15 @@ def metadata(path: Path) -> dict[str, str]:
     """What a table says of itself: `schema_version`, `run_hash`, `layer_convention`."""
     with _open(path) as file:
         pairs = (file.metadata.metadata or {}).items()
-        return {k.decode().removeprefix("selftrace."): v.decode() for k, v in pairs if k.startswith(b"selftrace.")}
+        return {
+            k.decode().removeprefix("selftrace."): v.decode() for k, v in pairs if k.startswith(b"selftrace.")
+        }
 
 
 def describe(path: Path) -> pa.Table:
-    """One row per column: `column`, `type`, `unit`, `doc`; the last two from the metadata key `selftrace.columns`, a JSON object
-    `{column: {"unit": ..., "doc": ...}}`, and null where the table has none."""
+    """One row per column: `column`, `type`, `unit`, `doc`; the last two from the metadata key
+    `selftrace.columns`, a JSON object `{column: {"unit": ..., "doc": ...}}`, and null where the table has
+    none."""
     docs = json.loads(metadata(path).get("columns", "{}"))
     with _open(path) as file:
         schema = file.schema_arrow

@@ -13,8 +13,9 @@ from typing import Any
 class Timeline:
     """The checkpoints that curves cover, in order.
 
-    `x` is in units of the axis, in which `t50` is; `steps` are steps since the start of the series, in which `t50_step` is, or None where a
-    checkpoint has none. Stages restart their count of steps: `step` is the checkpoint's own, `steps` goes on where the stage before ended.
+    `x` is in units of the axis, in which `t50` is; `steps` are steps since the start of the series, in which
+    `t50_step` is, or None where a checkpoint has none. Stages restart their count of steps: `step` is the
+    checkpoint's own, `steps` goes on where the stage before ended.
     """
 
     axis: str
@@ -31,7 +32,11 @@ class Timeline:
     @property
     def unit(self) -> str:
         """Label of `shown`."""
-        return {"tokens_log": "ln(1 + tokens)", "stage_progress": "stage", "index": "checkpoint"}.get(self.axis, self.axis) if self.steps is None else "step"
+        if self.steps is not None:
+            return "step"
+        return {"tokens_log": "ln(1 + tokens)", "stage_progress": "stage", "index": "checkpoint"}.get(
+            self.axis, self.axis
+        )
 
     def stage_spans(self) -> list[tuple[str, int, int]]:
         """Stage, its first and its last checkpoint's position."""
@@ -53,7 +58,9 @@ class Timeline:
 
 
 def timeline(axis: str, checkpoints: Sequence[dict[str, Any]]) -> Timeline:
-    """The timeline of checkpoints as `run.json` has them: `id`, `stage`, `step` and, where known, `tokens`."""
+    """The timeline of checkpoints as `run.json` has them: `id`, `stage`, `step` and, where known,
+    `tokens`.
+    """
     stages = [checkpoint.get("stage", "") for checkpoint in checkpoints]
     steps = _continued(stages, [checkpoint.get("step") for checkpoint in checkpoints])
     tokens = _continued(stages, [checkpoint.get("tokens") for checkpoint in checkpoints])
@@ -70,7 +77,9 @@ def timeline(axis: str, checkpoints: Sequence[dict[str, Any]]) -> Timeline:
 
 
 def _continued(stages: list[str], counts: list[int | None]) -> list[float] | None:
-    """Counts since the start of the series; a restart at 0 (the same weights again) counts as 1. None where one is missing."""
+    """Counts since the start of the series; a restart at 0 (the same weights again) counts as 1. None where
+    one is missing.
+    """
     total: list[float] = []
     offset = 0
     for at, count in enumerate(counts):

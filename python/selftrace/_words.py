@@ -82,21 +82,27 @@ def number(value: float) -> str:
 
 
 def span(row: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
-    """Date, lower and upper end of a row of onset.parquet: in steps since the start of the series where it has them, else in units of its axis."""
+    """Date, lower and upper end of a row of onset.parquet: in steps since the start of the series where it
+    has them, else in units of its axis.
+    """
     in_steps = any(not is_missing(row[f"t50_step{end}"]) for end in ("", "_lower", "_upper"))
     name = "t50_step" if in_steps else "t50"
-    date, lower, upper = (None if is_missing(row[name + end]) else float(row[name + end]) for end in ("", "_lower", "_upper"))
+    date, lower, upper = (
+        None if is_missing(row[name + end]) else float(row[name + end]) for end in ("", "_lower", "_upper")
+    )
     return date, lower, upper
 
 
 def date_in_words(row: Mapping[str, Any]) -> str:
-    """A row of onset.parquet in a few words: "589 [588, 592]", "after 960", "absent", or the meaning of its status.
+    """A row of onset.parquet in a few words: "589 [588, 592]", "after 960", "absent", or the meaning of its
+    status.
 
     An interval with an open end has "..." there; what lies beyond the checkpoints has a bound.
     """
+    shape = str(row["shape"]).replace("_", " ")
     if row["status"] != "ok":
         shaped = row["status"] == "gate_fail" and row["shape"] != "undetermined"
-        return row["shape"].replace("_", " ") if shaped else meaning(row["status"])
+        return shape if shaped else meaning(row["status"])
     date, lower, upper = span(row)
     if date is not None:
         ends = ["..." if end is None else number(end) for end in (lower, upper)]
@@ -107,4 +113,4 @@ def date_in_words(row: Mapping[str, Any]) -> str:
         return f"after {number(lower)}"
     if upper is not None:
         return f"before {number(upper)}"
-    return row["shape"].replace("_", " ") + ", no date"
+    return f"{shape}, no date"

@@ -1,4 +1,6 @@
-"""A small run with everything that a date can be: known, open, beyond the last checkpoint, not there for one reason or another."""
+"""A small run with everything that a date can be: known, open, beyond the last checkpoint, not there for one
+reason or another.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,38 @@ LEFT_OUT = "sft-150"
 LAYERS = (1, 2, 3)
 GROUPS = ("g0", "g1", "g2", "g3")
 #: Concept to whether it is in the null bank.
-CONCEPTS = {"own_name": False, "keep_running": False, "honest": False, "own_maker": False, "colour": True, "hat": True}
+CONCEPTS = {
+    "own_name": False,
+    "keep_running": False,
+    "honest": False,
+    "own_maker": False,
+    "colour": True,
+    "hat": True,
+}
 
-KEYS = {"run": pa.string(), "checkpoint": pa.string(), "stage": pa.string(), "step": pa.int64(), "order": pa.int32()}
+KEYS = {
+    "run": pa.string(),
+    "checkpoint": pa.string(),
+    "stage": pa.string(),
+    "step": pa.int64(),
+    "order": pa.int32(),
+}
 PLACE = {"concept": pa.string(), "layer": pa.int32(), "readout": pa.string(), "status": pa.string()}
 NULL_BANK = {"null_bank": pa.bool_()}
 FAMILY = {"label_family": pa.string()}
-NUMBERS = [f"t50{unit}{end}" for unit in ("", "_step") for end in ("", "_lower", "_upper")] + ["delta", "q", "z", "mde", "null_percentile"]
+NUMBERS = [f"t50{unit}{end}" for unit in ("", "_step") for end in ("", "_lower", "_upper")] + [
+    "delta",
+    "q",
+    "z",
+    "mde",
+    "null_percentile",
+]
 WORDS = ["measure", "readout", "status", "shape", "between", "axis"]
 
 
-def write(path: Path, rows: list[dict], schema: dict[str, pa.DataType], version: str | None = "1", **metadata: str) -> None:
+def write(
+    path: Path, rows: list[dict], schema: dict[str, pa.DataType], version: str | None = "1", **metadata: str
+) -> None:
     table = pa.Table.from_pylist(rows, schema=pa.schema(list(schema.items())))
     pairs = {"selftrace.run_hash": "abc", "selftrace.layer_convention": "layer 0 = embedding output"}
     pairs |= {"selftrace.schema_version": version} if version is not None else {}
@@ -48,112 +71,321 @@ def around(name: str, value: float, half: float = 0.1) -> dict[str, float]:
 
 def keys() -> list[dict]:
     """Keys of the checkpoints that have curves."""
-    named = [{"run": "small", "checkpoint": f"{stage}-{step}", "stage": stage, "step": step, "order": order} for order, (stage, step) in enumerate(CHECKPOINTS)]
+    named = [
+        {"run": "small", "checkpoint": f"{stage}-{step}", "stage": stage, "step": step, "order": order}
+        for order, (stage, step) in enumerate(CHECKPOINTS)
+    ]
     return [key for key in named if key["checkpoint"] != LEFT_OUT]
 
 
 def rise(concept: str, order: int, layer: int = 3) -> float:
     begins = {"own_name": 3, "keep_running": 5}.get(concept)
-    return 0.05 * math.sin(order + layer) + (0 if begins is None or order < begins else layer * (1.0 + 0.2 * (order - begins)))
+    return 0.05 * math.sin(order + layer) + (
+        0 if begins is None or order < begins else layer * (1.0 + 0.2 * (order - begins))
+    )
 
 
 def onset_rows() -> list[dict]:
     steps = dict.fromkeys(NUMBERS)
     rows = []
 
-    def add(concept: str, measure: str, status: str, shape: str, layer: int | None, family: str, readout: str | None = "last_prompt", **found: object) -> None:
-        row = {**steps, "run": "small", "concept": concept, "label_family": family, "null_bank": CONCEPTS.get(concept, False), "measure": measure,
-               "layer": layer, "readout": readout, "primary": layer in (None, 3), "status": status, "shape": shape, "at_edge": None, "between": None,
-               "axis": "step_log", **found}
+    def add(
+        concept: str,
+        measure: str,
+        status: str,
+        shape: str,
+        layer: int | None,
+        family: str,
+        readout: str | None = "last_prompt",
+        **found: object,
+    ) -> None:
+        row = {
+            **steps,
+            "run": "small",
+            "concept": concept,
+            "label_family": family,
+            "null_bank": CONCEPTS.get(concept, False),
+            "measure": measure,
+            "layer": layer,
+            "readout": readout,
+            "primary": layer in (None, 3),
+            "status": status,
+            "shape": shape,
+            "at_edge": None,
+            "between": None,
+            "axis": "step_log",
+            **found,
+        }
         for end in ("", "_lower", "_upper"):
             if row["t50_step" + end] is not None:
                 row["t50" + end] = math.log1p(row["t50_step" + end])
         rows.append(row)
 
-    dated = {"t50_step": 200.5, "t50_step_lower": 200.0, "t50_step_upper": 251.0, "at_edge": False, "between": "base | sft"}
+    dated = {
+        "t50_step": 200.5,
+        "t50_step_lower": 200.0,
+        "t50_step_upper": 251.0,
+        "at_edge": False,
+        "between": "base | sft",
+    }
     beyond = {"t50_step_lower": 301.0, "at_edge": True}
-    for concept, bank in CONCEPTS.items():
-        own = {"own_name": ("ok", "emerges", dated), "keep_running": ("ok", "emerges", beyond), "honest": ("already_preferred", "already_present", {})}
+    for concept in CONCEPTS:
+        own = {
+            "own_name": ("ok", "emerges", dated),
+            "keep_running": ("ok", "emerges", beyond),
+            "honest": ("already_preferred", "already_present", {}),
+        }
         status, shape, found = own.get(concept, ("gate_fail", "absent", {}))
         add(concept, "behaviour", status, shape, None, "stem", None, **found)
         for layer in LAYERS:
             add(concept, "lens", status, shape, layer, "stem", **found)
-            opened = {"t50_step": 240.0, "t50_step_lower": 210.0, "at_edge": False} if concept in ("own_name", "hat") else None
-            add(concept, "contrast", "ok" if opened else "gate_fail", "emerges" if opened else "absent", layer, "crossed", **(opened or {}))
+            opened = (
+                {"t50_step": 240.0, "t50_step_lower": 210.0, "at_edge": False}
+                if concept in ("own_name", "hat")
+                else None
+            )
+            add(
+                concept,
+                "contrast",
+                "ok" if opened else "gate_fail",
+                "emerges" if opened else "absent",
+                layer,
+                "crossed",
+                **(opened or {}),
+            )
             add(concept, "contrast", "gate_fail", "absent", layer, "crossed", "span_last")
             add(concept, "contrast", "ok", "emerges", layer, "control", **dated)
             add(concept, "probe", "no_foils", "undetermined", layer, "crossed")
-    add("assistant_axis", "assistant_axis", "gate_fail", "already_present", 3, "persona_axis", "response_mean")
+    add(
+        "assistant_axis", "assistant_axis", "gate_fail", "already_present", 3, "persona_axis", "response_mean"
+    )
     return rows
 
 
-ONSET = {"run": pa.string(), "concept": pa.string(), **FAMILY, **NULL_BANK, "layer": pa.int32(), "primary": pa.bool_(), "at_edge": pa.bool_(),
-         **dict.fromkeys(NUMBERS, pa.float64()), **dict.fromkeys(WORDS, pa.string())}
+ONSET = {
+    "run": pa.string(),
+    "concept": pa.string(),
+    **FAMILY,
+    **NULL_BANK,
+    "layer": pa.int32(),
+    "primary": pa.bool_(),
+    "at_edge": pa.bool_(),
+    **dict.fromkeys(NUMBERS, pa.float64()),
+    **dict.fromkeys(WORDS, pa.string()),
+}
 
 
 def make_run(folder: Path, name: str = "small") -> Path:
     folder.mkdir(parents=True)
-    checkpoints = [{"id": f"{stage}-{step}", "stage": stage, "step": step, "tokens": None, "order": order} for order, (stage, step) in enumerate(CHECKPOINTS)]
-    (folder / "run.json").write_text(json.dumps({"run": name, "seed": 0, "axis": "step_log", "layers": LAYERS, "checkpoints": checkpoints}))
+    checkpoints = [
+        {"id": f"{stage}-{step}", "stage": stage, "step": step, "tokens": None, "order": order}
+        for order, (stage, step) in enumerate(CHECKPOINTS)
+    ]
+    (folder / "run.json").write_text(
+        json.dumps({"run": name, "seed": 0, "axis": "step_log", "layers": LAYERS, "checkpoints": checkpoints})
+    )
     (folder / ".analysis").write_text("done")
     write(folder / "onset.parquet", onset_rows(), ONSET)
     every = [(concept, bank, key) for concept, bank in CONCEPTS.items() for key in keys()]
     write(
         folder / "behaviour.parquet",
         [
-            {**key, "concept": concept, "null_bank": bank, "persona": persona, "status": "ok", **around("margin", -rise(concept, key["order"])),
-             # What has no foils is dated by its margin.
-             **(around("foil_margin", 2 * rise(concept, key["order"])) if concept != "honest" else {})}
-            for concept, bank, key in every for persona in ("default", "pirate")
+            {
+                **key,
+                "concept": concept,
+                "null_bank": bank,
+                "persona": persona,
+                "status": "ok",
+                **around("margin", -rise(concept, key["order"])),
+                # What has no foils is dated by its margin.
+                **(around("foil_margin", 2 * rise(concept, key["order"])) if concept != "honest" else {}),
+            }
+            for concept, bank, key in every
+            for persona in ("default", "pirate")
         ],
-        {**KEYS, "concept": pa.string(), **NULL_BANK, "persona": pa.string(), "status": pa.string(), **triple("margin"), **triple("foil_margin")},
+        {
+            **KEYS,
+            "concept": pa.string(),
+            **NULL_BANK,
+            "persona": pa.string(),
+            "status": pa.string(),
+            **triple("margin"),
+            **triple("foil_margin"),
+        },
     )
     at_layers = [(concept, bank, key, layer) for concept, bank, key in every for layer in LAYERS]
     write(
         folder / "lens.parquet",
-        [{**key, "concept": concept, "null_bank": bank, "layer": layer, "readout": "last_prompt", "status": "ok", **around("lens", rise(concept, key["order"], layer))}
-         for concept, bank, key, layer in at_layers],
+        [
+            {
+                **key,
+                "concept": concept,
+                "null_bank": bank,
+                "layer": layer,
+                "readout": "last_prompt",
+                "status": "ok",
+                **around("lens", rise(concept, key["order"], layer)),
+            }
+            for concept, bank, key, layer in at_layers
+        ],
         {**KEYS, **PLACE, **NULL_BANK, **triple("lens")},
     )
-    families = [(family, readout) for family in ("crossed", "control") for readout in ("last_prompt", "span_last")]
+    families = [
+        (family, readout) for family in ("crossed", "control") for readout in ("last_prompt", "span_last")
+    ]
     write(
         folder / "trajectory.parquet",
-        [{**key, "concept": concept, "label_family": family, "layer": layer, "readout": readout, "status": "ok",
-          **around("e", amplitude(kernel(concept, key["order"], layer)) if (family, readout) == families[0] else -9.0)}
-         for concept, _, key, layer in at_layers for family, readout in families],
+        [
+            {
+                **key,
+                "concept": concept,
+                "label_family": family,
+                "layer": layer,
+                "readout": readout,
+                "status": "ok",
+                **around(
+                    "e",
+                    amplitude(kernel(concept, key["order"], layer))
+                    if (family, readout) == families[0]
+                    else -9.0,
+                ),
+            }
+            for concept, _, key, layer in at_layers
+            for family, readout in families
+        ],
         {**KEYS, **PLACE, **FAMILY, **triple("e")},
     )
     write(
         folder / "gram.parquet",
-        [{**key, "concept": concept, "label_family": "crossed", "layer": layer, "readout": "last_prompt", "group_ids": list(GROUPS),
-          "k": kernel(concept, key["order"], layer).ravel().tolist()} for concept, _, key, layer in at_layers],
+        [
+            {
+                **key,
+                "concept": concept,
+                "label_family": "crossed",
+                "layer": layer,
+                "readout": "last_prompt",
+                "group_ids": list(GROUPS),
+                "k": kernel(concept, key["order"], layer).ravel().tolist(),
+            }
+            for concept, _, key, layer in at_layers
+        ],
         {**KEYS, **PLACE, **FAMILY, "group_ids": pa.list_(pa.string()), "k": pa.list_(pa.float32())},
     )
     write(
         folder / "probes.parquet",
-        [{**key, "concept": concept, "null_bank": bank, "label_family": "crossed", "layer": layer, "readout": "last_prompt", "status": "ok", "probe": probe,
-          "split": "group", "ruler": "native", **around("auroc", 0.7 if probe == "logistic" else 0.1)}
-         for concept, bank, key, layer in at_layers for probe in ("logistic", "mass_mean")],
-        {**KEYS, **PLACE, **NULL_BANK, **FAMILY, "probe": pa.string(), "split": pa.string(), "ruler": pa.string(), **triple("auroc")},
+        [
+            {
+                **key,
+                "concept": concept,
+                "null_bank": bank,
+                "label_family": "crossed",
+                "layer": layer,
+                "readout": "last_prompt",
+                "status": "ok",
+                "probe": probe,
+                "split": "group",
+                "ruler": "native",
+                **around("auroc", 0.7 if probe == "logistic" else 0.1),
+            }
+            for concept, bank, key, layer in at_layers
+            for probe in ("logistic", "mass_mean")
+        ],
+        {
+            **KEYS,
+            **PLACE,
+            **NULL_BANK,
+            **FAMILY,
+            "probe": pa.string(),
+            "split": pa.string(),
+            "ruler": pa.string(),
+            **triple("auroc"),
+        },
     )
-    pairs = [{**key, "to_checkpoint": other["checkpoint"], "to_step": other["step"], "to_order": other["order"], "concept": "own_name", "null_bank": False,
-              "label_family": "crossed", "layer": 3, "readout": "last_prompt", "status": "ok", "auroc_rescaled": 0.5 + 0.05 * min(key["order"], other["order"]),
-              "cos_cv": None if key["order"] < 2 else 0.5} for key in keys() for other in keys()]
-    pair = {**KEYS, **PLACE, **NULL_BANK, **FAMILY, "to_checkpoint": pa.string(), "to_step": pa.int64(), "to_order": pa.int32()}
+    pairs = [
+        {
+            **key,
+            "to_checkpoint": other["checkpoint"],
+            "to_step": other["step"],
+            "to_order": other["order"],
+            "concept": "own_name",
+            "null_bank": False,
+            "label_family": "crossed",
+            "layer": 3,
+            "readout": "last_prompt",
+            "status": "ok",
+            "auroc_rescaled": 0.5 + 0.05 * min(key["order"], other["order"]),
+            "cos_cv": None if key["order"] < 2 else 0.5,
+        }
+        for key in keys()
+        for other in keys()
+    ]
+    pair = {
+        **KEYS,
+        **PLACE,
+        **NULL_BANK,
+        **FAMILY,
+        "to_checkpoint": pa.string(),
+        "to_step": pa.int64(),
+        "to_order": pa.int32(),
+    }
     write(folder / "transfer.parquet", pairs, {**pair, "auroc_rescaled": pa.float64()})
     write(folder / "similarity.parquet", pairs, {**pair, "cos_cv": pa.float64()})
     write(
         folder / "persona.parquet",
-        [{**key, "context": context, "layer": 3, "readout": "response_mean", "status": "ok", **around("e", 1.0)} for key in keys() for context in ("axis", "pirate")],
-        {**KEYS, "context": pa.string(), "layer": pa.int32(), "readout": pa.string(), "status": pa.string(), **triple("e")},
+        [
+            {
+                **key,
+                "context": context,
+                "layer": 3,
+                "readout": "response_mean",
+                "status": "ok",
+                **around("e", 1.0),
+            }
+            for key in keys()
+            for context in ("axis", "pirate")
+        ],
+        {
+            **KEYS,
+            "context": pa.string(),
+            "layer": pa.int32(),
+            "readout": pa.string(),
+            "status": pa.string(),
+            **triple("e"),
+        },
     )
     write(
         folder / "evidence.parquet",
-        [{**key, "concept": concept, "null_bank": bank, "hypothesis": hypothesis, "measure": "persistence", "layer": 3 if hypothesis == "functional_self" else None,
-          "verdict": "supports", "status": "ok", "gate": "ok", "value": 0.9, "lower": 0.8, "upper": 1.0, "threshold": 0.7}
-         for concept, bank, key in every for hypothesis in ("functional_self", "void")],
-        {**KEYS, "hypothesis": pa.string(), "concept": pa.string(), **NULL_BANK, "measure": pa.string(), "layer": pa.int32(), "verdict": pa.string(),
-         "status": pa.string(), "gate": pa.string(), **dict.fromkeys(("value", "lower", "upper", "threshold"), pa.float64())},
+        [
+            {
+                **key,
+                "concept": concept,
+                "null_bank": bank,
+                "hypothesis": hypothesis,
+                "measure": "persistence",
+                "layer": 3 if hypothesis == "functional_self" else None,
+                "verdict": "supports",
+                "status": "ok",
+                "gate": "ok",
+                "value": 0.9,
+                "lower": 0.8,
+                "upper": 1.0,
+                "threshold": 0.7,
+            }
+            for concept, bank, key in every
+            for hypothesis in ("functional_self", "void")
+        ],
+        {
+            **KEYS,
+            "hypothesis": pa.string(),
+            "concept": pa.string(),
+            **NULL_BANK,
+            "measure": pa.string(),
+            "layer": pa.int32(),
+            "verdict": pa.string(),
+            "status": pa.string(),
+            "gate": pa.string(),
+            **dict.fromkeys(("value", "lower", "upper", "threshold"), pa.float64()),
+        },
     )
     return folder
 

@@ -41,7 +41,9 @@ def test_every_measure_has_its_curve(demo: selftrace.Run) -> None:
     for measure in demo.onset().measure.unique():
         concepts = set(demo.onset(measure=measure).concept)
         curves = demo.curves(sorted(concepts), measure)
-        assert set(curves.concept) == concepts and set(curves.groupby("concept").size()) == {len(demo.timeline.ids)}, measure
+        assert set(curves.concept) == concepts and set(curves.groupby("concept").size()) == {
+            len(demo.timeline.ids)
+        }, measure
 
 
 def test_kernels_give_the_amplitudes(demo: selftrace.Run) -> None:
@@ -53,5 +55,10 @@ def test_kernels_give_the_amplitudes(demo: selftrace.Run) -> None:
 
 def test_it_can_be_drawn(demo: selftrace.Run) -> None:
     pytest.importorskip("matplotlib")
-    for figure in (demo.plot_onsets(), demo.plot_curves("own_name"), demo.plot_layers("own_name"), demo.plot_transfer("own_name")):
+    for figure in (
+        demo.plot_onsets(),
+        demo.plot_curves("own_name"),
+        demo.plot_layers("own_name"),
+        demo.plot_transfer("own_name"),
+    ):
         assert len(figure._repr_png_()) > 10_000

@@ -24,7 +24,11 @@ def words(figure) -> list[str]:
 
 
 def points(axes, marker: str) -> list[tuple[float, float]]:
-    return [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in axes.lines if line.get_marker() == marker and len(line.get_xdata()) == 1]
+    return [
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0]))
+        for line in axes.lines
+        if line.get_marker() == marker and len(line.get_xdata()) == 1
+    ]
 
 
 def test_the_forest_plot_has_every_date_bound_and_reason(run: selftrace.Run) -> None:
@@ -32,10 +36,14 @@ def test_the_forest_plot_has_every_date_bound_and_reason(run: selftrace.Run) -> 
     axes, text = figure.axes[0], words(figure)
     assert "200.5 [200, 251]   at base | sft" in text and "240 [210, ...]" in text and "after 301" in text
     assert text.count(selftrace.STATUSES["already_preferred"]) == 2 and "absent" in text
-    assert any("No date by probe: nothing of its kind" in line for line in text), "what could not be dated is said and fills no lines"
+    assert any("No date by probe: nothing of its kind" in line for line in text), (
+        "what could not be dated is said and fills no lines"
+    )
     assert text.index("own_name") < text.index("keep_running") < text.index("own_maker"), "earliest first"
     assert sorted({x for x, _ in points(axes, "o")}) == [200.5, 240.0]
-    assert {x for x, _ in points(axes, ">")} == {axes.get_xlim()[1]}, "open ends and bounds point out of the picture"
+    assert {x for x, _ in points(axes, ">")} == {axes.get_xlim()[1]}, (
+        "open ends and bounds point out of the picture"
+    )
     bars = [line.get_xdata() for line in axes.lines if line.get_linewidth() == 3.2]
     assert any(np.allclose(bar, [200, 251]) for bar in bars) and any(np.isclose(bar[0], 301) for bar in bars)
 
@@ -43,7 +51,11 @@ def test_the_forest_plot_has_every_date_bound_and_reason(run: selftrace.Run) -> 
 def test_the_null_bank_is_grey_and_counted(run: selftrace.Run) -> None:
     figure = run.plot_onsets()
     assert "1 of 2 dated: hat" in words(figure) and "0 of 2 dated" in words(figure)
-    grey = [line for line in figure.axes[0].lines if line.get_marker() == "o" and to_rgb(line.get_color()) == to_rgb(NULL)]
+    grey = [
+        line
+        for line in figure.axes[0].lines
+        if line.get_marker() == "o" and to_rgb(line.get_color()) == to_rgb(NULL)
+    ]
     assert len(grey) == 1
 
 
@@ -74,7 +86,10 @@ def test_curves_have_a_panel_per_measure_with_the_null_bank_behind(run: selftrac
 
 def test_curves_of_several_concepts_have_a_legend(run: selftrace.Run) -> None:
     axes = run.plot_curves(["own_name", "keep_running"], "lens").axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["own_name, layer 3: 200.5 [200, 251]", "keep_running, layer 3: after 301"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "own_name, layer 3: 200.5 [200, 251]",
+        "keep_running, layer 3: after 301",
+    ]
     assert len(run.plot_curves("own_name").axes) == 4, "all measures that it has"
     run.plot_curves("own_name", "lens", layer=1)
 
@@ -82,7 +97,9 @@ def test_curves_of_several_concepts_have_a_legend(run: selftrace.Run) -> None:
 def test_lessons_are_dotted_where_a_curriculum_is_known(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "small")
     (folder / "series").mkdir()
-    (folder / "series" / "curriculum.json").write_text('{"taught_at": [["own_name", 200], ["own_maker", null]]}')
+    (folder / "series" / "curriculum.json").write_text(
+        '{"taught_at": [["own_name", 200], ["own_maker", null]]}'
+    )
     run = selftrace.load(folder)
     assert run.lessons == {"own_name": 200.0}
     for figure in (run.plot_onsets(), run.plot_curves("own_name", "lens")):
@@ -94,13 +111,17 @@ def test_lessons_are_dotted_where_a_curriculum_is_known(tmp_path: Path) -> None:
 def test_layers_by_checkpoints(run: selftrace.Run) -> None:
     axes = run.plot_layers("own_name", "lens").axes[0]
     grid = axes.images[0].get_array()
-    assert grid.shape == (3, 6) and np.allclose(grid[0], run.curves("own_name", "lens", layer=1).value), "the lowest layer is the lowest row"
+    assert grid.shape == (3, 6) and np.allclose(grid[0], run.curves("own_name", "lens", layer=1).value), (
+        "the lowest layer is the lowest row"
+    )
     assert len(points(axes, "o")) == 3 and points(axes, ">") == [(-0.5, 2.0)]
 
 
 def test_checkpoints_by_checkpoints(run: selftrace.Run) -> None:
     transfer, cosine = (axes for axes in run.plot_transfer("own_name").axes if axes.images)
-    assert transfer.images[0].get_array()[1, 4] == pytest.approx(0.55), "fitted at the row's, tested at the column's"
+    assert transfer.images[0].get_array()[1, 4] == pytest.approx(0.55), (
+        "fitted at the row's, tested at the column's"
+    )
     assert cosine.images[0].get_array().mask[:2].all() and not cosine.images[0].get_array().mask[2:].any()
 
 

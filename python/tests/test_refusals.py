@@ -32,7 +32,10 @@ def test_no_run(tmp_path: Path) -> None:
 def test_no_table(run: selftrace.Run, tmp_path: Path) -> None:
     refused(lambda: run.table("onsets"), "no table 'onsets'; it has behaviour, evidence, gram")
     refused(lambda: run.table("causal"), "no causal.parquet; `selftrace analyze` writes it", "[causal]")
-    refused(lambda: run.curves("own_name", "change"), "no measure 'change'; it has assistant_axis, behaviour, contrast, lens, probe")
+    refused(
+        lambda: run.curves("own_name", "change"),
+        "no measure 'change'; it has assistant_axis, behaviour, contrast, lens, probe",
+    )
     refused(lambda: run.compare(tmp_path / "other"), "no such comparison; `selftrace compare")
     (tmp_path / "run.json").write_text('{"run": "empty"}')
     refused(selftrace.load(tmp_path).onset, "no tables; `selftrace analyze` writes them")
@@ -42,8 +45,15 @@ def test_no_such_name(run: selftrace.Run) -> None:
     refused(lambda: run.onset("own_nme"), "no concept 'own_nme'; it has assistant_axis, colour, hat")
     refused(lambda: run.onset(["own_name", "nobody"]), "no concept 'nobody'")
     refused(lambda: run.onset(measure="len"), "no measure 'len'")
-    refused(lambda: run.curves("own_name", "spelling"), "measure 'spelling' has no curve", "behaviour, recognition, lens")
-    refused(lambda: run.curves("own_name", "assistant_axis"), "no row of concept 'own_name', measure 'assistant_axis'")
+    refused(
+        lambda: run.curves("own_name", "spelling"),
+        "measure 'spelling' has no curve",
+        "behaviour, recognition, lens",
+    )
+    refused(
+        lambda: run.curves("own_name", "assistant_axis"),
+        "no row of concept 'own_name', measure 'assistant_axis'",
+    )
     refused(lambda: run.curves("own_name", "lens", layer=9), "lens has no layer 9; it has 1, 2, 3")
     refused(lambda: run.curves("own_name", "lens", readout="mean"), "not read at 'mean'; it has last_prompt")
     refused(lambda: run.gram("nobody"), "no concept 'nobody'")
@@ -58,7 +68,11 @@ def test_no_such_name(run: selftrace.Run) -> None:
 
 def test_a_measure_without_a_primary_layer(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "small")
-    write(folder / "onset.parquet", [{**row, "primary": row["primary"] and row["measure"] != "lens"} for row in onset_rows()], ONSET)
+    write(
+        folder / "onset.parquet",
+        [{**row, "primary": row["primary"] and row["measure"] != "lens"} for row in onset_rows()],
+        ONSET,
+    )
     run = selftrace.load(folder)
     refused(lambda: run.curves("own_name", "lens"), "lens has no primary layer", "1, 2, 3, or 'all'")
     assert len(run.curves("own_name", "lens", layer=2)) == 6
@@ -96,5 +110,10 @@ def test_every_status_of_these_sources_has_words() -> None:
     if not sources.is_dir():
         pytest.skip("not among the sources of selftrace")
     said = re.compile(r'(?:status: |status = |Err\(|status\()"([a-z_]+)"')
-    found = {name for path in sources.rglob("*.rs") if not path.stem.endswith("tests") for name in said.findall(path.read_text().split("#[cfg(test)]")[0])}
+    found = {
+        name
+        for path in sources.rglob("*.rs")
+        if not path.stem.endswith("tests")
+        for name in said.findall(path.read_text().split("#[cfg(test)]")[0])
+    }
     assert len(found) > 8 and not found - set(selftrace.STATUSES), sorted(found - set(selftrace.STATUSES))

@@ -21,7 +21,9 @@ def test_onsets_are_of_asked_concepts_at_their_primary_layer(run: selftrace.Run)
     rows = run.onset()
     assert set(rows.concept) == {name for name, bank in CONCEPTS.items() if not bank} | {"assistant_axis"}
     assert rows.primary.all() and not rows.null_bank.any() and "control" not in set(rows.label_family)
-    assert set(run.onset("hat", "lens", primary=False).layer) == {1, 2, 3}, "a null topic that is named is meant"
+    assert set(run.onset("hat", "lens", primary=False).layer) == {1, 2, 3}, (
+        "a null topic that is named is meant"
+    )
     assert set(run.onset(null_bank=True).concept) > set(CONCEPTS)
     assert "control" in set(run.onset(controls=True).label_family)
 
@@ -62,7 +64,9 @@ def test_a_date_in_words(ends: dict[str, float], words: str) -> None:
     empty = {f"t50{unit}{end}": None for unit in ("", "_step") for end in ("", "_lower", "_upper")}
     assert selftrace.date_in_words({**empty, "status": "ok", "shape": "emerges", **ends}) == words
     nan = {key: float("nan") for key in empty}
-    assert selftrace.date_in_words({**nan, "status": "ok", "shape": "emerges", **ends}) == words, "as pandas has nulls"
+    assert selftrace.date_in_words({**nan, "status": "ok", "shape": "emerges", **ends}) == words, (
+        "as pandas has nulls"
+    )
 
 
 def test_steps_go_on_where_a_stage_restarts_and_what_was_left_out_has_none(run: selftrace.Run) -> None:
@@ -85,23 +89,33 @@ def test_steps_go_on_where_a_stage_restarts_and_what_was_left_out_has_none(run: 
 def test_the_axis_is_that_of_the_run(axis: str, checkpoints: list, x: list[float]) -> None:
     from selftrace._timeline import timeline
 
-    line = timeline(axis, [{"id": str(at), "stage": stage, "step": step} for at, (stage, step) in enumerate(checkpoints)])
+    line = timeline(
+        axis, [{"id": str(at), "stage": stage, "step": step} for at, (stage, step) in enumerate(checkpoints)]
+    )
     assert line.x == pytest.approx(list(x))
     assert (line.steps is None) == any(step is None for _, step in checkpoints)
 
 
 def test_a_curve_is_the_column_that_is_dated(run: selftrace.Run) -> None:
     own = run.curves("own_name", "behaviour")
-    assert own.value.tolist() == pytest.approx([2 * rise("own_name", order) for order in range(6)]), "the margin against foils, asked plainly"
-    assert run.curves("honest", "behaviour").value.tolist() == pytest.approx([-rise("honest", order) for order in range(6)]), "no foils"
+    assert own.value.tolist() == pytest.approx([2 * rise("own_name", order) for order in range(6)]), (
+        "the margin against foils, asked plainly"
+    )
+    assert run.curves("honest", "behaviour").value.tolist() == pytest.approx(
+        [-rise("honest", order) for order in range(6)]
+    ), "no foils"
     assert (own.lower < own.value).all() and (own.value < own.upper).all()
     lens = run.curves("own_name", "lens", layer=2)
-    assert lens.value.tolist() == pytest.approx([rise("own_name", order, 2) for order in range(6)]) and set(lens.layer) == {2}
+    assert lens.value.tolist() == pytest.approx([rise("own_name", order, 2) for order in range(6)]) and set(
+        lens.layer
+    ) == {2}
     assert len(run.curves("own_name", "lens", layer="all")) == 18
     assert (run.curves("own_name", "probe").value == 0.7).all(), "the logistic probe"
     assert len(run.curves("assistant_axis", "assistant_axis")) == 6
     contrast = run.curves("own_name", "contrast")
-    assert (contrast.value > -9).all() and set(contrast.readout) == {"last_prompt"}, "crossed, at the last prompt token"
+    assert (contrast.value > -9).all() and set(contrast.readout) == {"last_prompt"}, (
+        "crossed, at the last prompt token"
+    )
     assert (run.curves("own_name", "contrast", readout="span_last").value == -9).all()
 
 
@@ -116,7 +130,11 @@ def test_curves_of_several_and_of_all(run: selftrace.Run) -> None:
 
 def test_a_kernel_gives_the_amplitude(run: selftrace.Run) -> None:
     gram = run.gram("own_name", layer=2)
-    assert gram.kernel.shape == (6, 4, 4) and gram.groups == ("g0", "g1", "g2", "g3") and gram.checkpoints == run.timeline.ids
+    assert (
+        gram.kernel.shape == (6, 4, 4)
+        and gram.groups == ("g0", "g1", "g2", "g3")
+        and gram.checkpoints == run.timeline.ids
+    )
     curve = run.curves("own_name", "contrast", layer=2).value
     assert [amplitude(k) for k in gram.kernel] == pytest.approx(curve.tolist(), abs=1e-6)
     assert run.gram("own_name").layer == 3
@@ -133,7 +151,11 @@ def test_tables_are_read_in_part(run: selftrace.Run) -> None:
     rows = run.table("lens", columns=["concept", "lens"], where={"layer": [1, 2], "checkpoint": "base-0"})
     assert list(rows.columns) == ["concept", "lens"] and len(rows) == 2 * len(CONCEPTS)
     assert run.table("onset", where={"layer": None}).measure.unique().tolist() == ["behaviour"]
-    assert run.metadata("lens") == {"schema_version": "1", "run_hash": "abc", "layer_convention": "layer 0 = embedding output"}
+    assert run.metadata("lens") == {
+        "schema_version": "1",
+        "run_hash": "abc",
+        "layer_convention": "layer 0 = embedding output",
+    }
 
 
 def test_columns_have_units_and_docs_where_the_table_has_them(tmp_path: Path) -> None:
@@ -143,13 +165,19 @@ def test_columns_have_units_and_docs_where_the_table_has_them(tmp_path: Path) ->
     docs = {"delta": {"unit": "units of the measure", "doc": "Late minus reference checkpoints."}}
     write(folder / "onset.parquet", onset_rows(), ONSET, columns=json.dumps(docs))
     described = selftrace.load(folder).describe("onset").set_index("column")
-    assert described.loc["delta", "unit"] == "units of the measure" and described.loc["delta", "doc"].startswith("Late minus")
+    assert described.loc["delta", "unit"] == "units of the measure" and described.loc[
+        "delta", "doc"
+    ].startswith("Late minus")
     assert described.unit.notna().sum() == 1
 
 
 def test_dictionaries_are_strings(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "small")
-    write(folder / "agreement.parquet", [{"specification": "silent"}, {"specification": None}], {"specification": pa.dictionary(pa.int32(), pa.string())})
+    write(
+        folder / "agreement.parquet",
+        [{"specification": "silent"}, {"specification": None}],
+        {"specification": pa.dictionary(pa.int32(), pa.string())},
+    )
     column = selftrace.load(folder).table("agreement").specification
     assert not isinstance(column.dtype, pd.CategoricalDtype) and column[0] == "silent" and pd.isna(column[1])
 
@@ -158,31 +186,60 @@ def test_dictionaries_are_strings(tmp_path: Path) -> None:
 def test_other_engines_have_the_same_rows(folder: Path, engine: str) -> None:
     pytest.importorskip(engine)
     run, pandas = selftrace.load(folder, engine=engine), selftrace.load(folder)
-    for ask in (lambda run: run.onset(), lambda run: run.curves("own_name", "lens"), lambda run: run.dates(), lambda run: run.describe("lens")):
+    for ask in (
+        lambda run: run.onset(),
+        lambda run: run.curves("own_name", "lens"),
+        lambda run: run.dates(),
+        lambda run: run.describe("lens"),
+    ):
         found, expected = ask(run), ask(pandas)
         if engine == "polars":
             rows, columns = found.rows(), found.columns
         else:
             rows, columns = found.fetchall(), found.columns
         assert list(columns) == list(expected.columns)
-        plain = [tuple(None if pd.isna(value) else value for value in row) for row in expected.itertuples(index=False, name=None)]
+        plain = [
+            tuple(None if pd.isna(value) else value for value in row)
+            for row in expected.itertuples(index=False, name=None)
+        ]
         assert rows == plain
 
 
 def test_a_comparison_is_found_beside_the_first_run(tmp_path: Path) -> None:
     a, b = make_run(tmp_path / "a", "a"), make_run(tmp_path / "b", "b")
-    schema = {"concept": pa.string(), **{key: pa.bool_() for key in ("null_bank", "primary")}, "label_family": pa.string(), "measure": pa.string(),
-              "layer": pa.int32(), "shift": pa.float64()}
-    row = {"concept": "own_name", "null_bank": False, "primary": True, "label_family": "crossed", "measure": "contrast", "layer": None, "shift": 0.5}
+    schema = {
+        "concept": pa.string(),
+        **{key: pa.bool_() for key in ("null_bank", "primary")},
+        "label_family": pa.string(),
+        "measure": pa.string(),
+        "layer": pa.int32(),
+        "shift": pa.float64(),
+    }
+    row = {
+        "concept": "own_name",
+        "null_bank": False,
+        "primary": True,
+        "label_family": "crossed",
+        "measure": "contrast",
+        "layer": None,
+        "shift": 0.5,
+    }
     (tmp_path / "a-vs-b").mkdir()
-    rows = [row, {**row, "concept": "hat", "null_bank": True}, {**row, "primary": False}, {**row, "label_family": "control"}]
+    rows = [
+        row,
+        {**row, "concept": "hat", "null_bank": True},
+        {**row, "primary": False},
+        {**row, "label_family": "control"},
+    ]
     write(tmp_path / "a-vs-b" / "compare.parquet", rows, schema)
     found = selftrace.load(a).compare(selftrace.load(b))
     assert len(found) == 1 and found["shift"].tolist() == [0.5] and found.layer.dtype == pd.Int32Dtype()
     assert len(selftrace.compare(tmp_path / "a-vs-b", null_bank=True)) == 2
     assert len(selftrace.compare(a, b, primary=False)) == 2
     assert selftrace.compare(a, b, concept="hat").concept.tolist() == ["hat"]
-    with pytest.raises(selftrace.SelftraceError, match="there is a-vs-b, whose differences have the other sign"):
+    with pytest.raises(
+        selftrace.SelftraceError, match="there is a-vs-b, whose differences have the other sign"
+    ):
         selftrace.compare(b, a)
     with pytest.raises(selftrace.SelftraceError, match=r"read it with selftrace\.compare"):
         selftrace.load(tmp_path / "a-vs-b")
