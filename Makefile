@@ -13,6 +13,8 @@ build: libtorch
 
 test: libtorch
 	cargo test --release
+	@if .venv/bin/python -c 'import pytest, pandas, pyarrow' 2>/dev/null; then .venv/bin/python -m pytest -q python/tests; \
+	else echo "python/tests: skipped; pip install './python[test]' in .venv lets them run"; fi
 
 lint: libtorch
 	cargo fmt --check
