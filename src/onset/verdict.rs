@@ -218,12 +218,15 @@ impl Verdict<'_> {
         if shape == Shape::Transient && (wavers || !paid(self.peak_standing)) {
             shape = of(None)?;
         }
+        // Every direction turns in training, those of foils too, and how far is not held against them.
+        if has_foils && shape == Shape::Reoriented {
+            shape = if passed { Shape::Strengthens } else { Shape::AlreadyPresent };
+        }
         Ok(match shape {
             // What it turned or grew from is what untaught concepts have too.
             Shape::Strengthens | Shape::Reoriented if passed && !beyond(self.level_standing) => Shape::Emerges,
             Shape::AlreadyPresent | Shape::Vanishes | Shape::Reoriented if !beyond(self.level_standing) => Shape::Absent,
             Shape::Vanishes if !paid(self.level_standing) || self.falls_with_foils() => Shape::Absent,
-            Shape::Reoriented if !paid(self.level_standing) => Shape::AlreadyPresent,
             other => other,
         })
     }
