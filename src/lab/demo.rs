@@ -119,7 +119,7 @@ impl Demo {
         }
         let _ = writeln!(
             out,
-            "\nDates are midpoints of the rise in steps, with 95% intervals that are never narrower than the gap between checkpoints, 40 steps."
+            "\nDates are midpoints of the rise in steps, with 95% intervals; that of a sudden step is at least the gap between checkpoints, 40 steps."
         );
         out
     }
