@@ -16,8 +16,9 @@ const STEPS: [u64; 7] = [1, 2, 3, 4, 5, 6, 7];
 /// Two ways to round a merged weight to f32 differ by half a unit in its last place, 6e-8 of it. Four blocks, differences between
 /// activations and the statistics of these make more of that; allowed is this much of the largest value of a column.
 const RELATIVE: f64 = 1e-4;
-/// Ranks, shares and quantiles of 199 resamples, and what is made of these, move by one count where two numbers are that close.
-const COUNTED: f64 = 0.02;
+/// Ranks, shares and quantiles of 199 resamples, and what is made of these, move by a few counts where two numbers are that close; one of a null
+/// topic's 64 items is .016.
+const COUNTED: f64 = 0.05;
 
 fn base() -> PathBuf {
     demo().0.join("series/rl/checkpoint-960")
