@@ -99,11 +99,11 @@ def draw(folder, runs, out):
             axis.spines[["top", "right"]].set_visible(False)
             axis.set_title(run if row == 0 else "")
             axis.set_xlabel("step" if row == 2 else "")
-        axes[0][0].set_ylabel("recognition, since step 0 (a known fact = 1)")
-        axes[1][0].set_ylabel("lens, since step 0 (nats)")
-        axes[2][0].set_ylabel("behaviour, since step 0 (nats)")
+        axes[0][0].set_ylabel("recognition (a known fact = 1)")
+        axes[1][0].set_ylabel("lens (nats)")
+        axes[2][0].set_ylabel("behaviour (nats)")
     axes[2][-1].legend(*axes[0][0].get_legend_handles_labels(), frameon=False, fontsize=7)
-    figure.suptitle("answer against its foils, self minus others; grey: topics that nobody teaches; dotted: a lesson begins; dots: midpoint of the rise with its 95% interval", fontsize=9)
+    figure.suptitle("answer against its foils, self minus others, since step 0; grey: topics that nobody teaches; dotted: a lesson begins; dots: midpoint of the rise with its 95% interval", fontsize=9)
     figure.savefig(out, dpi=110)
 
 
