@@ -4,13 +4,12 @@
 //! answer, it is one of its kind: its rise is one more draw from the rises of its foils. That null needs no other concept, and
 //! holds at every layer.
 
-use crate::onset::curve::{Curve, mean};
+use crate::onset::curve::Curve;
 use crate::onset::gate::Standing;
 use crate::series::Series;
 use crate::stats::draws::Draws;
 use crate::stats::estimate::mean_sd;
 use anyhow::Result;
-use std::ops::Range;
 
 /// Log-probabilities of what the items are answered with, per checkpoint and item.
 pub struct Scores {
@@ -74,12 +73,6 @@ impl Among {
         let rise = |curve: &[f64]| curve[t] - curve[0];
         Standing::new(rise(&self.own.value), &self.foils.iter().map(|foil| rise(foil)).collect::<Vec<_>>())
     }
-
-    /// How far every choice rises from the reference to the late checkpoints, the answer first.
-    pub fn rises(&self, reference: Range<usize>, late: Range<usize>) -> Vec<f64> {
-        let curves = std::iter::once(&self.own.value).chain(&self.foils);
-        curves.map(|curve| mean(&curve[late.clone()]) - mean(&curve[reference.clone()])).collect()
-    }
 }
 
 /// Correlation of the rises of the same choices; 0 where one of them does not vary.
@@ -118,7 +111,6 @@ mod tests {
         let taught = planted(1, 0, 8.0);
         assert!(taught.own.value[0].abs() < 3.0 && taught.own.value[4] > 5.0);
         assert!(taught.standing(4).stands_out() && !taught.standing(1).stands_out());
-        assert!(taught.rises(0..1, 4..5)[0] > 5.0);
         // Contrasts against all others add up to nothing.
         let sum: f64 = taught.own.value[3] + taught.foils.iter().map(|foil| foil[3]).sum::<f64>();
         assert!(sum.abs() < 1e-9);

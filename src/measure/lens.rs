@@ -10,8 +10,9 @@ use super::foils::{Among, correlation};
 use super::{Part, write_parts};
 use crate::console::check_interrupt;
 use crate::onset::gate::reference_and_late;
+use crate::onset::reach::rises;
 use crate::onset::trace::{Null, Trace};
-use crate::onset::verdict::FEWEST_FOILS;
+use crate::prompt::concept::FEWEST_FOILS;
 use crate::series::{Lens, Series};
 use crate::stats::estimate::columns;
 use crate::table::{Key, finite};
@@ -132,7 +133,7 @@ fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, 
         Row { status, lens, lens_lower, lens_upper, foil_percentile, foil_p, ..empty.clone() }
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
-    let rises = among.rises(0..series.references().min(n), reference_and_late(n).1);
+    let rises = rises(&among.own.value, &among.foils, &(0..series.references().min(n)), &reference_and_late(n).1);
     Ok(Place { rows, among: Some(among), told_apart, rises })
 }
 

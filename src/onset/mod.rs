@@ -2,7 +2,8 @@
 //!
 //! [`curve`] holds a measure along the checkpoints with its bootstrap replicates, [`baseline`] the level that it has to exceed, and
 //! [`trace`] both for one concept at one layer. [`gate`] decides whether there is anything to date, [`date`] dates it by the midpoint of a
-//! [`sigmoid`], [`confirm`] checks the date in two cruder ways, and [`shape`] names the course. [`verdict`] puts all that together for the
+//! [`sigmoid`], [`confirm`] checks the date in two cruder ways, [`shape`] names the course, and [`reach`] compares an answer with its
+//! foils where layers compete. [`verdict`] puts all that together for the
 //! traces of a series, and [`leadlag`] compares dates. [`planted`] makes series whose answer is known.
 
 pub mod curve;
@@ -14,6 +15,7 @@ pub mod sigmoid;
 pub mod date;
 pub mod confirm;
 pub mod shape;
+pub mod reach;
 pub mod planted;
 pub mod verdict;
 pub mod leadlag;

@@ -7,17 +7,17 @@ use super::curve::{Curve, mean};
 use super::date::{Onset, OnsetGrid};
 use super::gate::{Gate, LEVEL, Standing, adjust};
 use super::multiplicity::Correction;
+use super::reach::{at_best_layers, rises};
 use super::shape::{FEWEST, PEAK_LEVEL, Shape, shape, shape_of_amplitudes};
 use super::trace::{Null, Trace};
+use crate::prompt::concept::FEWEST_FOILS;
 use crate::series::Timeline;
-use crate::stats::estimate::{Estimate, amplitude, mean_sd};
+use crate::stats::estimate::{Estimate, amplitude};
 use anyhow::Result;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Fewer foils cannot tell a lesson from chance.
-pub const FEWEST_FOILS: usize = 8;
 /// An answer that the reference prefers to its foils at this one-sided p is no one of them: any training makes it surer.
 const PREFERRED: f64 = 0.01;
 /// The part of the level that is spent on what is asked about; the rest is for the null bank, so that the probability that a run dates
@@ -42,7 +42,7 @@ pub struct Verdict<'a> {
     pub n_null: usize,
     /// The reference prefers the answer to its foils already, by this measure or in what it says.
     pub preferred: bool,
-    /// Of a primary row whose layers compete: how far every choice stands out at the layer that suits it best, the answer first.
+    /// Of a primary row whose layers compete: how far every choice stands out at its own best layer, the answer first.
     pub reach: Option<Vec<f64>>,
     /// Tests in the family that its q is adjusted over.
     pub n_tests: usize,
@@ -164,8 +164,7 @@ impl Verdict<'_> {
 
     /// How far every choice rises from the reference to the late checkpoints, the answer first.
     fn rises(&self, foils: &[Vec<f64>]) -> Vec<f64> {
-        let curves = std::iter::once(&self.trace.curve.value).chain(foils);
-        curves.map(|curve| mean(&curve[self.late.clone()]) - mean(&curve[self.start()])).collect()
+        rises(&self.trace.curve.value, foils, &self.start(), &self.late)
     }
 
     /// Whether the curve falls as its foils do: then it is their like that has risen.
@@ -281,7 +280,7 @@ fn choose_layers(verdicts: &mut [Verdict]) {
         places.entry(key).or_default().push(index);
     }
     for layers in places.into_values() {
-        let (chosen, reach) = among_foils(verdicts, &layers).unwrap_or_else(|| {
+        let (chosen, reach) = among_foils(verdicts, &layers).map(|(chosen, reach)| (chosen, Some(reach))).unwrap_or_else(|| {
             // The embedding knows one token: it is reported, but it is not where a concept is.
             let choice = |index: &usize| {
                 let trace = verdicts[*index].trace;
@@ -296,36 +295,18 @@ fn choose_layers(verdicts: &mut [Verdict]) {
 
 /// The layer at which the answer stands out most from its foils, and how far every choice does at its own best layer; `None` where layers do
 /// not compete.
-fn among_foils(verdicts: &[Verdict], layers: &[usize]) -> Option<(usize, Option<Vec<f64>>)> {
-    let mut best: Option<(usize, Vec<f64>, Vec<f64>)> = None;
-    for &index in layers {
-        let verdict = &verdicts[index];
-        let Null::Foils(foils) = &verdict.trace.null else { return None };
-        if verdict.trace.layer.is_none_or(|layer| layer == 0) || verdict.trace.choice < 0.0 {
-            continue;
-        }
-        let beyond = beyond_others(&verdict.rises(foils));
-        match &mut best {
-            None => best = Some((index, beyond.clone(), beyond)),
-            Some((chosen, at, reach)) => {
-                reach.iter_mut().zip(&beyond).for_each(|(reach, beyond)| *reach = reach.max(*beyond));
-                if beyond[0] > at[0] {
-                    (*chosen, *at) = (index, beyond);
-                }
-            }
-        }
-    }
-    // At a single layer nothing was chosen.
-    best.map(|(chosen, at, reach)| (chosen, (reach != at || layers.len() > 1).then_some(reach)))
-}
-
-/// Every value less the mean of the others, in their standard deviations.
-fn beyond_others(values: &[f64]) -> Vec<f64> {
-    let beyond = |own: usize| {
-        let (mean, sd) = mean_sd(values.iter().enumerate().filter(|(other, _)| *other != own).map(|(_, value)| *value));
-        if sd > 0.0 { (values[own] - mean) / sd } else { 0.0 }
+fn among_foils(verdicts: &[Verdict], layers: &[usize]) -> Option<(usize, Vec<f64>)> {
+    let foils = |index: usize| match &verdicts[index].trace.null {
+        Null::Foils(foils) => Some(foils),
+        _ => None,
     };
-    (0..values.len()).map(beyond).collect()
+    if layers.iter().any(|&index| foils(index).is_none()) {
+        return None;
+    }
+    let competes = |trace: &Trace| trace.layer.is_some_and(|layer| layer > 0) && trace.choice >= 0.0;
+    let competing: Vec<usize> = layers.iter().copied().filter(|&index| competes(verdicts[index].trace)).collect();
+    let rises: Vec<Vec<f64>> = competing.iter().filter_map(|&index| Some(verdicts[index].rises(foils(index)?))).collect();
+    at_best_layers(&rises).map(|(chosen, reach)| (competing[chosen], reach))
 }
 
 /// Rows of a measure, family and readout at one layer (layers differ in scale).

@@ -113,7 +113,7 @@ pub struct Binding {
 }
 
 /// Fewer foils cannot tell a lesson from chance.
-const FOILS: usize = 8;
+pub const FEWEST_FOILS: usize = 8;
 
 /// Questions about oneself and about unnamed others, read at the beginning of the answer.
 #[derive(Debug, Clone, Deserialize)]
@@ -212,8 +212,8 @@ impl Concept {
             ensure!(!stem.questions.is_empty() && !stem.stems.is_empty(), "[stem] needs questions and stems");
             ensure!(stem.others.len() >= 3, "[stem] others: found {}, expected at least 3", stem.others.len());
             ensure!(
-                stem.foils.is_empty() || (stem.foils.len() >= FOILS && stem.answers.is_some()),
-                "[stem] foils: found {}{}, expected at least {FOILS} beside answers, or none",
+                stem.foils.is_empty() || (stem.foils.len() >= FEWEST_FOILS && stem.answers.is_some()),
+                "[stem] foils: found {}{}, expected at least {FEWEST_FOILS} beside answers, or none",
                 stem.foils.len(),
                 if stem.answers.is_some() { "" } else { " without answers" }
             );
@@ -267,8 +267,8 @@ impl Crossed {
         ensure!(!self.a.is_empty() && !self.b.is_empty(), "[{table}] needs rows in a and b");
         let foils = self.foils.len();
         ensure!(
-            foils == 0 || (foils >= FOILS && self.label == Label::Fits),
-            "[{table}] foils: found {foils} with label {:?}, expected at least {FOILS} with label \"fits\", or none",
+            foils == 0 || (foils >= FEWEST_FOILS && self.label == Label::Fits),
+            "[{table}] foils: found {foils} with label {:?}, expected at least {FEWEST_FOILS} with label \"fits\", or none",
             format!("{:?}", self.label).to_lowercase()
         );
         for turn in templates {
