@@ -21,7 +21,7 @@ const DEFAULT_PARAMETERS: [(&str, &str); 5] = [
 ];
 
 /// Topics of the null bank in the quick profile.
-const NULL_TOPICS: usize = 8;
+const NULL_TOPICS: usize = 6;
 
 /// `[concepts]`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
