@@ -18,6 +18,11 @@ use safetensors::Dtype;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod pages;
+mod parse;
+
+use parse::{parse_device, parse_dtype, parse_layers, parse_shard};
+
 /// When, during post-training, does a language model develop something like a self?
 ///
 /// Walks a series of checkpoints, reads the residual stream on self-related prompts and writes Parquet tables that say when
@@ -48,6 +53,8 @@ enum Command {
     Analyze(AnalyzeArguments),
     /// Compare two runs of the same items: shifts of onset, differences of final level
     Compare(CompareArguments),
+    /// Write the page of a run, or of two runs beside each other: report.html
+    Report(pages::ReportArguments),
     /// Write activations of your own prompts to a safetensors file
     Extract(ExtractArguments),
     /// Compare every layer of a model with what transformers computes in the Python that is there
@@ -227,6 +234,7 @@ fn execute(command: Command) -> Result<Outcome> {
         Command::Walk(arguments) => walk(&arguments),
         Command::Analyze(arguments) => analyze(&arguments),
         Command::Compare(arguments) => run_compare(&arguments),
+        Command::Report(arguments) => pages::report(&arguments),
         Command::Extract(arguments) => run_extract(&arguments),
         Command::Verify(arguments) => run_verify(&arguments),
         Command::Concepts(arguments) => concepts(&arguments),
@@ -277,43 +285,6 @@ fn run_extract(arguments: &ExtractArguments) -> Result<Outcome> {
     Ok(Outcome::default())
 }
 
-fn parse_shard(text: &str) -> Result<(usize, usize), String> {
-    let parsed = text.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
-    match parsed {
-        Some((part, parts)) if (1..=parts).contains(&part) => Ok((part, parts)),
-        _ => Err("expected I/N with 1 <= I <= N, as in 2/8".to_owned()),
-    }
-}
-
-fn parse_layers(text: &str) -> Result<Layers, String> {
-    if text == "all" {
-        return Ok(Layers::All);
-    }
-    let numbers: Result<Vec<usize>, _> = text.split(',').map(|number| number.trim().parse()).collect();
-    numbers.map(Layers::Numbers).map_err(|_| "expected all, or numbers as in 0,8,16".to_owned())
-}
-
-fn parse_dtype(text: &str) -> Result<Dtype, String> {
-    match text {
-        "f32" => Ok(Dtype::F32),
-        "f16" => Ok(Dtype::F16),
-        "bf16" => Ok(Dtype::BF16),
-        _ => Err("expected f32, f16 or bf16".to_owned()),
-    }
-}
-
-fn parse_device(text: &str) -> Result<DeviceChoice, String> {
-    match text {
-        "auto" => Ok(DeviceChoice::Auto),
-        "cpu" => Ok(DeviceChoice::Cpu),
-        _ => text
-            .strip_prefix("cuda:")
-            .and_then(|number| number.parse().ok())
-            .map(DeviceChoice::Cuda)
-            .ok_or_else(|| "expected auto, cpu or cuda:N".to_owned()),
-    }
-}
-
 fn run(path: &Path) -> Result<Outcome> {
     let job = Job::new(Manifest::load(path)?)?;
     let mut outcome = job.walk(&|_| true)?;
@@ -323,6 +294,7 @@ fn run(path: &Path) -> Result<Outcome> {
     if analyzed {
         print!("{}", check::findings(&job.audit(false)));
     }
+    pages::after(&job.folder, job.manifest.run.report, analyzed);
     if idle {
         tracing::info!("{}: everything is up to date, nothing to do", job.folder.display());
     }
@@ -330,11 +302,12 @@ fn run(path: &Path) -> Result<Outcome> {
 }
 
 fn analyze(arguments: &AnalyzeArguments) -> Result<Outcome> {
-    let folder = match &arguments.store {
-        Some(folder) => folder.clone(),
-        None => Manifest::load(&arguments.manifest.manifest)?.run.folder(),
+    let (folder, wanted) = match &arguments.store {
+        Some(folder) => (folder.clone(), true),
+        None => Manifest::load(&arguments.manifest.manifest).map(|manifest| (manifest.run.folder(), manifest.run.report))?,
     };
     let Analyzed { written, left_out } = analyze_store(&folder)?;
+    pages::after(&folder, wanted, written);
     if !written {
         tracing::info!("{}: the tables are up to date, nothing to do", folder.display());
     }
@@ -392,5 +365,8 @@ fn demo(arguments: &DemoArguments) -> Result<Outcome> {
     print!("{}\n{}", demo.table(), demo.evidence());
     let out = arguments.out.display();
     println!("\nThe series is in {out}/series, its manifest is {out}/checkpoints.toml, the tables are {out}/*.parquet.");
+    if let Some(page) = pages::after(&arguments.out, true, true) {
+        println!("Look at {}", page.display());
+    }
     Ok(demo.outcome)
 }

@@ -4,10 +4,10 @@
 //! over `(Key, row)` pairs. Files appear whole or not at all, and a number that does not exist is null, never NaN.
 
 use crate::lease::partial;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
-use parquet::arrow::ArrowWriter;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
@@ -127,6 +127,35 @@ pub fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>> {
         rows.extend(serde_arrow::from_record_batch::<Vec<R>>(&batch?).with_context(place)?);
     }
     Ok(rows)
+}
+
+/// Hands over the rows of a Parquet file one by one, each with its number in the file, decoding only the columns that `R` has. One that
+/// the file lacks is what `R` takes for it, or an error.
+///
+/// # Errors
+/// As [`read`], and when the file says that it is of another version.
+pub fn scan<R: DeserializeOwned>(path: &Path, mut each: impl FnMut(usize, R)) -> Result<()> {
+    let place = || path.display().to_string();
+    let file = File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(place)?;
+    let metadata = builder.metadata().file_metadata().key_value_metadata();
+    let version = metadata.and_then(|pairs| pairs.iter().find(|pair| pair.key == "selftrace.schema_version")?.value.as_deref());
+    ensure!(
+        version.is_none_or(|version| version == SCHEMA_VERSION),
+        "{}: the table is of version {}, and this selftrace reads {SCHEMA_VERSION}; analyse the run again",
+        path.display(),
+        version.unwrap_or_default()
+    );
+    let fields = Vec::<FieldRef>::from_type::<R>(TracingOptions::default().allow_null_fields(true)).with_context(place)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), fields.iter().map(|field| field.name().as_str()));
+    let mut number = 0;
+    for batch in builder.with_projection(mask).build().with_context(place)? {
+        for row in serde_arrow::from_record_batch::<Vec<R>>(&batch?).with_context(place)? {
+            each(number, row);
+            number += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file under a temporary name in the same folder and renames it when it is complete.

@@ -1,0 +1,57 @@
+//! `selftrace report`, and the page at the end of other commands.
+
+use crate::report::page;
+use crate::walk::job::Outcome;
+use anyhow::Result;
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub struct ReportArguments {
+    /// The run's folder
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Another run of the same items, to be compared with the first
+    #[arg(value_name = "RUN_B")]
+    run_b: Option<PathBuf>,
+    /// Where to write; report.html in the run's folder, or in that of the comparison, unless given
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Writes the page that is asked for.
+pub fn report(arguments: &ReportArguments) -> Result<Outcome> {
+    let page = page::write(&arguments.run, arguments.out.as_deref(), &command())?;
+    tracing::info!("page: {}", page.display());
+    Ok(Outcome::default())
+}
+
+/// Writes the page of a run that was just analysed, or has none yet. Tables are what counts, so a page that cannot be written is a
+/// warning.
+pub fn after(folder: &Path, wanted: bool, analyzed: bool) -> Option<PathBuf> {
+    if !wanted || (!analyzed && folder.join(page::PAGE).is_file()) {
+        return None;
+    }
+    match page::write(folder, None, &command()) {
+        Ok(page) => {
+            tracing::info!("page: {}", page.display());
+            Some(page)
+        }
+        Err(error) => {
+            tracing::warn!("there is no page: {error:#}");
+            None
+        }
+    }
+}
+
+/// What was typed, so that it can be typed again.
+fn command() -> String {
+    let plain = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:@#,+".contains(c));
+    let quoted = |word: String| if plain(&word) { word } else { format!("'{}'", word.replace('\'', r"'\''")) };
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let name = |(at, word): (usize, String)| match at {
+        0 => Path::new(&word).file_name().map_or(word.clone(), |name| name.to_string_lossy().into_owned()),
+        _ => word,
+    };
+    words.enumerate().map(|word| quoted(name(word))).collect::<Vec<_>>().join(" ")
+}
