@@ -263,6 +263,7 @@ fn run_compare(arguments: &CompareArguments) -> Result<Outcome> {
     let comparison = compare::compare(a, b, arguments.out.as_deref())?;
     print!("{}{}", summary::comparison(&comparison.rows), summary::void(&comparison.void));
     tracing::info!("table: {}", comparison.table.display());
+    pages::after_comparison(&comparison.table, [&a[0], &b[0]]);
     Ok(Outcome::default())
 }
 

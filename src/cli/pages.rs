@@ -1,5 +1,6 @@
 //! `selftrace report`, and the page at the end of other commands.
 
+use crate::compare;
 use crate::report::page;
 use crate::walk::job::Outcome;
 use anyhow::Result;
@@ -21,7 +22,15 @@ pub struct ReportArguments {
 
 /// Writes the page that is asked for.
 pub fn report(arguments: &ReportArguments) -> Result<Outcome> {
-    let page = page::write(&arguments.run, arguments.out.as_deref(), &command())?;
+    let out = arguments.out.as_deref();
+    let page = match &arguments.run_b {
+        None => page::write(&arguments.run, out, &command())?,
+        Some(run_b) => {
+            let (a, b) = (&arguments.run, run_b);
+            let table = compare::compare(std::slice::from_ref(a), std::slice::from_ref(b), None)?.table;
+            page::write_comparison(table.parent().unwrap_or(Path::new(".")), [a, b], out, &command())?
+        }
+    };
     tracing::info!("page: {}", page.display());
     Ok(Outcome::default())
 }
@@ -41,6 +50,14 @@ pub fn after(folder: &Path, wanted: bool, analyzed: bool) -> Option<PathBuf> {
             tracing::warn!("there is no page: {error:#}");
             None
         }
+    }
+}
+
+/// Writes the page of a comparison beside its table.
+pub fn after_comparison(table: &Path, [a, b]: [&Path; 2]) {
+    match page::write_comparison(table.parent().unwrap_or(Path::new(".")), [a, b], None, &command()) {
+        Ok(page) => tracing::info!("page: {}", page.display()),
+        Err(error) => tracing::warn!("there is no page: {error:#}"),
     }
 }
 

@@ -35,7 +35,7 @@ pub const STATUSES: &[(&str, &str)] = &[
     ("no_direction", "there is no direction to push along"),
     ("no_effect", "there is no effect of which this could be a share"),
     ("no_explicit_date", "no concept with an explicit specification has a date"),
-    ("no_foils", "nothing of its kind to hold it against, so it is followed and not dated"),
+    ("no_foils", "not dated: nothing of its kind to hold it against"),
     ("no_interval", "too few resamples have a date for an interval"),
     ("no_null", "no random direction to hold it against"),
     ("no_order", "the order of the answers is not balanced"),
@@ -109,6 +109,8 @@ pub fn undated(row: &OnsetRow) -> Option<String> {
         "ok" => Some(shape(&row.shape)),
         // A gate that is not passed says less than a shape that was seen.
         "gate_fail" if !matches!(row.shape.as_str(), "undetermined" | "absent") => Some(shape(&row.shape)),
+        // What that takes is said once, and not in every line.
+        "gate_fail" => Some("not shown".to_owned()),
         status => Some(meaning(status)),
     }
 }

@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Size of a panel, and the part of it in which curves are.
-pub const SIZE: (f64, f64) = (260.0, 158.0);
-const LEFT: f64 = 36.0;
-const RIGHT: f64 = 254.0;
-const TOP: f64 = 24.0;
-const BOTTOM: f64 = 128.0;
+pub const SIZE: (f64, f64) = (216.0, 138.0);
+const LEFT: f64 = 30.0;
+const RIGHT: f64 = 212.0;
+const TOP: f64 = 8.0;
+const BOTTOM: f64 = 108.0;
 /// Points of a curve that are drawn at most.
 const MOST: usize = 60;
 
@@ -57,13 +57,13 @@ fn frame(time: &Time) -> String {
     for (number, stage) in time.stages().iter().enumerate() {
         if number % 2 == 1 {
             let wide = short(across(stage.right) - across(stage.left));
-            let _ = write!(out, "<path class=\"stage\" d=\"M{} {TOP}h{wide}V{BOTTOM}h-{wide}z\"/>", x(stage.left));
+            let _ = write!(out, "<path class=\"f-stage\" d=\"M{} {TOP}h{wide}V{BOTTOM}h-{wide}z\"/>", x(stage.left));
         }
     }
     let ticks: String = (0..time.len()).map(|t| format!("M{} {BOTTOM}v4", x(time.at(t)))).collect();
-    let _ = write!(out, "<path class=\"tick\" d=\"{ticks}\"/>");
-    for (place, label) in time.ticks(0.025) {
-        let _ = write!(out, "<text x=\"{}\" y=\"154\" text-anchor=\"middle\">{label}</text>", x(place));
+    let _ = write!(out, "<path class=\"f-tick\" d=\"{ticks}\"/>");
+    for (place, label) in time.ticks(0.033) {
+        let _ = write!(out, "<text class=\"f-text\" x=\"{}\" y=\"134\" text-anchor=\"middle\">{label}</text>", x(place));
     }
     out + "</g></defs></svg>"
 }
@@ -91,18 +91,15 @@ impl Scale {
     fn new(rows: &Rows, measure: &str) -> Option<Self> {
         let own = || rows.curves.iter().filter(|curves| curves.measure.name == measure);
         let zero = own().next()?.measure.zero;
-        let values: Vec<f64> = own()
-            .filter_map(Curves::chosen)
-            .flatten()
-            .flat_map(|point| [point.value, point.lower, point.upper])
-            .flatten()
-            .chain(zero.or(Some(0.0)))
-            .collect();
-        (values.len() > 1).then(|| Self {
-            low: values.iter().copied().fold(f64::INFINITY, f64::min),
-            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            zero,
-        })
+        let points = || own().filter_map(Curves::chosen).flatten();
+        let values = || points().filter_map(|point| point.value).chain(zero.or(Some(0.0)));
+        points().find(|point| point.value.is_some())?;
+        let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+        // Ends of a few wide intervals may be cut off; the curves may not.
+        let room = 0.15 * (high - low);
+        let lower = points().filter_map(|point| point.lower).fold(low, f64::min);
+        let upper = points().filter_map(|point| point.upper).fold(high, f64::max);
+        Some(Self { low: lower.max(low - room), high: upper.min(high + room), zero })
     }
 
     /// Height of a value on the drawing.
@@ -189,7 +186,7 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
     let mut body = String::from("<use href=\"#frame\"/>");
     for tick in scale.ticks() {
         let y = short(scale.y(tick));
-        let _ = write!(body, "<path class=\"grid\" d=\"M{LEFT} {y}H{RIGHT}\"/><text x=\"32\" y=\"{y}\" dy=\"3\" text-anchor=\"end\">{}</text>", number(tick));
+        let _ = write!(body, "<path class=\"grid\" d=\"M{LEFT} {y}H{RIGHT}\"/><text x=\"26\" y=\"{y}\" dy=\"3\" text-anchor=\"end\">{}</text>", number(tick));
     }
     if let Some(zero) = scale.zero {
         let _ = write!(body, "<path class=\"zero\" d=\"M{LEFT} {}H{RIGHT}\"/>", short(scale.y(zero)));
@@ -214,7 +211,7 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
     let above: String = drawn
         .iter()
         .filter(|point| point.foils.is_some_and(|share| share >= 0.95))
-        .map(|point| format!("M{} 134h4v4h-4z", short(across(time.at(point.t)) - 2.0)))
+        .map(|point| format!("M{} 115h4v4h-4z", short(across(time.at(point.t)) - 2.0)))
         .collect();
     if !above.is_empty() {
         let _ = write!(body, "<path class=\"foils\" d=\"{above}\"/>");
@@ -229,7 +226,7 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
     let description =
         format!("{}. {plain}. At the end {}.", measure.unit, last.value.map_or_else(String::new, number));
     format!(
-        "<div class=\"panel\">{heading}<p class=\"words\">{words}</p>{}<p class=\"end\">at the end {at_end}</p></div>",
+        "<div class=\"panel\">{heading}<p class=\"words\">{words}</p>{}<p class=\"end\">end: {at_end}</p></div>",
         drawings.svg("curve", SIZE, &title, &description, &body)
     )
 }

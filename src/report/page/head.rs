@@ -111,8 +111,8 @@ fn glance(rows: &Rows) -> String {
         );
     }
     for concept in &with {
-        let parts = dated(concept).into_iter().map(|(at, row)| format!("{} {}", onsets::date(at, row), measures::title(&row.measure).to_lowercase()));
-        let _ = write!(out, "<li><b>{}</b> appears: {}.</li>", escape(concept), list(parts));
+        let parts = dated(concept).into_iter().map(|(at, row)| format!("by {} {}", measures::title(&row.measure).to_lowercase(), onsets::when(at, row)));
+        let _ = write!(out, "<li><b>{}</b> appears {}.</li>", escape(concept), list(parts));
     }
     if !few {
         let n = asked.len() - with.len();

@@ -37,6 +37,14 @@ impl Source<'_> {
         }
     }
 
+    /// A p value of a column; nobody needs to know how small a small one is.
+    pub fn probability(&self, column: &str, value: Option<f64>) -> String {
+        match value {
+            Some(value) if value < 0.0001 => format!("<span data-at=\"{}/{}/{column}\">&lt; 0.0001</span>", self.table, self.row),
+            value => self.number(column, value),
+        }
+    }
+
     /// A whole number of a column with its thousands apart.
     pub fn whole(&self, column: &str, value: Option<i64>) -> String {
         let text = value.map_or_else(|| "\u{2026}".to_owned(), |value| count(value.unsigned_abs()));

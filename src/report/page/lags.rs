@@ -12,7 +12,7 @@ use std::fmt::Write;
 
 const TITLE: &str = "Does behaviour come with it?";
 const READ: &str = "Above, each line runs from its own lowest to its own highest number, so that only the order of the rises is to be \
-     compared. Below, a dot is by how much the second measure is later than the first, in units of the axis, the bar its 95% interval: \
+     compared. Below, a dot is by how much the second measure is later than the first, in units of the axis of the run, the bar its 95% interval: \
      right of the line the first leads, left of it the second.";
 const CANNOT: &str = "Who comes first is not who causes whom. Two checkpoints close together can hide an order, and an interval that \
      touches the line leaves it open.";

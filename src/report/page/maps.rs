@@ -68,8 +68,8 @@ fn of_measure(rows: &Rows, measure: &'static Measure, drawings: &mut Drawings) -
     let layers: BTreeSet<i32> = own.iter().flat_map(|curves| curves.layers.keys().flatten().copied()).collect();
     let layers: Vec<i32> = layers.into_iter().collect();
     let (rows_of, columns) = (kept(layers.len()), kept(rows.time.len()));
-    let mut out = format!("<h3><i class=\"m-{0}\"></i>{1} {2}</h3><p class=\"note\">{3}</p><div class=\"maps\">",
-        measure.name.replace('_', "-"), measure.title, shades.legend(), measure.unit);
+    let mut out = format!("<h3><i class=\"m-{0}\"></i>{1} {2}</h3><p class=\"note\">{3}</p><div class=\"maps\" style=\"--h:{4}px\">",
+        measure.name.replace('_', "-"), measure.title, shades.legend(), measure.unit, (6 * rows_of.len()).clamp(32, 170));
     let mut draw = |name: &str, primary: Option<i32>, value: &dyn Fn(i32, usize) -> Option<f64>, why: Option<&str>| {
         let cells: Vec<Vec<Option<f64>>> =
             rows_of.iter().rev().map(|&l| columns.iter().map(|&t| value(layers[l], t)).collect()).collect();

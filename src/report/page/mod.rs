@@ -18,16 +18,22 @@ mod causes;
 mod audits;
 mod head;
 mod origin;
+mod comparison;
 
 use crate::table::write_atomically;
 use anyhow::Result;
 use html::{Drawings, escape};
-use rows::Rows;
+use comparison::Compared;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rows::{Rows, RunFile};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use time::Time;
 
 /// Name of the page in a run's folder.
 pub const PAGE: &str = "report.html";
+/// What an address may not have as it is.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
@@ -61,6 +67,36 @@ pub fn render(rows: &Rows, command: &str) -> String {
     document(&rows.run.run, &body.concat())
 }
 
+/// Writes the page of a comparison into its folder, in which `compare.parquet` is, and returns where it is. Of several runs on a side the
+/// first gives the axis.
+///
+/// # Errors
+/// A run or the table is missing or of another version, or the page cannot be written.
+pub fn write_comparison(folder: &Path, [a, b]: [&Path; 2], out: Option<&Path>, command: &str) -> Result<PathBuf> {
+    let read = |folder: &Path| -> Result<(RunFile, Time)> {
+        let run = RunFile::read(folder)?;
+        let time = run.time(&tables::rows(&folder.join("checkpoints.parquet"))?)?;
+        Ok((run, time))
+    };
+    let ((run_a, mut time_a), (run_b, time_b)) = (read(a)?, read(b)?);
+    time_a.widen(&time_b);
+    let path = out.map_or_else(|| folder.join(PAGE), Path::to_owned);
+    let compared = Compared {
+        rows: tables::rows(&folder.join("compare.parquet"))?,
+        void: tables::rows(&folder.join("void.parquet"))?,
+        pages: [a, b].map(|run| address(&run.join(PAGE), &home(&path))),
+        a: run_a,
+        b: run_b,
+        time_a,
+        time_b,
+    };
+    let [name_a, name_b] = [&compared.a.run, &compared.b.run];
+    let page = document(&format!("{name_a} against {name_b}"), &comparison::html(&compared, command));
+    let page = relinked(page, folder, &path);
+    write_atomically(&path, |file| Ok(file.write_all(page.as_bytes())?))?;
+    Ok(path)
+}
+
 /// A whole document around what is in it.
 fn document(title: &str, body: &str) -> String {
     format!(
@@ -73,13 +109,43 @@ fn document(title: &str, body: &str) -> String {
 
 /// Links to tables lead to the run's folder, wherever the page is.
 fn relinked(page: String, folder: &Path, path: &Path) -> String {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let (folder, home) = (absolute(folder), absolute(path));
-    if home.parent() == Some(folder.as_path()) {
+    let home = address(folder, &home(path));
+    if home == "." {
         return page;
     }
-    let encode = |part: &str| percent_encoding::utf8_percent_encode(part, percent_encoding::NON_ALPHANUMERIC).to_string();
-    let parts: Vec<String> = folder.components().skip(1).map(|part| encode(&part.as_os_str().to_string_lossy())).collect();
-    let table = regex::Regex::new(r#"href="(\w+\.parquet)""#);
-    table.map_or(page.clone(), |table| table.replace_all(&page, format!("href=\"file:///{}/$1\"", parts.join("/")).as_str()).into_owned())
+    let Ok(table) = regex::Regex::new(r#"href="(\w+\.parquet)""#) else { return page };
+    table.replace_all(&page, format!("href=\"{home}/$1\"").as_str()).into_owned()
+}
+
+/// The folder of a file.
+fn home(path: &Path) -> PathBuf {
+    let path = absolute(path);
+    path.parent().map_or_else(|| path.clone(), Path::to_owned)
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Address of a file or folder, as seen from a folder: both may be moved together.
+fn address(path: &Path, from: &Path) -> String {
+    let (path, from) = (absolute(path), absolute(from));
+    let shared = path.components().zip(from.components()).take_while(|(a, b)| a == b).count();
+    let up = std::iter::repeat_n("..".to_owned(), from.components().count() - shared);
+    let encode = |part: std::path::Component| utf8_percent_encode(&part.as_os_str().to_string_lossy(), PLAIN).to_string();
+    let parts: Vec<String> = up.chain(path.components().skip(shared).map(encode)).collect();
+    if parts.is_empty() { ".".to_owned() } else { parts.join("/") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_lead_from_one_folder_to_another() {
+        let address = |path: &str, from: &str| address(Path::new(path), Path::new(from));
+        assert_eq!(address("/runs/a b/report.html", "/runs/a-vs-b"), "../a%20b/report.html");
+        assert_eq!(address("/runs/a", "/runs/a"), ".");
+        assert_eq!(address("/runs/<a>/x", "/"), "runs/%3Ca%3E/x");
+    }
 }

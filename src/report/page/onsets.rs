@@ -12,10 +12,10 @@ use std::fmt::Write;
 const READ: &str = "A dot is the midpoint of a rise, the bar its 95% interval over groups of prompts; a dashed bar is open, so that the rise \
      lies beyond it. Shades are stages, ticks checkpoints. Grey strokes are dates of topics that nobody teaches, by the same measure: \
      a measure with many of them is not to be believed. <b>q</b> is the chance of dating anything untaught in this run, had this row \
-     been the weakest that is believed; <b>foils</b> are other answers of the same kind, which nobody taught either.";
+     been the weakest that is believed; <b>others</b> are answers or topics of the same kind, which nobody taught.";
 const CANNOT: &str = "An interval says what other prompts would have changed, given these checkpoints, and nothing about another training \
-     run. A concept without a date was not shown to appear, which is not to say that it did not: its row says how large a rise would have \
-     been found.";
+     run. <i>Not shown</i> is no rise beyond its error, beyond what nobody teaches, and beyond its baseline. A concept without a date was not shown to appear, which is not to say that it did not: its row says how large a rise could \
+     hide.";
 
 /// The whole section.
 pub fn html(rows: &Rows) -> String {
@@ -122,6 +122,12 @@ pub fn mark(class: &str, [value, lower, upper]: [Option<f64>; 3]) -> String {
         out += &stroke("open", inner[1], 1.0);
     }
     out += &stroke("ci", inner[0], inner[1]);
+    if value.is_none() {
+        // A bound by itself has no length to be seen by.
+        for end in [lower, upper].into_iter().flatten() {
+            let _ = write!(out, "<line class=\"bound\" x1=\"{0}\" x2=\"{0}\" y1=\"25%\" y2=\"75%\"/>", percent(end));
+        }
+    }
     if let Some(value) = value {
         let _ = write!(out, "<circle cx=\"{}\" cy=\"50%\" r=\"4.5\"/>", percent(value));
     }
@@ -154,6 +160,12 @@ pub fn date(at: usize, row: &OnsetRow) -> String {
     }
 }
 
+/// `at 592.3 [591.1, 592.5]`, or `after 945`.
+pub fn when(at: usize, row: &OnsetRow) -> String {
+    let date = date(at, row);
+    if date.starts_with('<') { format!("at {date}") } else { date }
+}
+
 fn line(time: &Time, at: usize, row: &OnsetRow, null: Option<&Vec<f64>>, again: bool, order: usize) -> String {
     let why = undated(row);
     let kind = match (row.status.as_str(), &why) {
@@ -164,7 +176,13 @@ fn line(time: &Time, at: usize, row: &OnsetRow, null: Option<&Vec<f64>>, again: 
     };
     let mut plot = String::new();
     match &why {
-        Some(why) => plot += &format!("<span class=\"why\">{}</span>", escape(why)),
+        Some(why) => {
+            let hidden = match row.mde {
+                Some(_) if row.status == "gate_fail" => format!("; could hide a rise of {}", Source { table: "onset", row: at }.number("mde", row.mde)),
+                _ => String::new(),
+            };
+            plot += &format!("<span class=\"why\">{}{hidden}</span>", escape(why));
+        }
         None => {
             plot += "<svg class=\"mark\" aria-hidden=\"true\">";
             plot += &null.map_or_else(String::new, |null| strokes(null));
@@ -175,12 +193,12 @@ fn line(time: &Time, at: usize, row: &OnsetRow, null: Option<&Vec<f64>>, again: 
     let layer = row.layer.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
     let shape = if why.is_none() { format!(" <small class=\"shape\">{}</small>", escape(&row.shape.replace('_', " "))) } else { String::new() };
     format!(
-        "<tr data-k=\"{kind}\" data-m=\"{}\" data-o=\"{order}\"{}{}><th scope=\"row\">{}</th><td class=\"m\"><i class=\"m-{}\"></i>{}{layer}</td>\
+        "<tr data-k=\"{kind}\" data-m=\"{}\" data-o=\"{order}\"{}{}>{}<td class=\"m\"><i class=\"m-{}\"></i>{}{layer}</td>\
          <td class=\"plot\">{plot}</td><td class=\"date\">{}{shape}</td><td class=\"sure\">{}</td></tr>\n",
         escape(&row.measure),
         row.t50.or(row.t50_lower).or(row.t50_upper).filter(|_| why.is_none()).map_or_else(String::new, |x| format!(" data-d=\"{x:.4}\"")),
         if again { " class=\"again\"" } else { "" },
-        escape(&row.concept),
+        name(&row.concept),
         escape(&row.measure.replace('_', "-")),
         escape(&measures::title(&row.measure)),
         if why.is_none() { date(at, row) } else { "\u{2013}".to_owned() },
@@ -188,21 +206,21 @@ fn line(time: &Time, at: usize, row: &OnsetRow, null: Option<&Vec<f64>>, again: 
     )
 }
 
+/// The heading of a row; a long name may break.
+pub fn name(concept: &str) -> String {
+    let class = if concept.chars().count() > 24 { " class=\"long\"" } else { "" };
+    format!("<th scope=\"row\"{class}>{}</th>", escape(concept))
+}
+
 /// What speaks for a date, or how much could hide where there is none.
 fn sure(at: usize, row: &OnsetRow) -> String {
     let source = Source { table: "onset", row: at };
     let mut parts = Vec::new();
-    if row.q.is_some() {
-        parts.push(format!("q {}", source.number("q", row.q)));
+    if row.q.is_some_and(|q| q < 1.0) {
+        parts.push(format!("q {}", source.probability("q", row.q)));
     }
     if let (Some(_), n @ 1..) = (row.null_percentile, row.n_null) {
-        parts.push(format!("above {} of {n} others of its kind", source.percent("null_percentile", row.null_percentile)));
-    }
-    if row.status == "gate_fail" && row.mde.is_some() {
-        parts.push(format!("a rise of {} would have been found", source.number("mde", row.mde)));
-    }
-    if let Some(between) = &row.between {
-        parts.push(format!("between stages {}", escape(between)));
+        parts.push(format!("above {} of {n} others", source.percent("null_percentile", row.null_percentile)));
     }
     if parts.is_empty() { "nothing of its kind to hold it against".to_owned() } else { parts.join(" \u{b7} ") }
 }

@@ -13,9 +13,11 @@ use crate::series::axis::Axis;
 use crate::stats::lexical::LexicalAudit;
 use crate::table::Key;
 use crate::walk::audit::Finding;
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// A row with its number in its table.
 pub type Numbered<R> = (usize, R);
@@ -44,6 +46,28 @@ pub struct RunFile {
     pub ruler: Option<String>,
     #[serde(default)]
     pub manifest: Value,
+}
+
+impl RunFile {
+    /// The run in a folder.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("run.json");
+        ensure!(path.is_file(), "{}: no such file; a run's folder is needed, as in reports/my-run", path.display());
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        serde_json::from_str(&text).with_context(|| format!("{}: not a description of a run", path.display()))
+    }
+
+    /// The checkpoints that are on curves: those of all that were walked and not left out.
+    ///
+    /// # Errors
+    /// As [`Time::new`].
+    pub fn time(&self, checkpoints: &[Numbered<Checkpoint>]) -> Result<Time> {
+        let out = |id: &str| checkpoints.iter().any(|(_, row)| row.checkpoint == id && (row.status != "ok" || row.left_out.is_some()));
+        Time::new(self.axis, self.checkpoints.iter().filter(|point| !out(&point.id)).cloned().collect())
+    }
 }
 
 fn by_index() -> Axis {

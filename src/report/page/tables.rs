@@ -107,6 +107,15 @@ struct PairRow {
     cos_cv: Option<f64>,
 }
 
+/// All rows of a table; none where there is no such table.
+pub fn rows<R: DeserializeOwned>(path: &Path) -> Result<Vec<Numbered<R>>> {
+    let mut rows = Vec::new();
+    if path.is_file() {
+        table::scan(path, |number, row| rows.push((number, row)))?;
+    }
+    Ok(rows)
+}
+
 /// Where tables are, and which of those that were looked for are not there.
 struct Folder<'a> {
     path: &'a Path,
@@ -154,22 +163,13 @@ impl Rows {
     /// # Errors
     /// There is no run or it was not analysed, or a table is of another version.
     pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("run.json");
-        if !path.is_file() {
-            bail!("{}: no such file; a run's folder is needed, as in reports/my-run", path.display());
-        }
-        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let run: RunFile = serde_json::from_str(&text).with_context(|| format!("{}: not a description of a run", path.display()))?;
+        let run = RunFile::read(folder)?;
         if !folder.join("onset.parquet").is_file() {
             bail!("{}: there is no onset.parquet; run `selftrace analyze --store {0}` first", folder.display());
         }
         let mut folder = Folder { path: folder, missing: BTreeSet::new() };
         let checkpoints = folder.rows("checkpoints", |_: &Checkpoint| true)?;
-        let out = |id: &str| {
-            checkpoints.iter().any(|(_, row)| row.checkpoint == id && (row.status != "ok" || row.left_out.is_some()))
-        };
-        let kept = run.checkpoints.iter().filter(|point| !out(&point.id)).cloned().collect();
-        let time = Time::new(run.axis, kept)?;
+        let time = run.time(&checkpoints)?;
         let mut rows = Rows {
             time,
             checkpoints,
