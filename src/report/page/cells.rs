@@ -58,11 +58,13 @@ pub fn paths(rows: &[Vec<Option<f64>>], shades: &Shades) -> String {
         let mut x = 0;
         for run in row.chunk_by(|a, b| a.map(|a| shades.shade(a)) == b.map(|b| shades.shade(b))) {
             let piece = pieces.entry(run[0].map(|value| shades.shade(value))).or_default();
-            let _ = write!(piece, "M{x} {y}h{}v1h-{}z", run.len(), run.len());
+            let _ = write!(piece, "M{x} {y}h{}", run.len());
             x += run.len();
         }
     }
-    pieces.iter().map(|(shade, piece)| format!("<path class=\"{}\" d=\"{piece}\"/>", class(*shade))).collect()
+    let pieces: String = pieces.iter().map(|(shade, piece)| format!("<path class=\"{}\" d=\"{piece}\"/>", class(*shade))).collect();
+    // Strokes as wide as a row, through its middle, take half as many characters as outlines.
+    format!("<g class=\"cells\" transform=\"translate(0 .5)\">{pieces}</g>")
 }
 
 /// White lines between columns, and between rows too where both are checkpoints.
@@ -95,8 +97,8 @@ mod tests {
         let text = paths(&[vec![Some(1.0), Some(1.1), None], vec![Some(-2.0), Some(0.0), None]], &shades);
         assert_eq!(
             text,
-            "<path class=\"q-none\" d=\"M2 0h1v1h-1zM2 1h1v1h-1z\"/><path class=\"q-n4\" d=\"M0 1h1v1h-1z\"/>\
-             <path class=\"q-p0\" d=\"M1 1h1v1h-1z\"/><path class=\"q-p4\" d=\"M0 0h2v1h-2z\"/>"
+            "<g class=\"cells\" transform=\"translate(0 .5)\"><path class=\"q-none\" d=\"M2 0h1M2 1h1\"/><path class=\"q-n4\" d=\"M0 1h1\"/>\
+             <path class=\"q-p0\" d=\"M1 1h1\"/><path class=\"q-p4\" d=\"M0 0h2\"/></g>"
         );
     }
 }

@@ -125,7 +125,8 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
         };
         let why = |status: &str, run: &str| match status {
             "ok" => String::new(),
-            status => format!("{run}: {}", meaning(status)),
+            "gate_fail" => format!("{run}: not shown"),
+        status => format!("{run}: {}", meaning(status)),
         };
         let reasons: Vec<String> = [why(&row.status_a, "A"), why(&row.status_b, "B")].into_iter().filter(|why| !why.is_empty()).collect();
         let plot = if there {
@@ -140,7 +141,7 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
             None => source.triple(["shift", "shift_lower", "shift_upper"], [row.shift, row.shift_lower, row.shift_upper]),
         };
         let sure = match row.p_a_first {
-            Some(_) => format!("A first with {}; {}", source.number("p_a_first", row.p_a_first), when(compared, row)),
+            Some(_) => format!("{} \u{b7} P(A first) {}", when(compared, row), source.number("p_a_first", row.p_a_first)),
             None if there => escape(&reasons.join("; ")),
             None => String::new(),
         };
@@ -174,7 +175,7 @@ fn same_reason(row: &CompareRow) -> String {
 fn when(compared: &Compared, row: &CompareRow) -> String {
     let step = |time: &Time, x: Option<f64>| x.map(|x| number(time.step_at(x).unwrap_or(x)));
     match (step(&compared.time_a, row.t50_a), step(&compared.time_b, row.t50_b)) {
-        (Some(a), Some(b)) => format!("{a} and {b}"),
+        (Some(a), Some(b)) => format!("at {a} and {b}"),
         _ => String::new(),
     }
 }

@@ -105,8 +105,9 @@ fn glance(rows: &Rows) -> String {
     if few {
         let _ = write!(
             out,
-            "<li>{} are too few for a date: {} are needed. Levels and differences are below.</li>",
+            "<li>{} {} too few for a date: {} are needed. Levels and differences are below.</li>",
             several(rows.time.len(), "checkpoint"),
+            if rows.time.len() == 1 { "is" } else { "are" },
             crate::onset::shape::FEWEST
         );
     }

@@ -222,7 +222,7 @@ fn sure(at: usize, row: &OnsetRow) -> String {
     if let (Some(_), n @ 1..) = (row.null_percentile, row.n_null) {
         parts.push(format!("above {} of {n} others", source.percent("null_percentile", row.null_percentile)));
     }
-    if parts.is_empty() { "nothing of its kind to hold it against".to_owned() } else { parts.join(" \u{b7} ") }
+    if parts.is_empty() { "\u{2013}".to_owned() } else { parts.join(" \u{b7} ") }
 }
 
 /// Dates of null topics as places, by measure.

@@ -191,7 +191,7 @@ mod tests {
     fn ticks_do_not_touch_and_one_checkpoint_stands_in_the_middle() {
         let many = (0..200).map(|order| point("sft", Some(1000 * order as u64), order)).collect();
         let ticks = Time::new(Axis::Index, many).unwrap().ticks(0.02);
-        let touches = |pair: &[(f64, String)]| pair[1].0 - pair[0].0 < 0.01 * (pair[0].1.len() + pair[1].1.len()) as f64;
+        let touches = |pair: &[(f64, String)]| pair[1].0 - pair[0].0 < 0.01 * (pair[0].1.chars().count() + pair[1].1.chars().count()) as f64;
         assert!(ticks.len() > 3 && !ticks.windows(2).any(touches), "{ticks:?}");
         let one = Time::new(Axis::Index, vec![point("sft", Some(7), 0)]).unwrap();
         assert_eq!((one.at(0), one.label(0)), (0.5, "7".to_owned()));
