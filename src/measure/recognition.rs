@@ -13,7 +13,7 @@ use super::foils::Among;
 use super::{Part, write_parts};
 use crate::console::check_interrupt;
 use crate::onset::trace::{Null, Trace};
-use crate::prompt::statements::{FACTS, KNOWN, STATED_OTHER, STATED_SELF};
+use crate::prompt::statements::{FACTS, KNOWN, STATED_OTHER, STATED_SELF, middle_layers};
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::columns;
@@ -77,16 +77,14 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     let known = Known::of(series);
     let statements = series.families.iter().filter(|family| family.label_family == STATED_SELF);
     let statements: Vec<Statements> = statements.filter_map(|family| Statements::of(series, family)).collect();
-    let (Some(known), Some(readout)) = (known, series.readout("last_prompt")) else { return write_parts::<Row>(series, TABLE, Vec::new()) };
-    let depth = series.layers.iter().copied().max().unwrap_or(0);
-    let middle = |layer: usize| 3 * layer >= depth && 3 * layer <= 2 * depth;
-    // A store without middle layers has its primary among those that it has.
-    let any = series.layers.iter().any(|&layer| middle(layer));
-    let layers: Vec<usize> = (0..series.layers.len()).collect();
+    let readout = series.readout("statement").or_else(|| series.readout("last_prompt"));
+    let (Some(known), Some(readout)) = (known, readout) else { return write_parts::<Row>(series, TABLE, Vec::new()) };
+    let middle = middle_layers(&series.layers);
+    let layers: Vec<usize> = (0..series.layers.len()).filter(|&layer| series.keeps(readout, layer)).collect();
     let at_layer = |&layer: &usize| {
         check_interrupt()?;
         let axes = (0..series.points.len()).map(|t| Axis::fit(series, &known, [t, readout, layer])).collect::<Result<Vec<_>>>()?;
-        let companion = any && !middle(series.layers[layer]);
+        let companion = !middle.contains(&layer);
         statements.iter().map(|statements| statements.follow(series, &axes, known.groups.len(), [readout, layer], companion)).collect()
     };
     let parts = layers.par_iter().map(at_layer).collect::<Result<Vec<Vec<Part<Row>>>>>()?;
