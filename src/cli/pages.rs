@@ -1,10 +1,12 @@
 //! `selftrace report`, and the page at the end of other commands.
 
 use crate::compare;
-use crate::report::page;
+use crate::report::forest;
+use crate::report::page::{self, rows::Rows};
 use crate::walk::job::Outcome;
 use anyhow::Result;
 use clap::Args;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
@@ -35,22 +37,34 @@ pub fn report(arguments: &ReportArguments) -> Result<Outcome> {
     Ok(Outcome::default())
 }
 
-/// Writes the page of a run that was just analysed, or has none yet. Tables are what counts, so a page that cannot be written is a
-/// warning.
+/// Ends a run: the forest plot on stdout where it was just analysed, and the page where one is wanted and missing or out of date. Tables
+/// are what counts, so a page that cannot be written is a warning.
 pub fn after(folder: &Path, wanted: bool, analyzed: bool) -> Option<PathBuf> {
-    if !wanted || (!analyzed && folder.join(page::PAGE).is_file()) {
+    if !analyzed && (!wanted || folder.join(page::PAGE).is_file()) {
         return None;
     }
-    match page::write(folder, None, &command()) {
+    let written = || -> Result<Option<PathBuf>> {
+        let rows = Rows::read(folder)?;
+        if analyzed {
+            print!("{}", forest::text(&rows, colours()));
+        }
+        if wanted { page::write_rows(&rows, folder, None, &command()).map(Some) } else { Ok(None) }
+    };
+    match written() {
         Ok(page) => {
-            tracing::info!("page: {}", page.display());
-            Some(page)
+            page.iter().for_each(|page| tracing::info!("page: {}", page.display()));
+            page
         }
         Err(error) => {
             tracing::warn!("there is no page: {error:#}");
             None
         }
     }
+}
+
+/// Whether stdout takes colours: a terminal, and nobody said that there should be none (no-color.org).
+fn colours() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Writes the page of a comparison beside its table.

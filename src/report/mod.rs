@@ -6,3 +6,4 @@ pub mod hypotheses;
 pub mod verify;
 pub mod check;
 pub mod page;
+pub mod forest;

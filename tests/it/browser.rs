@@ -31,7 +31,9 @@ addEventListener("load", () => {
 </script>"##;
 
 fn chromium() -> Option<&'static str> {
-    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success()))
+    ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success()))
 }
 
 /// Opens a page and returns its document as it is then, and what the console said.
@@ -63,8 +65,10 @@ fn filter_and_sort_work_and_nothing_is_too_wide() {
     for width in [1280, 420] {
         let (document, console) = open(browser, &tried, width, &folder.path().join("home"));
         assert_eq!(console, "", "the console is silent at {width}");
-        let result = document.split("RESULT").nth(2).and_then(|rest| rest.split("END").next()).unwrap_or_else(|| panic!("no result: {document}"));
-        let found: serde_json::Value = serde_json::from_str(&result.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")).unwrap();
+        let result =
+            document.split("RESULT").nth(2).and_then(|rest| rest.split("END").next()).unwrap_or_else(|| panic!("no result: {document}"));
+        let found: serde_json::Value =
+            serde_json::from_str(&result.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")).unwrap();
         assert_eq!(found["all"], 45, "five concepts by nine measures: {found}");
         assert_eq!(found["said"], "45 of 45 rows");
         assert_eq!((found["lens"].as_u64(), found["only"].as_bool()), (Some(5), Some(true)), "{found}");

@@ -106,10 +106,15 @@ fn concepts(size: Size) -> Vec<(String, bool)> {
 /// Writes the tables of a run; concept n rises at checkpoint n + 2, null topics nowhere.
 pub fn write(folder: &Path, name: &str, size: Size) {
     let id = |t: usize| format!("c{t}");
-    let key = |t: usize| Key { run: name.to_owned(), checkpoint: id(t), stage: ["base", "sft"][usize::from(2 * t >= size.checkpoints)].to_owned(), step: Some(10 * t as i64), order: t as i32 };
-    let checkpoints: Vec<_> = (0..size.checkpoints)
-        .map(|t| serde_json::json!({"id": id(t), "stage": key(t).stage, "step": 10 * t, "order": t}))
-        .collect();
+    let key = |t: usize| Key {
+        run: name.to_owned(),
+        checkpoint: id(t),
+        stage: ["base", "sft"][usize::from(2 * t >= size.checkpoints)].to_owned(),
+        step: Some(10 * t as i64),
+        order: t as i32,
+    };
+    let checkpoints: Vec<_> =
+        (0..size.checkpoints).map(|t| serde_json::json!({"id": id(t), "stage": key(t).stage, "step": 10 * t, "order": t})).collect();
     let layers: Vec<i32> = (0..size.layers).collect();
     let run = serde_json::json!({"run": name, "axis": "index", "layers": layers, "readouts": ["last_prompt"], "checkpoints": checkpoints,
         "run_hash": "abc", "items": "def", "ruler": "ghi", "version": "0.0.1", "manifest": {"path": "my runs/it's.toml", "evil": NAME}});
@@ -132,25 +137,52 @@ pub fn write(folder: &Path, name: &str, size: Size) {
                     let rise = if *null || t < at + 2 { 0.0 } else { 2.0 };
                     let number = |shift: f64| (t % 5 != 4 || m % 2 == 0).then(|| rise + shift + draw(seed + 31 * t));
                     let row = Row {
-                        concept: concept.clone(), label_family: family.to_owned(), layer,
+                        concept: concept.clone(),
+                        label_family: family.to_owned(),
+                        layer,
                         readout: (m > 0).then(|| "last_prompt".to_owned()),
                         status: if number(0.0).is_some() { "ok" } else { "too_few_groups" }.to_owned(),
-                        persona: "default".to_owned(), probe: "logistic".to_owned(), split: "group".to_owned(), ruler: "native".to_owned(),
-                        referent: "self_minus_other".to_owned(), quantity: "d_prime_personas".to_owned(), k: 3,
+                        persona: "default".to_owned(),
+                        probe: "logistic".to_owned(),
+                        split: "group".to_owned(),
+                        ruler: "native".to_owned(),
+                        referent: "self_minus_other".to_owned(),
+                        quantity: "d_prime_personas".to_owned(),
+                        k: 3,
                         foil_percentile: Some(draw(seed + t)),
-                        value: number(0.0), lower: number(-0.3), upper: number(0.3),
-                        foil_margin: number(0.0), foil_margin_lower: number(-0.3), foil_margin_upper: number(0.3),
-                        recognition: number(0.0), lens: number(0.0), e: number(0.0), e_lower: number(-0.3), e_upper: number(0.3),
-                        auroc: number(0.0), excess: number(0.0), placement: number(0.0), residual: number(0.0),
-                        null_bank: *null, ..Row::default()
+                        value: number(0.0),
+                        lower: number(-0.3),
+                        upper: number(0.3),
+                        foil_margin: number(0.0),
+                        foil_margin_lower: number(-0.3),
+                        foil_margin_upper: number(0.3),
+                        recognition: number(0.0),
+                        lens: number(0.0),
+                        e: number(0.0),
+                        e_lower: number(-0.3),
+                        e_upper: number(0.3),
+                        auroc: number(0.0),
+                        excess: number(0.0),
+                        placement: number(0.0),
+                        residual: number(0.0),
+                        null_bank: *null,
+                        ..Row::default()
                     };
                     curves.entry(TABLES[m]).or_default().push((key(t), row));
                 }
             }
         }
         if !null && size.checkpoints > 0 {
-            let carried = Row { concept: concept.clone(), persona: NAME.to_owned(), persona_kind: "role".to_owned(), status: "ok".to_owned(),
-                carried: Some(draw(at)), carried_lower: Some(-draw(at + 1)), carried_upper: Some(1.0 + draw(at)), ..Row::default() };
+            let carried = Row {
+                concept: concept.clone(),
+                persona: NAME.to_owned(),
+                persona_kind: "role".to_owned(),
+                status: "ok".to_owned(),
+                carried: Some(draw(at)),
+                carried_lower: Some(-draw(at + 1)),
+                carried_upper: Some(1.0 + draw(at)),
+                ..Row::default()
+            };
             curves.entry("behaviour").or_default().push((key(size.checkpoints - 1), carried));
         }
     }
@@ -161,35 +193,103 @@ pub fn write(folder: &Path, name: &str, size: Size) {
         assert!(!null);
         for (from, to) in (0..size.checkpoints).flat_map(|from| (0..size.checkpoints).map(move |to| (from, to))) {
             let value = Some(2.0 * draw(at + 17 * from + 311 * to) - 1.0);
-            pairs.push((key(from), Pair { to_checkpoint: id(to), concept: concept.clone(), label_family: "crossed".to_owned(),
-                layer: at as i32 % size.layers, readout: "last_prompt".to_owned(), auroc: value, cos_cv: value }));
+            pairs.push((
+                key(from),
+                Pair {
+                    to_checkpoint: id(to),
+                    concept: concept.clone(),
+                    label_family: "crossed".to_owned(),
+                    layer: at as i32 % size.layers,
+                    readout: "last_prompt".to_owned(),
+                    auroc: value,
+                    cos_cv: value,
+                },
+            ));
         }
     }
     table::write_keyed(&folder.join("transfer.parquet"), &pairs, "").unwrap();
     table::write_keyed(&folder.join("similarity.parquet"), &pairs, "").unwrap();
     let lag = |first: &str, status: &str, lag: Option<f64>| leadlag::Row {
-        run: name.to_owned(), concept: NAME.to_owned(), null_bank: false, first: first.to_owned(), first_layer: None,
-        second: "behaviour".to_owned(), second_layer: None, status: status.to_owned(),
-        lag, lag_lower: lag.map(|lag| lag - 0.4), lag_upper: lag.map(|lag| lag + 0.3), p_first: lag.map(|_| 0.03),
+        run: name.to_owned(),
+        concept: NAME.to_owned(),
+        null_bank: false,
+        first: first.to_owned(),
+        first_layer: None,
+        second: "behaviour".to_owned(),
+        second_layer: None,
+        status: status.to_owned(),
+        lag,
+        lag_lower: lag.map(|lag| lag - 0.4),
+        lag_upper: lag.map(|lag| lag + 0.3),
+        p_first: lag.map(|_| 0.03),
     };
     table::write(&folder.join("leadlag.parquet"), &[lag("lens", "ok", Some(0.711)), lag("contrast", "gate_fail", None)], "").unwrap();
-    let part = |hypothesis: &str, verdict: &str, status: &str| (key(size.checkpoints.saturating_sub(1)), evidence::Row {
-        hypothesis: hypothesis.to_owned(), concept: NAME.to_owned(), measure: "persistence".to_owned(), verdict: verdict.to_owned(),
-        status: status.to_owned(), gate: "ok".to_owned(), value: Some(0.8123), lower: Some(0.71), upper: Some(0.9), threshold: Some(0.7),
-        ..evidence::Row::default()
-    });
-    let parts = [part("functional_self", "supports", "ok"), part("self_is_assistant", "opposes", "ok"), part("void", "inconclusive", "not_run")];
+    let part = |hypothesis: &str, verdict: &str, status: &str| {
+        (
+            key(size.checkpoints.saturating_sub(1)),
+            evidence::Row {
+                hypothesis: hypothesis.to_owned(),
+                concept: NAME.to_owned(),
+                measure: "persistence".to_owned(),
+                verdict: verdict.to_owned(),
+                status: status.to_owned(),
+                gate: "ok".to_owned(),
+                value: Some(0.8123),
+                lower: Some(0.71),
+                upper: Some(0.9),
+                threshold: Some(0.7),
+                ..evidence::Row::default()
+            },
+        )
+    };
+    let parts =
+        [part("functional_self", "supports", "ok"), part("self_is_assistant", "opposes", "ok"), part("void", "inconclusive", "not_run")];
     table::write_keyed(&folder.join("evidence.parquet"), &parts, "").unwrap();
-    let audit = LexicalAudit { concept: NAME.to_owned(), label_family: "crossed".to_owned(), baseline: "ngram".to_owned(), auroc: Some(0.913),
-        auroc_lower: Some(0.85), auroc_upper: Some(0.96), passed: Some(false), n: 96, n_groups: 24, status: "lexical_leak".to_owned() };
+    let audit = LexicalAudit {
+        concept: NAME.to_owned(),
+        label_family: "crossed".to_owned(),
+        baseline: "ngram".to_owned(),
+        auroc: Some(0.913),
+        auroc_lower: Some(0.85),
+        auroc_upper: Some(0.96),
+        passed: Some(false),
+        n: 96,
+        n_groups: 24,
+        status: "lexical_leak".to_owned(),
+    };
     table::write(&folder.join("lexical_audit.parquet"), &[audit], "").unwrap();
-    let walked = |t: usize| (key(t), Walked { source: NAME.to_owned(), device: "cpu".to_owned(), architecture: Some("Llama".to_owned()),
-        n_params: Some(134_515_008), n_layers: Some(30), d_model: Some(576), status: "ok".to_owned(), error: None });
+    let walked = |t: usize| {
+        (
+            key(t),
+            Walked {
+                source: NAME.to_owned(),
+                device: "cpu".to_owned(),
+                architecture: Some("Llama".to_owned()),
+                n_params: Some(134_515_008),
+                n_layers: Some(30),
+                d_model: Some(576),
+                status: "ok".to_owned(),
+                error: None,
+            },
+        )
+    };
     table::write_keyed(&folder.join("checkpoints.parquet"), &(0..size.checkpoints).map(walked).collect::<Vec<_>>(), "").unwrap();
 }
 
 #[allow(clippy::too_many_arguments)]
-fn onset(run: &str, concept: &str, null_bank: bool, measure: &str, family: &str, layer: Option<i32>, primary: bool, dated: bool, seed: usize, at: usize, size: Size) -> OnsetRow {
+fn onset(
+    run: &str,
+    concept: &str,
+    null_bank: bool,
+    measure: &str,
+    family: &str,
+    layer: Option<i32>,
+    primary: bool,
+    dated: bool,
+    seed: usize,
+    at: usize,
+    size: Size,
+) -> OnsetRow {
     let date = 1.5 + at as f64 + draw(seed);
     let some = |value: f64| dated.then_some(value);
     // An end that is open, a bound, and a closed interval all occur.
@@ -200,14 +300,50 @@ fn onset(run: &str, concept: &str, null_bank: bool, measure: &str, family: &str,
         (false, false) => STATUSES[(at + seed) % STATUSES.len()],
     };
     OnsetRow {
-        run: run.to_owned(), concept: concept.to_owned(), label_family: family.to_owned(), null_bank, measure: measure.to_owned(), layer,
-        readout: layer.map(|_| "last_prompt".to_owned()), primary, status: status.to_owned(), delta: Some(draw(seed)), delta_lower: None, delta_upper: None,
-        z: None, p: None, q: Some(draw(seed) * if dated { 1e-5 } else { 1.0 }), max_t_p: None, null_percentile: Some(draw(seed + 5)), null_p: None, baseline: None,
-        excess: None, excess_lower: None, excess_upper: None, level_percentile: None, mde: Some(draw(seed + 9)),
-        shape: if dated { "emerges" } else { "undetermined" }.to_owned(), t50: value, t50_lower: some(date - 0.37), t50_upper: upper,
-        t50_step: value.map(|x| 10.0 * x), t50_step_lower: some(10.0 * (date - 0.37)), t50_step_upper: upper.map(|x| 10.0 * x),
-        t10: None, t90: None, width: None, at_edge: None, between: None, last_off: None, confirmed_by: None, change_point: None, agrees: None,
-        axis: "index".to_owned(), n_checkpoints: size.checkpoints as i32, excluded: None, n_null: 13,
+        run: run.to_owned(),
+        concept: concept.to_owned(),
+        label_family: family.to_owned(),
+        null_bank,
+        measure: measure.to_owned(),
+        layer,
+        readout: layer.map(|_| "last_prompt".to_owned()),
+        primary,
+        status: status.to_owned(),
+        delta: Some(draw(seed)),
+        delta_lower: None,
+        delta_upper: None,
+        z: None,
+        p: None,
+        q: Some(draw(seed) * if dated { 1e-5 } else { 1.0 }),
+        max_t_p: None,
+        null_percentile: Some(draw(seed + 5)),
+        null_p: None,
+        baseline: None,
+        excess: None,
+        excess_lower: None,
+        excess_upper: None,
+        level_percentile: None,
+        mde: Some(draw(seed + 9)),
+        shape: if dated { "emerges" } else { "undetermined" }.to_owned(),
+        t50: value,
+        t50_lower: some(date - 0.37),
+        t50_upper: upper,
+        t50_step: value.map(|x| 10.0 * x),
+        t50_step_lower: some(10.0 * (date - 0.37)),
+        t50_step_upper: upper.map(|x| 10.0 * x),
+        t10: None,
+        t90: None,
+        width: None,
+        at_edge: None,
+        between: None,
+        last_off: None,
+        confirmed_by: None,
+        change_point: None,
+        agrees: None,
+        axis: "index".to_owned(),
+        n_checkpoints: size.checkpoints as i32,
+        excluded: None,
+        n_null: 13,
     }
 }
 
@@ -349,10 +485,24 @@ fn odd_runs_have_a_page() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "failed", SMALL);
     let key = |t: usize| Key { run: String::new(), checkpoint: format!("c{t}"), stage: String::new(), step: None, order: t as i32 };
-    let walked = |t: usize| (key(t), Walked { source: String::new(), device: String::new(), architecture: None, n_params: None, n_layers: None,
-        d_model: None, status: if t == 3 { "failed" } else { "ok" }.to_owned(), error: (t == 3).then(|| "shard 2 is <cut> off".to_owned()) });
+    let walked = |t: usize| {
+        (
+            key(t),
+            Walked {
+                source: String::new(),
+                device: String::new(),
+                architecture: None,
+                n_params: None,
+                n_layers: None,
+                d_model: None,
+                status: if t == 3 { "failed" } else { "ok" }.to_owned(),
+                error: (t == 3).then(|| "shard 2 is <cut> off".to_owned()),
+            },
+        )
+    };
     table::write_keyed(&folder.path().join("checkpoints.parquet"), &(0..8).map(walked).collect::<Vec<_>>(), "").unwrap();
-    let finding = Finding { kind: "duplicate_of".to_owned(), other: Some("c1".to_owned()), detail: "all tensors".to_owned(), excluded: false };
+    let finding =
+        Finding { kind: "duplicate_of".to_owned(), other: Some("c1".to_owned()), detail: "all tensors".to_owned(), excluded: false };
     table::write_keyed(&folder.path().join("integrity.parquet"), &[(key(2), finding)], "").unwrap();
     let page = read_page(folder.path());
     assert_eq!(page.matches("shard 2 is &lt;cut&gt; off").count(), 3, "at the top, with the audits and in the list");

@@ -72,7 +72,9 @@ fn kind(name: &str) -> String {
 fn integrity(rows: &Rows) -> String {
     let head = "<h3>Files</h3>";
     if rows.integrity.is_empty() {
-        return format!("{head}<p>No finding: no checkpoint is a copy of another, and none drifts in tokenizer, template or configuration.</p>");
+        return format!(
+            "{head}<p>No finding: no checkpoint is a copy of another, and none drifts in tokenizer, template or configuration.</p>"
+        );
     }
     let mut body = format!(
         "{head}<div class=\"wide\"><table class=\"grid\"><caption class=\"hidden\">Findings about files</caption><thead><tr><th scope=\"col\">Checkpoint</th>\
@@ -121,7 +123,8 @@ fn lexical(rows: &Rows) -> String {
         let _ = writeln!(body, "<td>{}</td></tr>", worst.map_or_else(|| "words do not tell".to_owned(), |status| escape(&meaning(status))));
     }
     let of_null = rows.lexical.iter().filter(|(_, row)| null.contains(row.concept.as_str()));
-    let leaky: BTreeSet<&str> = of_null.clone().filter(|(_, row)| row.status == "lexical_leak").map(|(_, row)| row.concept.as_str()).collect();
+    let leaky: BTreeSet<&str> =
+        of_null.clone().filter(|(_, row)| row.status == "lexical_leak").map(|(_, row)| row.concept.as_str()).collect();
     let all: BTreeSet<&str> = of_null.map(|(_, row)| row.concept.as_str()).collect();
     body += "</tbody></table></div>";
     if !all.is_empty() {

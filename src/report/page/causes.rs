@@ -26,10 +26,10 @@ pub fn html(rows: &Rows) -> String {
     let ends = own.iter().flat_map(|(_, row)| [row.z, row.z_upper]).flatten().chain(threshold);
     let most = ends.fold(1.0, f64::max);
     let place = |z: f64| (0.03 + 0.94 * z / most).clamp(0.0, 1.0);
-    let guide = threshold.map_or_else(String::new, |z| format!("<line class=\"zero\" x1=\"{0}\" x2=\"{0}\" y1=\"0\" y2=\"100%\"/>", percent(place(z))));
-    let label = threshold.map_or_else(String::new, |z| {
-        format!("<text x=\"{}\" y=\"27\" text-anchor=\"middle\">{}</text>", percent(place(z)), number(z))
-    });
+    let guide = threshold
+        .map_or_else(String::new, |z| format!("<line class=\"zero\" x1=\"{0}\" x2=\"{0}\" y1=\"0\" y2=\"100%\"/>", percent(place(z))));
+    let label = threshold
+        .map_or_else(String::new, |z| format!("<text x=\"{}\" y=\"27\" text-anchor=\"middle\">{}</text>", percent(place(z)), number(z)));
     let mut body = format!(
         "<table class=\"forest\"><caption class=\"hidden\">Effects of directions</caption><thead><tr><th scope=\"col\">Concept</th><th scope=\"col\">Outcome</th>\
          <th scope=\"col\" class=\"plot\"><svg class=\"axis\" aria-hidden=\"true\"><text x=\"3%\" y=\"27\">0</text>{label}<text x=\"97%\" y=\"27\" text-anchor=\"end\">z {}</text></svg></th>\
@@ -48,7 +48,8 @@ pub fn html(rows: &Rows) -> String {
             None => format!("<span class=\"why\">{}</span>", escape(&meaning(&row.status))),
         };
         let flagged = if row.ablation_flagged == Some(true) { " <small>disturbs neutral text</small>" } else { "" };
-        let ablation = source.triple(["ablation", "ablation_lower", "ablation_upper"], [row.ablation, row.ablation_lower, row.ablation_upper]);
+        let ablation =
+            source.triple(["ablation", "ablation_lower", "ablation_upper"], [row.ablation, row.ablation_lower, row.ablation_upper]);
         let _ = writeln!(
             body,
             "<tr><th scope=\"row\">{}</th><td class=\"m\">{} <small>layer {}</small></td><td class=\"plot\">{plot}</td><td class=\"date\">{}</td>\

@@ -38,7 +38,10 @@ impl Shades {
         let from = if self.one_sided { 0 } else { -SIDE };
         let swatches: String = (from..=SIDE).map(|shade| format!("<i class=\"{}\"></i>", class(Some(shade)))).collect();
         let low = if self.one_sided { number(self.zero) } else { format!("\u{2264} {}", number(self.zero - self.most)) };
-        format!("<span class=\"legend\">{low} {swatches} \u{2265} {} <i class=\"q-none\"></i> no number</span>", number(self.zero + self.most))
+        format!(
+            "<span class=\"legend\">{low} {swatches} \u{2265} {} <i class=\"q-none\"></i> no number</span>",
+            number(self.zero + self.most)
+        )
     }
 }
 

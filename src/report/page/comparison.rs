@@ -96,7 +96,11 @@ fn null(rows: &[Numbered<CompareRow>]) -> String {
         counts[2] += usize::from(differs(row.level_difference_lower, row.level_difference_upper));
     }
     let line = |(measure, [n, shift, level]): (&&str, &[usize; 3])| {
-        format!("<li>{}: of {} that nobody teaches {shift} differ in date, {level} in final level.</li>", escape(&measures::title(measure)), several(*n, "null topic"))
+        format!(
+            "<li>{}: of {} that nobody teaches {shift} differ in date, {level} in final level.</li>",
+            escape(&measures::title(measure)),
+            several(*n, "null topic")
+        )
     };
     by.iter().map(line).collect()
 }
@@ -126,7 +130,7 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
         let why = |status: &str, run: &str| match status {
             "ok" => String::new(),
             "gate_fail" => format!("{run}: not shown"),
-        status => format!("{run}: {}", meaning(status)),
+            status => format!("{run}: {}", meaning(status)),
         };
         let reasons: Vec<String> = [why(&row.status_a, "A"), why(&row.status_b, "B")].into_iter().filter(|why| !why.is_empty()).collect();
         let plot = if there {
@@ -137,7 +141,10 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
             format!("<span class=\"why\">{}</span>", escape(&same_reason(row)))
         };
         let shift = match row.shift_step {
-            Some(_) => source.triple(["shift_step", "shift_step_lower", "shift_step_upper"], [row.shift_step, row.shift_step_lower, row.shift_step_upper]),
+            Some(_) => source.triple(
+                ["shift_step", "shift_step_lower", "shift_step_upper"],
+                [row.shift_step, row.shift_step_lower, row.shift_step_upper],
+            ),
             None => source.triple(["shift", "shift_lower", "shift_upper"], [row.shift, row.shift_lower, row.shift_upper]),
         };
         let sure = match row.p_a_first {
@@ -146,7 +153,11 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
             None => String::new(),
         };
         let layer = row.layer.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
-        let readout = row.readout.as_deref().filter(|readout| *readout != "last_prompt").map_or_else(String::new, |readout| format!(" <small>{}</small>", escape(readout)));
+        let readout = row
+            .readout
+            .as_deref()
+            .filter(|readout| *readout != "last_prompt")
+            .map_or_else(String::new, |readout| format!(" <small>{}</small>", escape(readout)));
         let _ = writeln!(
             body,
             "<tr{}>{}<td class=\"m\"><i class=\"{class}\"></i>{}{layer}{readout}</td><td class=\"plot\">{plot}</td><td class=\"date\">{}</td><td class=\"sure\">{sure}</td></tr>",
@@ -182,7 +193,8 @@ fn when(compared: &Compared, row: &CompareRow) -> String {
 
 fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
     let known: Vec<_> = rows.iter().filter(|(_, row)| row.level_a.is_some() || row.level_b.is_some()).collect();
-    let why: BTreeSet<String> = rows.iter().filter(|(_, row)| row.level_difference.is_none()).map(|(_, row)| meaning(&row.status)).collect();
+    let why: BTreeSet<String> =
+        rows.iter().filter(|(_, row)| row.level_difference.is_none()).map(|(_, row)| meaning(&row.status)).collect();
     let rest = if why.is_empty() { String::new() } else { format!("<p class=\"note\">Without a difference: {}.</p>", escape(&list(why))) };
     if known.is_empty() {
         return absent("Neither run has a number here.") + &rest;
@@ -207,14 +219,21 @@ fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
         let places = numbers.map(|value| value.map(|value| 0.5 + 0.46 * value / far));
         let difference = source.triple(["level_difference", "level_difference_lower", "level_difference_upper"], numbers);
         let plot = if row.level_difference.is_some() {
-            format!("<svg class=\"mark\" aria-hidden=\"true\"><line class=\"zero\" x1=\"50%\" x2=\"50%\" y1=\"0\" y2=\"100%\"/>{}</svg>", mark(&class, places))
+            format!(
+                "<svg class=\"mark\" aria-hidden=\"true\"><line class=\"zero\" x1=\"50%\" x2=\"50%\" y1=\"0\" y2=\"100%\"/>{}</svg>",
+                mark(&class, places)
+            )
         } else {
             format!("<span class=\"why\">{}</span>", escape(&meaning(&row.status)))
         };
         let level = |column: &str, value: Option<f64>| value.map_or_else(|| "none".to_owned(), |_| source.number(column, value));
         let mut sure = format!("{} and {}", level("level_a", row.level_a), level("level_b", row.level_b));
         if row.cosine.is_some() {
-            let _ = write!(sure, "; cosine {}", source.triple(["cosine", "cosine_lower", "cosine_upper"], [row.cosine, row.cosine_lower, row.cosine_upper]));
+            let _ = write!(
+                sure,
+                "; cosine {}",
+                source.triple(["cosine", "cosine_lower", "cosine_upper"], [row.cosine, row.cosine_lower, row.cosine_upper])
+            );
         }
         let layer = row.layer.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
         let _ = writeln!(

@@ -32,7 +32,8 @@ pub fn html(rows: &Rows, drawings: &mut Drawings) -> String {
     let mut body = frame(&rows.time);
     for concept in rows.concepts() {
         let own: Vec<&Curves> = MEASURES.iter().filter_map(|measure| rows.find(concept, measure.name)).collect();
-        let panels: String = own.iter().filter_map(|curves| Some(panel(rows, curves, scales.get(curves.measure.name)?, drawings))).collect();
+        let panels: String =
+            own.iter().filter_map(|curves| Some(panel(rows, curves, scales.get(curves.measure.name)?, drawings))).collect();
         if !panels.is_empty() {
             let _ = writeln!(body, "<h3>{}</h3><div class=\"panels\">{panels}</div>", escape(concept));
         }
@@ -186,7 +187,11 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
     let mut body = String::from("<use href=\"#frame\"/>");
     for tick in scale.ticks() {
         let y = short(scale.y(tick));
-        let _ = write!(body, "<path class=\"grid\" d=\"M{LEFT} {y}H{RIGHT}\"/><text x=\"26\" y=\"{y}\" dy=\"3\" text-anchor=\"end\">{}</text>", number(tick));
+        let _ = write!(
+            body,
+            "<path class=\"grid\" d=\"M{LEFT} {y}H{RIGHT}\"/><text x=\"26\" y=\"{y}\" dy=\"3\" text-anchor=\"end\">{}</text>",
+            number(tick)
+        );
     }
     if let Some(zero) = scale.zero {
         let _ = write!(body, "<path class=\"zero\" d=\"M{LEFT} {}H{RIGHT}\"/>", short(scale.y(zero)));
@@ -200,9 +205,15 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
     }
     let ends: Vec<(usize, f64, f64)> = drawn.iter().filter_map(|point| Some((point.t, point.lower?, point.upper?))).collect();
     let line = path(time, scale, &drawn);
-    let _ = write!(body, "<g class=\"m-{class}\"><path class=\"band\" d=\"{}\"/><path class=\"line\" d=\"{line}\"/>", band(time, scale, &ends));
+    let _ =
+        write!(body, "<g class=\"m-{class}\"><path class=\"band\" d=\"{}\"/><path class=\"line\" d=\"{line}\"/>", band(time, scale, &ends));
     if drawn.len() == 1 {
-        let _ = write!(body, "<circle cx=\"{}\" cy=\"{}\" r=\"4\"/>", short(across(time.at(last.t))), short(scale.y(last.value.unwrap_or(0.0))));
+        let _ = write!(
+            body,
+            "<circle cx=\"{}\" cy=\"{}\" r=\"4\"/>",
+            short(across(time.at(last.t))),
+            short(scale.y(last.value.unwrap_or(0.0)))
+        );
     }
     if let Some((_, row)) = onset {
         body += &dot(time, scale, points, places(time, row));
@@ -219,12 +230,15 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
     let source = Source { table: measure.table, row: last.row };
     let column = curves.column;
     // The table of persistence has one column for all its quantities.
-    let ends = if column == "value" { ["value", "lower", "upper"].map(str::to_owned) } else { [column.to_owned(), format!("{column}_lower"), format!("{column}_upper")] };
+    let ends = if column == "value" {
+        ["value", "lower", "upper"].map(str::to_owned)
+    } else {
+        [column.to_owned(), format!("{column}_lower"), format!("{column}_upper")]
+    };
     let at_end = source.triple([&ends[0], &ends[1], &ends[2]], [last.value, last.lower, last.upper]);
     let title = format!("{} by {}{layer}", curves.concept, measure.title.to_lowercase());
     let plain = onset.map_or_else(String::new, |(at, row)| undated(row).unwrap_or_else(|| strip(&date(*at, row))));
-    let description =
-        format!("{}. {plain}. At the end {}.", measure.unit, last.value.map_or_else(String::new, number));
+    let description = format!("{}. {plain}. At the end {}.", measure.unit, last.value.map_or_else(String::new, number));
     format!(
         "<div class=\"panel\">{heading}<p class=\"words\">{words}</p>{}<p class=\"end\">end: {at_end}</p></div>",
         drawings.svg("curve", SIZE, &title, &description, &body)
@@ -273,9 +287,8 @@ mod tests {
         let time = Time::new(Axis::Index, (0..4).map(entry).collect()).unwrap();
         let scale = Scale { low: -1.0, high: 3.0, zero: Some(0.0) };
         let values = [Some(-1.0), Some(0.25), None, Some(3.0)];
-        let points: Vec<Point> = (0..4)
-            .map(|t| Point { t, row: t, value: values[t], lower: None, upper: None, foils: None, why: None })
-            .collect();
+        let points: Vec<Point> =
+            (0..4).map(|t| Point { t, row: t, value: values[t], lower: None, upper: None, foils: None, why: None }).collect();
         let path = path(&time, &scale, &thin(&points));
         assert_eq!(path.matches('M').count(), 2, "{path}");
         let numbers: Vec<f64> = path.split(['M', 'L', ' ']).filter_map(|part| part.parse().ok()).collect();

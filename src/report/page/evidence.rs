@@ -126,7 +126,12 @@ fn hypotheses(rows: &Rows) -> String {
         }
         for (status, parts) in unasked {
             let parts: Vec<String> = parts.into_iter().map(|part| escape(&part.replace('_', " "))).collect();
-            let _ = write!(body, "<p class=\"note\">Not looked at, or not for all concepts: {} ({}).</p>", parts.join(", "), escape(&meaning(status)));
+            let _ = write!(
+                body,
+                "<p class=\"note\">Not looked at, or not for all concepts: {} ({}).</p>",
+                parts.join(", "),
+                escape(&meaning(status))
+            );
         }
         if own().next().is_none() {
             body += &absent("No row: nothing of what it predicts was computed.");
@@ -184,7 +189,11 @@ fn null(rows: &[&Row]) -> String {
     }
     let parts: Vec<String> =
         parts.iter().map(|(part, (supports, all))| format!("{}: {supports} of {all}", escape(&part.replace('_', " ")))).collect();
-    format!("<p class=\"note\">Null topics that would support it, {} that say something: {}.</p>", several(rows.len(), "row"), parts.join(", "))
+    format!(
+        "<p class=\"note\">Null topics that would support it, {} that say something: {}.</p>",
+        several(rows.len(), "row"),
+        parts.join(", ")
+    )
 }
 
 #[cfg(test)]

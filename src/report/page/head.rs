@@ -39,10 +39,7 @@ pub fn html(rows: &Rows) -> String {
 fn model(rows: &Rows) -> String {
     let walked = rows.checkpoints.iter().find(|(_, row)| row.architecture.is_some());
     let mut facts = Vec::new();
-    if let Some((
-        at,
-        Checkpoint { architecture: Some(architecture), n_params, n_layers: Some(layers), d_model: Some(width), .. },
-    )) = walked
+    if let Some((at, Checkpoint { architecture: Some(architecture), n_params, n_layers: Some(layers), d_model: Some(width), .. })) = walked
     {
         let source = Source { table: "checkpoints", row: *at };
         facts.push(escape(architecture));
@@ -95,8 +92,11 @@ fn glance(rows: &Rows) -> String {
     let shown: Vec<(usize, &OnsetRow)> = rows.shown().map(|(at, row)| (*at, row)).collect();
     let mut out = String::from("<ul>");
     let dated = |concept: &str| {
-        let mut own: Vec<(usize, &OnsetRow)> =
-            shown.iter().filter(|(_, row)| row.concept == concept && row.status == "ok" && !onsets::date(0, row).is_empty()).copied().collect();
+        let mut own: Vec<(usize, &OnsetRow)> = shown
+            .iter()
+            .filter(|(_, row)| row.concept == concept && row.status == "ok" && !onsets::date(0, row).is_empty())
+            .copied()
+            .collect();
         own.sort_by_key(|(_, row)| measures::order(&row.measure));
         own
     };
@@ -112,7 +112,9 @@ fn glance(rows: &Rows) -> String {
         );
     }
     for concept in &with {
-        let parts = dated(concept).into_iter().map(|(at, row)| format!("by {} {}", measures::title(&row.measure).to_lowercase(), onsets::when(at, row)));
+        let parts = dated(concept)
+            .into_iter()
+            .map(|(at, row)| format!("by {} {}", measures::title(&row.measure).to_lowercase(), onsets::when(at, row)));
         let _ = write!(out, "<li><b>{}</b> appears {}.</li>", escape(concept), list(parts));
     }
     if !few {
@@ -125,7 +127,8 @@ fn glance(rows: &Rows) -> String {
         }
     }
     let null = rows.null_topics();
-    let erred: BTreeSet<&str> = shown.iter().filter(|(_, row)| row.null_bank && row.status == "ok").map(|(_, row)| row.concept.as_str()).collect();
+    let erred: BTreeSet<&str> =
+        shown.iter().filter(|(_, row)| row.null_bank && row.status == "ok").map(|(_, row)| row.concept.as_str()).collect();
     let words = match (null.len(), erred.len()) {
         (0, _) => "No null topics were asked, so nothing shows how often this run dates what nobody teaches.".to_owned(),
         (n, 0) => format!("Of {} that nobody teaches none is dated.", several(n, "null topic")),

@@ -54,7 +54,9 @@ impl Source<'_> {
     /// A share of a column, in percent.
     pub fn percent(&self, column: &str, value: Option<f64>) -> String {
         match value {
-            Some(value) => format!("<span data-at=\"{}/{}/{column}\">{}%</span>", self.table, self.row, number((1000.0 * value).round() / 10.0)),
+            Some(value) => {
+                format!("<span data-at=\"{}/{}/{column}\">{}%</span>", self.table, self.row, number((1000.0 * value).round() / 10.0))
+            }
             None => "\u{2026}".to_owned(),
         }
     }
@@ -89,15 +91,7 @@ impl Drawings {
         self.drawing("map", " preserveAspectRatio=\"none\"", size, title, description, body)
     }
 
-    fn drawing(
-        &mut self,
-        class: &str,
-        more: &str,
-        (width, height): (f64, f64),
-        title: &str,
-        description: &str,
-        body: &str,
-    ) -> String {
+    fn drawing(&mut self, class: &str, more: &str, (width, height): (f64, f64), title: &str, description: &str, body: &str) -> String {
         self.count += 1;
         let id = self.count;
         format!(

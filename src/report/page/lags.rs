@@ -58,8 +58,13 @@ fn overlaid(rows: &Rows, concept: &str, drawings: &mut Drawings) -> String {
         names.push(format!("<span class=\"key\"><i class=\"m-{}\"></i>{}</span>", measure.name.replace('_', "-"), measure.title));
     }
     let titles: Vec<&str> = beside.iter().map(|measure| measure.title).collect();
-    let drawing = drawings.svg("curve", SIZE, &format!("{concept}: {}", titles.join(", ")), "Each from its lowest to its highest number.", &body);
-    format!("<div class=\"panel\"><p class=\"panel-title\"><b>{}</b></p><p class=\"words\">{}</p>{drawing}</div>", escape(concept), names.join(" "))
+    let drawing =
+        drawings.svg("curve", SIZE, &format!("{concept}: {}", titles.join(", ")), "Each from its lowest to its highest number.", &body);
+    format!(
+        "<div class=\"panel\"><p class=\"panel-title\"><b>{}</b></p><p class=\"words\">{}</p>{drawing}</div>",
+        escape(concept),
+        names.join(" ")
+    )
 }
 
 fn table(rows: &[&(usize, Row)]) -> String {

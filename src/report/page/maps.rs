@@ -68,11 +68,16 @@ fn of_measure(rows: &Rows, measure: &'static Measure, drawings: &mut Drawings) -
     let layers: BTreeSet<i32> = own.iter().flat_map(|curves| curves.layers.keys().flatten().copied()).collect();
     let layers: Vec<i32> = layers.into_iter().collect();
     let (rows_of, columns) = (kept(layers.len()), kept(rows.time.len()));
-    let mut out = format!("<h3><i class=\"m-{0}\"></i>{1} {2}</h3><p class=\"note\">{3}</p><div class=\"maps\" style=\"--h:{4}px\">",
-        measure.name.replace('_', "-"), measure.title, shades.legend(), measure.unit, (6 * rows_of.len()).clamp(32, 170));
+    let mut out = format!(
+        "<h3><i class=\"m-{0}\"></i>{1} {2}</h3><p class=\"note\">{3}</p><div class=\"maps\" style=\"--h:{4}px\">",
+        measure.name.replace('_', "-"),
+        measure.title,
+        shades.legend(),
+        measure.unit,
+        (6 * rows_of.len()).clamp(32, 170)
+    );
     let mut draw = |name: &str, primary: Option<i32>, value: &dyn Fn(i32, usize) -> Option<f64>, why: Option<&str>| {
-        let cells: Vec<Vec<Option<f64>>> =
-            rows_of.iter().rev().map(|&l| columns.iter().map(|&t| value(layers[l], t)).collect()).collect();
+        let cells: Vec<Vec<Option<f64>>> = rows_of.iter().rev().map(|&l| columns.iter().map(|&t| value(layers[l], t)).collect()).collect();
         let size = (columns.len(), rows_of.len());
         let mut body = paths(&cells, &shades) + &borders(&starts(&rows.time, &columns), size, false);
         if let Some(at) = primary.and_then(|layer| rows_of.iter().rev().position(|&l| layers[l] == layer)) {
@@ -80,13 +85,23 @@ fn of_measure(rows: &Rows, measure: &'static Measure, drawings: &mut Drawings) -
         }
         let title = format!("{name} by {}: layers by checkpoints", measure.title.to_lowercase());
         let strongest = cells.iter().flatten().flatten().copied().reduce(f64::max);
-        let description = format!("{}, {}. Largest {}.", several(layers.len(), "layer"), several(columns.len(), "checkpoint"),
-            strongest.map_or_else(|| "none".to_owned(), number));
+        let description = format!(
+            "{}, {}. Largest {}.",
+            several(layers.len(), "layer"),
+            several(columns.len(), "checkpoint"),
+            strongest.map_or_else(|| "none".to_owned(), number)
+        );
         let drawing = drawings.map((size.0 as f64, size.1 as f64), &title, &description, &body);
         let note = why.map_or_else(String::new, |why| format!("<p class=\"absent\">{}</p>", escape(why)));
         let chosen = primary.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
-        let _ = write!(out, "<div class=\"cellmap\"><p><b>{}</b>{chosen}</p><div class=\"sides\"><span>{}</span><span>{}</span></div>{drawing}{}{note}</div>",
-            escape(name), layers[layers.len() - 1], layers[0], ends(&rows.time));
+        let _ = write!(
+            out,
+            "<div class=\"cellmap\"><p><b>{}</b>{chosen}</p><div class=\"sides\"><span>{}</span><span>{}</span></div>{drawing}{}{note}</div>",
+            escape(name),
+            layers[layers.len() - 1],
+            layers[0],
+            ends(&rows.time)
+        );
     };
     for curves in &own {
         let cells: BTreeMap<(i32, usize), f64> = curves
@@ -132,11 +147,13 @@ pub fn pairs(rows: &Rows, drawings: &mut Drawings) -> String {
         [("transfer", &transfer), ("similarity", &cosines)].iter().filter(|(_, text)| !text.is_empty()).map(|(table, _)| *table).collect();
     let title = "Is it the same thing throughout?";
     let Some(table) = tables.last() else {
-        let why = "No probe and no contrast was fitted: without crossed items there is no direction to carry from one checkpoint to another.";
+        let why =
+            "No probe and no contrast was fitted: without crossed items there is no direction to carry from one checkpoint to another.";
         return section("pairs", title, &absent(why));
     };
     let figure = Figure { body: transfer + &cosines, read: PAIRS_READ, cannot: PAIRS_CANNOT, table };
-    let more = if tables.len() > 1 { format!("Numbers: <a href=\"{0}.parquet\">{0}.parquet</a>, ", tables[0]) } else { "Numbers: ".to_owned() };
+    let more =
+        if tables.len() > 1 { format!("Numbers: <a href=\"{0}.parquet\">{0}.parquet</a>, ", tables[0]) } else { "Numbers: ".to_owned() };
     section("pairs", title, &figure.html().replace("Numbers: ", &more))
 }
 
@@ -153,7 +170,12 @@ fn of_pairs(rows: &Rows, pairs: &Pairs, title: &str, zero: f64, drawings: &mut D
         let body = paths(&cells, &shades) + &borders(&starts(&rows.time, &kept), size, true);
         let description = format!("{} squared at layer {layer}; {} have a number.", several(kept.len(), "checkpoint"), known.len());
         let drawing = drawings.map((size.0 as f64, size.1 as f64), &format!("{title}: {concept}"), &description, &body);
-        let _ = write!(out, "<div class=\"cellmap square\"><p><b>{}</b> <small>layer {layer}</small></p>{drawing}{}</div>", escape(concept), ends(&rows.time));
+        let _ = write!(
+            out,
+            "<div class=\"cellmap square\"><p><b>{}</b> <small>layer {layer}</small></p>{drawing}{}</div>",
+            escape(concept),
+            ends(&rows.time)
+        );
     }
     if out.is_empty() { out } else { format!("<h3>{title} {}</h3><div class=\"maps\">{out}</div>", shades.legend()) }
 }

@@ -50,7 +50,14 @@ pub const MEASURES: &[Measure] = &[
     measure("change", "Learned change", "beyond that of null topics", "change", ["excess", "e"], Some(0.0)),
     measure("placement", "Placement", "between two poles, self minus another", "placement", ["placement", "-"], Some(0.0)),
     measure("persistence", "In personas", "d\u{2032} of the plain direction under personas", "persistence", ["value", "-"], Some(0.0)),
-    measure("residual", "Outside the assistant", "share left beyond three directions of the assistant", "residual", ["residual", "-"], None),
+    measure(
+        "residual",
+        "Outside the assistant",
+        "share left beyond three directions of the assistant",
+        "residual",
+        ["residual", "-"],
+        None,
+    ),
     measure("assistant_axis", "Assistant axis", "length (spread of activations)", "persona", ["e", "-"], None),
 ];
 

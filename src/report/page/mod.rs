@@ -5,7 +5,7 @@
 
 mod html;
 mod measures;
-mod time;
+pub mod time;
 pub mod rows;
 mod tables;
 mod cells;
@@ -22,8 +22,8 @@ mod comparison;
 
 use crate::table::write_atomically;
 use anyhow::Result;
-use html::{Drawings, escape};
 use comparison::Compared;
+use html::{Drawings, escape};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rows::{Rows, RunFile};
 use std::io::Write;
@@ -37,14 +37,21 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// Writes the page of a run, by default into its folder, and returns where it is.
+/// Reads the tables of a run and writes its page, by default into its folder; returns where it is.
 ///
 /// # Errors
 /// The run was not analysed, a table is of another version, or the page cannot be written.
 pub fn write(folder: &Path, out: Option<&Path>, command: &str) -> Result<PathBuf> {
-    let page = render(&Rows::read(folder)?, command);
+    write_rows(&Rows::read(folder)?, folder, out, command)
+}
+
+/// As [`write()`], of rows that are at hand; `folder` is where their tables are.
+///
+/// # Errors
+/// The page cannot be written.
+pub fn write_rows(rows: &Rows, folder: &Path, out: Option<&Path>, command: &str) -> Result<PathBuf> {
     let path = out.map_or_else(|| folder.join(PAGE), Path::to_owned);
-    let page = relinked(page, folder, &path);
+    let page = relinked(render(rows, command), folder, &path);
     write_atomically(&path, |file| Ok(file.write_all(page.as_bytes())?))?;
     Ok(path)
 }
@@ -140,6 +147,48 @@ fn address(path: &Path, from: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Colours of a scheme by name, from the block of `:root` that follows `from`.
+    fn colours(from: &str) -> std::collections::BTreeMap<String, [f64; 3]> {
+        let rest = STYLE.split_once(from).unwrap().1;
+        let block = rest.trim_start().trim_start_matches(":root {").split_once('}').unwrap().0;
+        let rule = regex::Regex::new(r"--([\w-]+): #([0-9a-f]{6});").unwrap();
+        let channel = |hex: &str, at: usize| f64::from(u8::from_str_radix(&hex[at..at + 2], 16).unwrap()) / 255.0;
+        rule.captures_iter(block).map(|found| (found[1].to_owned(), [0, 2, 4].map(|at| channel(&found[2], at)))).collect()
+    }
+
+    /// Contrast of two colours by WCAG 2.2.
+    fn contrast(a: [f64; 3], b: [f64; 3]) -> f64 {
+        let linear = |c: f64| if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) };
+        let light = |[r, g, b]: [f64; 3]| 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+        let (a, b) = (light(a) + 0.05, light(b) + 0.05);
+        a.max(b) / a.min(b)
+    }
+
+    #[test]
+    fn words_and_marks_stand_out_in_both_schemes() {
+        assert!((contrast([0.0; 3], [1.0; 3]) - 21.0).abs() < 1e-9);
+        for from in [":root {", "(prefers-color-scheme: dark) {"] {
+            let colours = colours(from);
+            for ground in ["paper", "shade"].map(|name| colours[name]) {
+                for word in ["ink", "soft", "accent", "warn", "behaviour", "lens"] {
+                    assert!(contrast(colours[word], ground) >= 4.5, "{word} in {from}: {}", contrast(colours[word], ground));
+                }
+                for measure in measures::MEASURES {
+                    let name = if measure.name == "assistant_axis" { "axis" } else { measure.name };
+                    assert!(contrast(colours[name], ground) >= 3.0, "{name} in {from}: {}", contrast(colours[name], ground));
+                }
+                assert!(contrast(colours["null-edge"], ground) >= 3.0, "null topics in {from}");
+            }
+            // Shades of maps get farther from the middle in steps that are seen.
+            for side in [["p0", "p1", "p2", "p3", "p4"], ["p0", "n1", "n2", "n3", "n4"]] {
+                for pair in side.windows(2) {
+                    assert!(contrast(colours[pair[0]], colours[pair[1]]) > 1.1, "{pair:?} in {from}");
+                }
+                assert!(contrast(colours[side[0]], colours[side[4]]) >= 4.5, "{side:?} in {from}");
+            }
+        }
+    }
 
     #[test]
     fn addresses_lead_from_one_folder_to_another() {

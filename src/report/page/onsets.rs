@@ -178,7 +178,9 @@ fn line(time: &Time, at: usize, row: &OnsetRow, null: Option<&Vec<f64>>, again: 
     match &why {
         Some(why) => {
             let hidden = match row.mde {
-                Some(_) if row.status == "gate_fail" => format!("; could hide a rise of {}", Source { table: "onset", row: at }.number("mde", row.mde)),
+                Some(_) if row.status == "gate_fail" => {
+                    format!("; could hide a rise of {}", Source { table: "onset", row: at }.number("mde", row.mde))
+                }
                 _ => String::new(),
             };
             plot += &format!("<span class=\"why\">{}{hidden}</span>", escape(why));
@@ -191,7 +193,8 @@ fn line(time: &Time, at: usize, row: &OnsetRow, null: Option<&Vec<f64>>, again: 
         }
     }
     let layer = row.layer.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
-    let shape = if why.is_none() { format!(" <small class=\"shape\">{}</small>", escape(&row.shape.replace('_', " "))) } else { String::new() };
+    let shape =
+        if why.is_none() { format!(" <small class=\"shape\">{}</small>", escape(&row.shape.replace('_', " "))) } else { String::new() };
     format!(
         "<tr data-k=\"{kind}\" data-m=\"{}\" data-o=\"{order}\"{}{}>{}<td class=\"m\"><i class=\"m-{}\"></i>{}{layer}</td>\
          <td class=\"plot\">{plot}</td><td class=\"date\">{}{shape}</td><td class=\"sure\">{}</td></tr>\n",
@@ -279,6 +282,9 @@ fn elsewhere(rows: &Rows) -> String {
     let dated = others.iter().filter(|row| row.status == "ok").count();
     match others.len() {
         0 => String::new(),
-        n => format!("<p class=\"note\">{} about other readouts and label families, {dated} of them dated, are in the table.</p>", several(n, "row")),
+        n => format!(
+            "<p class=\"note\">{} about other readouts and label families, {dated} of them dated, are in the table.</p>",
+            several(n, "row")
+        ),
     }
 }

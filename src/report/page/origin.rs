@@ -14,7 +14,10 @@ pub fn html(rows: &Rows, command: &str) -> String {
     let facts = [
         ("This page", format!("<code>{}</code>", escape(command))),
         ("The run", format!("<code>{}</code>", escape(&again))),
-        ("Version of selftrace", escape(&format!("{} walked, {} wrote this page", run.version.clone().unwrap_or_else(unknown), env!("CARGO_PKG_VERSION")))),
+        (
+            "Version of selftrace",
+            escape(&format!("{} walked, {} wrote this page", run.version.clone().unwrap_or_else(unknown), env!("CARGO_PKG_VERSION"))),
+        ),
         ("Seed", run.seed.to_string()),
         ("Axis", escape(&axis)),
         ("Layers", escape(&list(&run.layers))),
@@ -51,7 +54,9 @@ fn checkpoints(rows: &Rows) -> String {
     );
     for (_, row) in &rows.checkpoints {
         let known: Vec<String> = [&row.error, &row.left_out, &row.notes].into_iter().flatten().map(|text| escape(text)).collect();
-        let short = |text: &Option<String>| text.as_deref().map_or_else(|| "\u{2013}".to_owned(), |text| escape(&text.chars().take(12).collect::<String>()));
+        let short = |text: &Option<String>| {
+            text.as_deref().map_or_else(|| "\u{2013}".to_owned(), |text| escape(&text.chars().take(12).collect::<String>()))
+        };
         let _ = writeln!(
             out,
             "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td><code>{}</code></td><td><code>{}</code></td><td>{}</td><td>{}</td></tr>",

@@ -2,7 +2,6 @@
 
 use super::measures::{self, MEASURES, Measure};
 use super::rows::{Checkpoint, Curves, Numbered, Pair, Pairs, Point, Preference, Rows, RunFile, preferred};
-use super::time::Time;
 use crate::analysis::OnsetRow;
 use crate::table::{self, Key};
 use anyhow::{Context as _, Result, bail};
@@ -29,6 +28,9 @@ struct Read {
     /// Value with interval in the first of the measure's columns, and in the second.
     numbers: [[Option<f64>; 3]; 2],
 }
+
+/// A point with its numbers in the second column.
+type Both = (Point, [Option<f64>; 3]);
 
 /// A typed row of one table, and how it becomes a [`Read`].
 macro_rules! curve {
@@ -226,7 +228,7 @@ fn curves(
     let null = rows.null_topics();
     let of_measure: BTreeMap<&str, &Preference> =
         best.iter().filter(|((_, name), _)| name == measure.name).map(|((concept, _), own)| (concept.as_str(), own)).collect();
-    let mut found: BTreeMap<String, BTreeMap<Option<i32>, Vec<(Point, [Option<f64>; 3])>>> = BTreeMap::new();
+    let mut found: BTreeMap<String, BTreeMap<Option<i32>, Vec<Both>>> = BTreeMap::new();
     let mut take = |row: usize, read: Read| {
         let concept = read.concept.as_deref().unwrap_or(measure.name);
         let (Some(own), Some(t), true) = (of_measure.get(concept), rows.time.find(&read.checkpoint), read.wanted) else { return };
@@ -283,20 +285,11 @@ fn curves(
 }
 
 /// Pairs of checkpoints at the layer and readout that a measure chose.
-fn pairs(
-    folder: &mut Folder,
-    rows: &Rows,
-    table: &'static str,
-    measure: &str,
-    number: impl Fn(&PairRow) -> Option<f64>,
-) -> Result<Pairs> {
+fn pairs(folder: &mut Folder, rows: &Rows, table: &'static str, measure: &str, number: impl Fn(&PairRow) -> Option<f64>) -> Result<Pairs> {
     let measure = measures::find(measure).map_or(measure, |measure| measure.name);
     let mut of: BTreeMap<String, (i32, Vec<Pair>)> = BTreeMap::new();
-    let chosen: BTreeMap<&str, &OnsetRow> = rows
-        .shown()
-        .filter(|(_, row)| row.measure == measure && !row.null_bank)
-        .map(|(_, row)| (row.concept.as_str(), row))
-        .collect();
+    let chosen: BTreeMap<&str, &OnsetRow> =
+        rows.shown().filter(|(_, row)| row.measure == measure && !row.null_bank).map(|(_, row)| (row.concept.as_str(), row)).collect();
     folder.scan(table, |at, row: PairRow| {
         let Some(own) = chosen.get(row.concept.as_str()) else { return };
         let same = own.layer == Some(row.layer) && own.label_family == row.label_family && own.readout.as_ref() == Some(&row.readout);

@@ -179,11 +179,10 @@ mod tests {
             assert!((time.place_of_step(step).unwrap() - time.at(t)).abs() < 1e-9);
         }
         let stages = time.stages();
-        assert_eq!(stages.iter().map(|stage| (stage.name, stage.first, stage.last)).collect::<Vec<_>>(), [
-            ("base", 0, 0),
-            ("sft", 1, 2),
-            ("rl", 3, 3)
-        ]);
+        assert_eq!(
+            stages.iter().map(|stage| (stage.name, stage.first, stage.last)).collect::<Vec<_>>(),
+            [("base", 0, 0), ("sft", 1, 2), ("rl", 3, 3)]
+        );
         assert!(stages.windows(2).all(|pair| pair[0].right == pair[1].left));
     }
 
@@ -191,7 +190,8 @@ mod tests {
     fn ticks_do_not_touch_and_one_checkpoint_stands_in_the_middle() {
         let many = (0..200).map(|order| point("sft", Some(1000 * order as u64), order)).collect();
         let ticks = Time::new(Axis::Index, many).unwrap().ticks(0.02);
-        let touches = |pair: &[(f64, String)]| pair[1].0 - pair[0].0 < 0.01 * (pair[0].1.chars().count() + pair[1].1.chars().count()) as f64;
+        let touches =
+            |pair: &[(f64, String)]| pair[1].0 - pair[0].0 < 0.01 * (pair[0].1.chars().count() + pair[1].1.chars().count()) as f64;
         assert!(ticks.len() > 3 && !ticks.windows(2).any(touches), "{ticks:?}");
         let one = Time::new(Axis::Index, vec![point("sft", Some(7), 0)]).unwrap();
         assert_eq!((one.at(0), one.label(0)), (0.5, "7".to_owned()));
