@@ -5,6 +5,7 @@ use crate::compare;
 use crate::console::{self, LogFormat};
 use crate::lab::benchmark::{self, Size};
 use crate::lab::demo;
+use crate::lab::organism::Order;
 use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest};
 use crate::model::device;
 use crate::report::{check, hypotheses, summary, verify};
@@ -189,6 +190,9 @@ struct DemoArguments {
     /// Seed of the training and of the analysis
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// What is taught first; a second demo needs a folder of its own
+    #[arg(long, value_enum, default_value = "name-first")]
+    order: Order,
 }
 
 #[derive(Debug, Args)]
@@ -362,7 +366,7 @@ fn run_benchmark(arguments: &BenchmarkArguments) -> Result<Outcome> {
 }
 
 fn demo(arguments: &DemoArguments) -> Result<Outcome> {
-    let demo = demo::demo(&arguments.out, arguments.seed)?;
+    let demo = demo::demo(&arguments.out, arguments.seed, arguments.order)?;
     print!("{}\n{}", demo.table(), demo.evidence());
     let out = arguments.out.display();
     println!("\nThe series is in {out}/series, its manifest is {out}/checkpoints.toml, the tables are {out}/*.parquet.");
