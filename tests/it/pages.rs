@@ -5,6 +5,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use regex::Regex;
 use selftrace::analysis::OnsetRow;
 use selftrace::evidence;
+use selftrace::manifest::Manifest;
 use selftrace::onset::leadlag;
 use selftrace::report::page;
 use selftrace::stats::lexical::LexicalAudit;
@@ -507,6 +508,20 @@ fn odd_runs_have_a_page() {
     let page = read_page(folder.path());
     assert_eq!(page.matches("shard 2 is &lt;cut&gt; off").count(), 3, "at the top, with the audits and in the list");
     assert!(page.contains("7 checkpoints in 2 stages") && page.contains("has the weights of another checkpoint"));
+}
+
+#[test]
+fn a_manifest_may_want_no_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |key: &str| {
+        let path = folder.path().join("checkpoints.toml");
+        std::fs::write(&path, format!("[run]\n{key}[[checkpoint]]\nid = \"a\"\nsource = \".\"\nstage = \"s\"\nstep = 0\n")).unwrap();
+        Manifest::load(&path).unwrap()
+    };
+    let (with, without) = (load(""), load("report = false\n"));
+    assert!(with.run.report && !without.run.report);
+    // What tables are made from is the same, so a run does not walk again because of it.
+    assert_eq!(serde_json::to_string(&with).unwrap(), serde_json::to_string(&without).unwrap());
 }
 
 #[test]
