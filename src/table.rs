@@ -24,6 +24,9 @@ pub const SCHEMA_VERSION: &str = "1";
 /// What a layer number means, stated in every file.
 pub const LAYER_CONVENTION: &str = "layer 0 = embedding output; layer l = output of block l (1-based), before the final norm";
 
+/// What the fields of row structs are, by the struct's path: their comments, which `build.rs` collects.
+const FIELDS: &[(&str, &[(&str, &str)])] = include!(concat!(env!("OUT_DIR"), "/columns.rs"));
+
 /// Columns that every per-checkpoint table starts with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Key {
@@ -39,7 +42,7 @@ pub struct Key {
 /// # Errors
 /// A row cannot be represented, or the file cannot be written.
 pub fn write<R: Serialize + DeserializeOwned>(path: &Path, rows: &[R], run_hash: &str) -> Result<()> {
-    write_batch(path, &[batch(rows)?], run_hash)
+    write_batch(path, &[batch(rows)?], run_hash, &described::<R>())
 }
 
 /// Writes `rows` behind the key columns as one Parquet file.
@@ -47,7 +50,7 @@ pub fn write<R: Serialize + DeserializeOwned>(path: &Path, rows: &[R], run_hash:
 /// # Errors
 /// As [`write`].
 pub fn write_keyed<R: Serialize + DeserializeOwned>(path: &Path, rows: &[(Key, R)], run_hash: &str) -> Result<()> {
-    write_batch(path, &[keyed(rows)?], run_hash)
+    write_batch(path, &[keyed(rows)?], run_hash, &described::<R>())
 }
 
 /// Writes what [`keyed`] made, in order, as one Parquet file: for tables whose rows would take more memory than their columns.
@@ -55,7 +58,7 @@ pub fn write_keyed<R: Serialize + DeserializeOwned>(path: &Path, rows: &[(Key, R
 /// # Errors
 /// As [`write`], and when the batches are of different tables.
 pub fn write_batches<R: Serialize + DeserializeOwned>(path: &Path, batches: &[RecordBatch], run_hash: &str) -> Result<()> {
-    if batches.is_empty() { write_keyed::<R>(path, &[], run_hash) } else { write_batch(path, batches, run_hash) }
+    if batches.is_empty() { write_keyed::<R>(path, &[], run_hash) } else { write_batch(path, batches, run_hash, &described::<R>()) }
 }
 
 /// `rows` behind the key columns, as columns.
@@ -92,12 +95,21 @@ fn batch_of<R: DeserializeOwned, S: Serialize>(rows: &[S]) -> Result<RecordBatch
     Ok(serde_arrow::to_record_batch(&fields, &rows)?)
 }
 
-fn write_batch(path: &Path, batches: &[RecordBatch], run_hash: &str) -> Result<()> {
+/// What the columns of `R` are, as a JSON object `{column: {"doc": words}}`; those without a comment are left out.
+fn described<R>() -> String {
+    let fields = FIELDS.iter().find(|(name, _)| *name == std::any::type_name::<R>()).map_or(&[][..], |(_, fields)| fields);
+    let columns: serde_json::Map<_, _> =
+        fields.iter().map(|(field, doc)| ((*field).to_owned(), serde_json::json!({"doc": doc.replace('`', "")}))).collect();
+    serde_json::Value::Object(columns).to_string()
+}
+
+fn write_batch(path: &Path, batches: &[RecordBatch], run_hash: &str, columns: &str) -> Result<()> {
     let pair = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
     let metadata = vec![
         pair("selftrace.schema_version", SCHEMA_VERSION),
         pair("selftrace.run_hash", run_hash),
         pair("selftrace.layer_convention", LAYER_CONVENTION),
+        pair("selftrace.columns", columns),
     ];
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -184,6 +196,20 @@ pub fn finite(x: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_say_what_their_columns_are() {
+        let text = described::<crate::analysis::OnsetRow>();
+        let columns: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(columns["delta"]["doc"], "Late minus reference checkpoints.");
+        assert!(columns["q"]["doc"].as_str().is_some_and(|doc| doc.contains("over") && !doc.contains('`')), "{text}");
+        assert_eq!(described::<Row>(), "{}");
+        // Every table that a run writes has something to say, whatever module its rows are in.
+        for name in ["measure::lens::Row", "measure::recognition::Row", "evidence::Row", "compare::CompareRow", "walk::job::record::Record"]
+        {
+            assert!(FIELDS.iter().any(|(known, _)| *known == format!("selftrace::{name}")), "{name}");
+        }
+    }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     enum Kind {
