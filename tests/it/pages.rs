@@ -7,7 +7,8 @@ use selftrace::analysis::OnsetRow;
 use selftrace::evidence;
 use selftrace::manifest::Manifest;
 use selftrace::onset::leadlag;
-use selftrace::report::page;
+use selftrace::report::forest;
+use selftrace::report::page::{self, rows::Rows};
 use selftrace::stats::lexical::LexicalAudit;
 use selftrace::table::{self, Key};
 use selftrace::walk::audit::Finding;
@@ -479,7 +480,7 @@ fn odd_runs_have_a_page() {
     let (_few, page) = made(Size { checkpoints: 3, ..SMALL });
     assert!(page.contains("fewer than six checkpoints have no shape or date"));
     let (folder, page) = made(Size { concepts: 60, null: 3, checkpoints: 200, layers: 2 });
-    assert!(page.contains("Of 200 checkpoints every 4th is drawn") && page.len() < 6_000_000, "{} bytes", page.len());
+    assert!(page.contains("Of 200 checkpoints one in 4 is drawn") && page.len() < 6_000_000, "{} bytes", page.len());
     numbers_are_the_tables(folder.path(), &page);
 
     // A checkpoint that failed is on no curve, and its reason is at the top and with the audits.
@@ -508,6 +509,30 @@ fn odd_runs_have_a_page() {
     let page = read_page(folder.path());
     assert_eq!(page.matches("shard 2 is &lt;cut&gt; off").count(), 3, "at the top, with the audits and in the list");
     assert!(page.contains("7 checkpoints in 2 stages") && page.contains("has the weights of another checkpoint"));
+}
+
+#[test]
+fn a_terminal_shows_the_dates_in_a_line_per_concept() {
+    let (folder, _page) = made(SMALL);
+    let rows = Rows::read(folder.path()).unwrap();
+    let plain = forest::text(&rows, false);
+    let lines: Vec<&str> = plain.lines().collect();
+    // An empty line, stages, three concepts, the null bank, the axis, its steps and the key.
+    assert_eq!(lines.len(), 9, "{plain}");
+    assert!(lines[1].contains("\u{2502}base") && lines[1].contains("\u{2502}sft") && lines[7].ends_with("step"), "{plain}");
+    // The first concept is dated by four measures: each letter stands in the column of its date.
+    let column = |line: &str, letter: char| line.chars().position(|c| c == letter);
+    let first = lines[2..5].iter().find(|line| line.starts_with("<b onclick")).unwrap();
+    let tick = lines[6].chars().enumerate().filter(|(_, c)| *c == '\u{253c}').map(|(at, _)| at).collect::<Vec<_>>();
+    let date = rows.onset(NAME, "behaviour").unwrap().1.t50.unwrap();
+    let (before, after) = (tick[date as usize], tick[date as usize + 1]);
+    assert!(column(&first[20..], 'B').is_some_and(|at| (before..=after).contains(&(at + 20))), "{date}: {plain}");
+    assert!(lines[5].starts_with("2 null topics") && lines[5].ends_with("none dated"), "{plain}");
+    assert!(!plain.contains('\u{1b}'), "no colour unless asked for");
+    let coloured = forest::text(&rows, true);
+    assert!(coloured.contains("\u{1b}[38;5;166m"));
+    let codes = Regex::new("\u{1b}\\[[0-9;]*m").unwrap();
+    assert_eq!(codes.replace_all(&coloured, ""), plain, "colours change nothing else");
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn integrity(rows: &Rows) -> String {
             if finding.excluded { "yes" } else { "no" }
         );
     }
-    Figure { body: body + "</tbody></table></div>", read: INTEGRITY_READ, cannot: INTEGRITY_CANNOT, table: "integrity" }.html()
+    Figure { body: body + "</tbody></table></div>", read: INTEGRITY_READ, cannot: INTEGRITY_CANNOT, tables: &["integrity"] }.html()
 }
 
 fn lexical(rows: &Rows) -> String {
@@ -130,7 +130,7 @@ fn lexical(rows: &Rows) -> String {
     if !all.is_empty() {
         let _ = write!(body, "<p class=\"note\">Of {}, words give {} away.</p>", several(all.len(), "null topic"), leaky.len());
     }
-    Figure { body, read: LEXICAL_READ, cannot: LEXICAL_CANNOT, table: "lexical_audit" }.html()
+    Figure { body, read: LEXICAL_READ, cannot: LEXICAL_CANNOT, tables: &["lexical_audit"] }.html()
 }
 
 fn of_baseline(name: &str) -> String {

@@ -61,5 +61,5 @@ pub fn html(rows: &Rows) -> String {
             if ablation.is_empty() { "\u{2013}".to_owned() } else { format!("{ablation} nats") },
         );
     }
-    section("causes", TITLE, &Figure { body: body + "</tbody></table>", read: READ, cannot: CANNOT, table: "causal" }.html())
+    section("causes", TITLE, &Figure { body: body + "</tbody></table>", read: READ, cannot: CANNOT, tables: &["causal"] }.html())
 }

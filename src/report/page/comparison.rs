@@ -168,7 +168,7 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
         );
         before = &row.concept;
     }
-    Figure { body: body + "</tbody></table>", read: DATES_READ, cannot: DATES_CANNOT, table: "compare" }.html()
+    Figure { body: body + "</tbody></table>", read: DATES_READ, cannot: DATES_CANNOT, tables: &["compare"] }.html()
 }
 
 /// Why neither has a date.
@@ -246,7 +246,7 @@ fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
         );
         before = &row.concept;
     }
-    Figure { body: body + "</tbody></table>" + &rest, read: LEVELS_READ, cannot: LEVELS_CANNOT, table: "compare" }.html()
+    Figure { body: body + "</tbody></table>" + &rest, read: LEVELS_READ, cannot: LEVELS_CANNOT, tables: &["compare"] }.html()
 }
 
 fn void(rows: &[Numbered<VoidRow>]) -> String {
@@ -273,7 +273,7 @@ fn void(rows: &[Numbered<VoidRow>]) -> String {
     }
     let read = "How much the late answers of runs of the same recipe differ, in squared nats, and the ratio of what specifications leave open \
          to what they name.";
-    let figure = Figure { body: body + "</tbody></table></div>", read, cannot: "Few seeds make wide intervals.", table: "void" };
+    let figure = Figure { body: body + "</tbody></table></div>", read, cannot: "Few seeds make wide intervals.", tables: &["void"] };
     section("void", title, &figure.html())
 }
 

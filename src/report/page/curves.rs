@@ -43,12 +43,11 @@ pub fn html(rows: &Rows, drawings: &mut Drawings) -> String {
     }
     let every = rows.time.len().div_ceil(MOST);
     if every > 1 {
-        let _ = write!(body, "<p class=\"note\">Of {} checkpoints every {every}th is drawn.</p>", rows.time.len());
+        let _ = write!(body, "<p class=\"note\">Of {} checkpoints one in {every} is drawn.</p>", rows.time.len());
     }
-    let tables: Vec<&str> = MEASURES.iter().filter(|measure| scales.contains_key(measure.name)).map(|measure| measure.table).collect();
-    let figure = Figure { body, read: READ, cannot: CANNOT, table: "onset" };
-    let links: Vec<String> = tables.iter().map(|table| format!("<a href=\"{table}.parquet\">{table}.parquet</a>")).collect();
-    section("curves", "How did it rise?", &figure.html().replace("Numbers: ", &format!("Curves: {}. Dates: ", links.join(", "))))
+    let of_curves = MEASURES.iter().filter(|measure| scales.contains_key(measure.name)).map(|measure| measure.table);
+    let tables: Vec<&str> = std::iter::once("onset").chain(of_curves).collect();
+    section("curves", "How did it rise?", &Figure { body, read: READ, cannot: CANNOT, tables: &tables }.html())
 }
 
 /// What all panels share: stages, ticks and steps.

@@ -70,7 +70,7 @@ fn axis(rows: &Rows) -> String {
             Source { table: "persona", row: *at }.triple(["projection", "projection_lower", "projection_upper"], numbers)
         );
     }
-    Figure { body: out + "</tbody></table>", read: AXIS_READ, cannot: AXIS_CANNOT, table: "persona" }.html()
+    Figure { body: out + "</tbody></table>", read: AXIS_READ, cannot: AXIS_CANNOT, tables: &["persona"] }.html()
 }
 
 /// What is said in each context.
@@ -108,7 +108,7 @@ fn carried(rows: &Rows) -> String {
         }
         out += "</tr>\n";
     }
-    Figure { body: out + "</tbody></table></div>", read: CARRIED_READ, cannot: CARRIED_CANNOT, table: "behaviour" }.html()
+    Figure { body: out + "</tbody></table></div>", read: CARRIED_READ, cannot: CARRIED_CANNOT, tables: &["behaviour"] }.html()
 }
 
 /// Every hypothesis with its sentence and its rows.
@@ -137,7 +137,7 @@ fn hypotheses(rows: &Rows) -> String {
             body += &absent("No row: nothing of what it predicts was computed.");
         }
     }
-    Figure { body, read: EVIDENCE_READ, cannot: EVIDENCE_CANNOT, table: "evidence" }.html()
+    Figure { body, read: EVIDENCE_READ, cannot: EVIDENCE_CANNOT, tables: &["evidence"] }.html()
 }
 
 fn table(rows: &[&Numbered<Row>], title: &str) -> String {

@@ -110,16 +110,17 @@ pub struct Figure<'a> {
     pub body: String,
     pub read: &'a str,
     pub cannot: &'a str,
-    /// Table without the extension.
-    pub table: &'a str,
+    /// Tables without the extension.
+    pub tables: &'a [&'a str],
 }
 
 impl Figure<'_> {
     pub fn html(&self) -> String {
-        let Self { body, read, cannot, table } = self;
+        let Self { body, read, cannot, tables } = self;
+        let links = list(tables.iter().map(|table| format!("<a href=\"{table}.parquet\">{table}.parquet</a>")));
         format!(
             "<figure>{body}<figcaption><p><b>How to read it.</b> {read}</p><p><b>What it cannot say.</b> {cannot}</p>\
-             <p>Numbers: <a href=\"{table}.parquet\">{table}.parquet</a></p></figcaption></figure>\n"
+             <p>Numbers: {links}</p></figcaption></figure>\n"
         )
     }
 }

@@ -34,7 +34,7 @@ pub fn html(rows: &Rows, drawings: &mut Drawings) -> String {
         return section("lags", TITLE, &(absent(why) + &rest));
     }
     let panels = if panels.is_empty() { panels } else { format!("<div class=\"panels\">{panels}</div>") };
-    let figure = Figure { body: panels + &table(&with) + &rest, read: READ, cannot: CANNOT, table: "leadlag" };
+    let figure = Figure { body: panels + &table(&with) + &rest, read: READ, cannot: CANNOT, tables: &["leadlag"] };
     section("lags", TITLE, &figure.html())
 }
 

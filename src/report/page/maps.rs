@@ -47,13 +47,12 @@ pub fn layers(rows: &Rows, drawings: &mut Drawings) -> String {
             body += &maps;
         }
     }
-    let Some(table) = tables.pop() else {
-        let why = "One layer was read, or none: `layers` in the manifest chooses more of them.";
+    if tables.is_empty() {
+        let why = "One layer was read, or none: <code>layers</code> in the manifest chooses more of them.";
         return section("layers", "Where in the network?", &absent(why));
-    };
-    let figure = Figure { body, read: LAYERS_READ, cannot: LAYERS_CANNOT, table };
-    let links: String = tables.iter().map(|table| format!("<a href=\"{table}.parquet\">{table}.parquet</a>, ")).collect();
-    section("layers", "Where in the network?", &figure.html().replace("Numbers: ", &format!("Numbers: {links}")))
+    }
+    let figure = Figure { body, read: LAYERS_READ, cannot: LAYERS_CANNOT, tables: &tables };
+    section("layers", "Where in the network?", &figure.html())
 }
 
 fn of_measure(rows: &Rows, measure: &'static Measure, drawings: &mut Drawings) -> String {
@@ -146,15 +145,13 @@ pub fn pairs(rows: &Rows, drawings: &mut Drawings) -> String {
     let tables: Vec<&str> =
         [("transfer", &transfer), ("similarity", &cosines)].iter().filter(|(_, text)| !text.is_empty()).map(|(table, _)| *table).collect();
     let title = "Is it the same thing throughout?";
-    let Some(table) = tables.last() else {
+    if tables.is_empty() {
         let why =
             "No probe and no contrast was fitted: without crossed items there is no direction to carry from one checkpoint to another.";
         return section("pairs", title, &absent(why));
-    };
-    let figure = Figure { body: transfer + &cosines, read: PAIRS_READ, cannot: PAIRS_CANNOT, table };
-    let more =
-        if tables.len() > 1 { format!("Numbers: <a href=\"{0}.parquet\">{0}.parquet</a>, ", tables[0]) } else { "Numbers: ".to_owned() };
-    section("pairs", title, &figure.html().replace("Numbers: ", &more))
+    }
+    let figure = Figure { body: transfer + &cosines, read: PAIRS_READ, cannot: PAIRS_CANNOT, tables: &tables };
+    section("pairs", title, &figure.html())
 }
 
 fn of_pairs(rows: &Rows, pairs: &Pairs, title: &str, zero: f64, drawings: &mut Drawings) -> String {

@@ -49,7 +49,7 @@ pub fn html(rows: &Rows) -> String {
         null_lines(rows, &null),
         elsewhere(rows)
     );
-    section("onsets", "When did what appear?", &Figure { body: table, read: READ, cannot: CANNOT, table: "onset" }.html())
+    section("onsets", "When did what appear?", &Figure { body: table, read: READ, cannot: CANNOT, tables: &["onset"] }.html())
 }
 
 /// A heading that sorts, once the script makes a button of it.
