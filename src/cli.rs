@@ -5,6 +5,7 @@ use crate::compare;
 use crate::console::{self, LogFormat};
 use crate::lab::benchmark::{self, Size};
 use crate::lab::demo;
+use crate::lab::organism::Order;
 use crate::manifest::{CheckpointSpec, DeviceChoice, DtypeChoice, Layers, Manifest};
 use crate::model::device;
 use crate::report::{check, hypotheses, summary, verify};
@@ -17,6 +18,11 @@ use clap::{Args, Parser, Subcommand};
 use safetensors::Dtype;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+mod pages;
+mod parse;
+
+use parse::{parse_device, parse_dtype, parse_layers, parse_shard};
 
 /// When, during post-training, does a language model develop something like a self?
 ///
@@ -48,6 +54,8 @@ enum Command {
     Analyze(AnalyzeArguments),
     /// Compare two runs of the same items: shifts of onset, differences of final level
     Compare(CompareArguments),
+    /// Write the page of a run, or of two runs beside each other: report.html
+    Report(pages::ReportArguments),
     /// Write activations of your own prompts to a safetensors file
     Extract(ExtractArguments),
     /// Compare every layer of a model with what transformers computes in the Python that is there
@@ -182,6 +190,9 @@ struct DemoArguments {
     /// Seed of the training and of the analysis
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// What is taught first; a second demo needs a folder of its own
+    #[arg(long, value_enum, default_value = "name-first")]
+    order: Order,
 }
 
 #[derive(Debug, Args)]
@@ -227,6 +238,7 @@ fn execute(command: Command) -> Result<Outcome> {
         Command::Walk(arguments) => walk(&arguments),
         Command::Analyze(arguments) => analyze(&arguments),
         Command::Compare(arguments) => run_compare(&arguments),
+        Command::Report(arguments) => pages::report(&arguments),
         Command::Extract(arguments) => run_extract(&arguments),
         Command::Verify(arguments) => run_verify(&arguments),
         Command::Concepts(arguments) => concepts(&arguments),
@@ -255,6 +267,7 @@ fn run_compare(arguments: &CompareArguments) -> Result<Outcome> {
     let comparison = compare::compare(a, b, arguments.out.as_deref())?;
     print!("{}{}", summary::comparison(&comparison.rows), summary::void(&comparison.void));
     tracing::info!("table: {}", comparison.table.display());
+    pages::after_comparison(&comparison.table, [&a[0], &b[0]]);
     Ok(Outcome::default())
 }
 
@@ -277,43 +290,6 @@ fn run_extract(arguments: &ExtractArguments) -> Result<Outcome> {
     Ok(Outcome::default())
 }
 
-fn parse_shard(text: &str) -> Result<(usize, usize), String> {
-    let parsed = text.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
-    match parsed {
-        Some((part, parts)) if (1..=parts).contains(&part) => Ok((part, parts)),
-        _ => Err("expected I/N with 1 <= I <= N, as in 2/8".to_owned()),
-    }
-}
-
-fn parse_layers(text: &str) -> Result<Layers, String> {
-    if text == "all" {
-        return Ok(Layers::All);
-    }
-    let numbers: Result<Vec<usize>, _> = text.split(',').map(|number| number.trim().parse()).collect();
-    numbers.map(Layers::Numbers).map_err(|_| "expected all, or numbers as in 0,8,16".to_owned())
-}
-
-fn parse_dtype(text: &str) -> Result<Dtype, String> {
-    match text {
-        "f32" => Ok(Dtype::F32),
-        "f16" => Ok(Dtype::F16),
-        "bf16" => Ok(Dtype::BF16),
-        _ => Err("expected f32, f16 or bf16".to_owned()),
-    }
-}
-
-fn parse_device(text: &str) -> Result<DeviceChoice, String> {
-    match text {
-        "auto" => Ok(DeviceChoice::Auto),
-        "cpu" => Ok(DeviceChoice::Cpu),
-        _ => text
-            .strip_prefix("cuda:")
-            .and_then(|number| number.parse().ok())
-            .map(DeviceChoice::Cuda)
-            .ok_or_else(|| "expected auto, cpu or cuda:N".to_owned()),
-    }
-}
-
 fn run(path: &Path) -> Result<Outcome> {
     let job = Job::new(Manifest::load(path)?)?;
     let mut outcome = job.walk(&|_| true)?;
@@ -323,6 +299,7 @@ fn run(path: &Path) -> Result<Outcome> {
     if analyzed {
         print!("{}", check::findings(&job.audit(false)));
     }
+    pages::after(&job.folder, job.manifest.run.report, analyzed);
     if idle {
         tracing::info!("{}: everything is up to date, nothing to do", job.folder.display());
     }
@@ -330,11 +307,12 @@ fn run(path: &Path) -> Result<Outcome> {
 }
 
 fn analyze(arguments: &AnalyzeArguments) -> Result<Outcome> {
-    let folder = match &arguments.store {
-        Some(folder) => folder.clone(),
-        None => Manifest::load(&arguments.manifest.manifest)?.run.folder(),
+    let (folder, wanted) = match &arguments.store {
+        Some(folder) => (folder.clone(), true),
+        None => Manifest::load(&arguments.manifest.manifest).map(|manifest| (manifest.run.folder(), manifest.run.report))?,
     };
     let Analyzed { written, left_out } = analyze_store(&folder)?;
+    pages::after(&folder, wanted, written);
     if !written {
         tracing::info!("{}: the tables are up to date, nothing to do", folder.display());
     }
@@ -388,9 +366,12 @@ fn run_benchmark(arguments: &BenchmarkArguments) -> Result<Outcome> {
 }
 
 fn demo(arguments: &DemoArguments) -> Result<Outcome> {
-    let demo = demo::demo(&arguments.out, arguments.seed)?;
+    let demo = demo::demo(&arguments.out, arguments.seed, arguments.order)?;
     print!("{}\n{}", demo.table(), demo.evidence());
     let out = arguments.out.display();
     println!("\nThe series is in {out}/series, its manifest is {out}/checkpoints.toml, the tables are {out}/*.parquet.");
+    if let Some(page) = pages::after(&arguments.out, true, true) {
+        println!("Look at {}", page.display());
+    }
     Ok(demo.outcome)
 }

@@ -79,6 +79,14 @@ pub fn bar(len: usize, label: &str) -> ProgressBar {
     styled(len as u64, label, "{msg:<28!} {wide_bar} {pos}/{len}  {per_sec}  {eta} left")
 }
 
+/// A bar for a whole run, above those of its checkpoints; invisible where there is one checkpoint, or no terminal.
+pub fn run_bar(len: usize) -> ProgressBar {
+    if len < 2 {
+        return ProgressBar::hidden();
+    }
+    styled(len as u64, "all checkpoints", "{msg:<28!} {wide_bar} {pos}/{len}  {elapsed} gone  {eta} left")
+}
+
 /// A bar for `len` bytes that are downloaded; invisible where stderr is not a terminal.
 pub fn bytes_bar(len: u64, label: &str) -> ProgressBar {
     styled(len, label, "{msg:<28!} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")

@@ -76,7 +76,7 @@ const SERIES: &str = "[[series]]";
 /// Every key that a manifest may have, by table. `[concepts.parameters]` is open.
 const KEYS: [(&str, &[&str]); 14] = [
     ("", &["run", "model", "concepts", "personas", "causal", "evidence", "analysis", "hub", "checkpoint", "series"]),
-    (RUN, &["name", "seed", "axis", "audit", "keep", "baseline", "out"]),
+    (RUN, &["name", "seed", "axis", "audit", "keep", "baseline", "report", "out"]),
     (MODEL, &["device", "dtype", "layers", "tokenizer", "template", "readouts", "ignore"]),
     (LAYERS, &["depth"]),
     (CONCEPTS, &["packs", "include", "exclude", "profile", "material", "null_topics", "parameters"]),

@@ -91,6 +91,10 @@ fn the_demo_finds_most_of_what_was_taught_and_hardly_anything_else() {
         assert!(!dated || (row.n_null >= 8 && row.q.is_some_and(|q| q <= 0.05)), "{row:?}");
         assert!(row.status == "ok" || row.t50.is_none(), "{row:?}");
     }
+    // It ends with its page, whose numbers are the tables'.
+    let page = out.join("report.html");
+    assert!(printed.contains(&format!("Look at {}", page.display())), "{printed}");
+    assert!(crate::pages::numbers_are_the_tables(out, &std::fs::read_to_string(page).unwrap()) > 300);
     let again = run(&["demo", "--out", text(out)]);
     assert_eq!(stdout(&again), *printed, "a second demo trains nothing and prints the same");
 }

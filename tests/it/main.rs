@@ -22,6 +22,8 @@ mod merged;
 mod integrity;
 mod refusals;
 mod cli;
+mod pages;
+mod browser;
 mod hub_server;
 mod hub;
 mod compare;

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::hub::{self, Hub};
 use crate::checkpoint::weights;
-use crate::console::{Interrupted, bar, check_interrupt};
+use crate::console::{Interrupted, bar, check_interrupt, run_bar};
 use crate::lease::{self, Lease, Taken};
 use crate::manifest::{CheckpointSpec, Manifest};
 use crate::model::Checkpoint;
@@ -127,8 +127,10 @@ impl Job {
         table::write(&self.folder.join("items.parquet"), &self.set.items, &self.hash())?;
         let fetch = |position: usize| self.hub.fetch_checkpoint(rest[position]);
         let positions: Vec<usize> = (0..rest.len()).collect();
-        hub::ahead(&self.hub, &positions, &fetch, &mut |position, fetched| {
+        let whole = run_bar(rest.len());
+        let done = hub::ahead(&self.hub, &positions, &fetch, &mut |position, fetched| {
             check_interrupt()?;
+            whole.set_position(position as u64);
             let spec = rest[position];
             let label = format!("[{}/{}] {}", open[position] + 1, specs.len(), spec.id);
             // Until this checkpoint is done.
@@ -185,7 +187,9 @@ impl Job {
                 tracing::warn!("{label}: {error:#}");
             }
             Ok(())
-        })?;
+        });
+        whole.finish_and_clear();
+        done?;
         // Another process may have finished a checkpoint after its record was read here, and have written these before.
         let mut records = None;
         while records.as_ref() != Some(&self.records()) {
