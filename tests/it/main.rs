@@ -31,4 +31,5 @@ mod compare_contexts;
 mod interventions;
 mod causal;
 mod organisms;
+mod jobs;
 mod baseline;
