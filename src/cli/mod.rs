@@ -143,7 +143,7 @@ fn analyze(arguments: &AnalyzeArguments) -> Result<Outcome> {
 }
 
 fn status(arguments: &StatusArguments) -> Result<Outcome> {
-    let status = Status::of(&Job::looking(Manifest::load(&arguments.manifest.manifest)?)?);
+    let status = Status::of(&Job::looking(Manifest::load_growing(&arguments.manifest.manifest)?)?);
     say(&if arguments.json { status.json()? } else { status.text() });
     Ok(status.outcome())
 }

@@ -143,18 +143,18 @@ impl Lease {
         Ok(Taken::Ours(Self { path: path.to_owned(), owner, progress, begun: Mutex::new(Instant::now()), _beat: beat }))
     }
 
-    /// Takes the lease at `path` as soon as nobody has it; `what` is said once to whoever has to wait.
+    /// Takes the lease at `path` as soon as nobody has it; `what` its owner does is said once to whoever has to wait for more than a moment.
     ///
     /// # Errors
     /// As [`Lease::take`], or [`Interrupted`].
     pub fn wait(path: &Path, what: &str) -> Result<Self> {
-        let mut said = false;
+        let (begun, mut said) = (Instant::now(), false);
         loop {
             let other = match Self::take(path)? {
                 Taken::Ours(lease) => return Ok(lease),
                 Taken::Theirs(other) => other,
             };
-            if !said {
+            if !said && begun.elapsed() > Duration::from_secs(2) {
                 tracing::info!("{}: waiting for {other}, which {what}", path.display());
                 said = true;
             }

@@ -1,6 +1,6 @@
 #!/bin/bash
 # selftrace under a real Slurm, started by slurm.sh on this machine: an array of 40 checkpoints of which one is broken, a node that is
-# killed, a task that is preempted and one that meets its time limit, the finaliser, a second submission while the first is queued and a
+# killed, a task that meets its time limit and some that are preempted, the finaliser, a second submission while the first is queued and a
 # third when all has ended. At the end every table is compared, bit for bit, with those of a run that nothing disturbed.
 #
 #     tests/cluster/run.sh [SERIES]
@@ -37,6 +37,7 @@ end() {
     if [ -z "${KEEP:-}" ]; then rm -rf "$home"; else echo "kept: $home"; fi
 }
 trap end EXIT
+trap 'exit 1' INT TERM
 
 failures=0
 # Says whether a command succeeds.
@@ -79,6 +80,9 @@ layers = [3, 4]
 [concepts]
 packs = ["organism"]
 profile = "full"
+[analysis]
+flips = 99
+bootstraps = 99
 [[series]]
 id = "c"
 stage = "training"
@@ -133,27 +137,31 @@ check "and requeues the task" wait_for 120 requeued
 slurmd_start "$node"
 check "node $node comes back" wait_for 90 bash -c "sinfo --noheader --Node --nodes=$node --partition=low --format=%t | grep -qE 'idle|alloc|mix'"
 
-# --- a job of higher priority preempts
-
-wait_for 120 running
-sbatch --parsable --partition=high --array=1-$nodes --output=/dev/null --wrap 'sleep 2' >/dev/null
-preempted() { grep -lq 'interrupted; what is complete is kept' $logs/*.log 2>/dev/null; }
-check "tasks that are preempted stop politely" wait_for 60 preempted
-log=$(grep -l 'interrupted; what is complete is kept' $logs/*.log | head -1)
-again() { test "$(grep -cE 'interrupted|nodes for|has walked it' "$log")" -ge 2; }
-check "and go on when they are requeued ($(basename "$log" .log))" wait_for 300 again
-
 # --- the time limit: USR1 to the script, which is what --signal=B:USR1@120 sends
 
+interrupted() { grep -l 'interrupted; what is complete is kept' $logs/*.log 2>/dev/null | wc -l; }
 usr1() {
-    local job
     running || return 1
-    read -r _ task job <<<"$(node_of "$1")"
+    read -r _ _ job <<<"$(node_of)"
     scancel --batch --signal=USR1 "$job" 2>/dev/null
     sleep 1.5
     scontrol show job "$job" | grep -q 'Restarts=[1-9]'
 }
-check "a task that meets its time limit is requeued" wait_for 120 usr1 1
+check "a task that meets its time limit is requeued" wait_for 120 usr1
+limited=$(interrupted)
+check "having stopped politely" test "$limited" -ge 1
+
+# --- a job of higher priority preempts
+
+wait_for 120 running
+high=$(sbatch --parsable --partition=high --array=1-$nodes --output=/dev/null --wrap 'sleep 2')
+preempted() { test "$(interrupted)" -gt "$limited"; }
+check "tasks that are preempted stop politely" wait_for 60 preempted
+past() { test -z "$(squeue --noheader --jobs="$high")"; }
+check "within the time that Slurm gives them" wait_for 60 past
+unfinished() { for log in $(grep -l interrupted $logs/*.log); do grep -qE 'nodes for|has walked it' "$log" || echo "$log"; done; }
+gone_on() { test -z "$(unfinished)"; }
+check "and all go on when they are requeued" wait_for 600 gone_on
 
 # --- the end
 

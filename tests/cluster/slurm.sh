@@ -16,13 +16,14 @@ slurm_start() {
     munged --force --foreground --key-file="$home/munge/key" --socket="$home/munge/socket" --pid-file="$home/munge/pid" \
         --log-file="$home/log/munged" --seed-file="$home/munge/seed" 2>"$home/log/munged.err" &
     daemons+=($!)
+    # cred_expire is also how long a requeued task has to wait.
     cat >"$home/slurm.conf" <<CONF
 ClusterName=selftrace
 SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$home/munge/socket
+AuthInfo=socket=$home/munge/socket,cred_expire=15
 CredType=cred/munge
 SlurmctldPort=$port
 StateSaveLocation=$home/state

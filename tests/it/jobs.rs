@@ -119,10 +119,12 @@ fn a_killed_walker_is_taken_over_from_and_its_partial_file_goes() {
 /// Everything at once on one folder, and the tables are those of a run that was alone.
 #[test]
 fn run_walk_analyze_and_watch_at_once_end_with_the_same_tables() {
-    let (alone, crowd) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let output = run(&["run", text(&manifest(alone.path(), ""))]);
-    assert!(output.status.success(), "{}", stderr(&output));
+    let crowd = tempfile::tempdir().unwrap();
     let path = manifest(crowd.path(), "");
+    let output = run(&["run", text(&path)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let alone = tables(crowd.path());
+    std::fs::remove_dir_all(crowd.path().join("reports")).unwrap();
     let finished = crowd.path().join("finished");
     let mut children = vec![
         start(&["run", text(&path)]),
@@ -141,7 +143,7 @@ fn run_walk_analyze_and_watch_at_once_end_with_the_same_tables() {
     let last = run(&["run", text(&path)]);
     assert!(last.status.success() && !stderr(&last).contains("nodes for"), "{}", stderr(&last));
     assert_eq!(leftovers(crowd.path()), [""; 0]);
-    let (alone, crowd) = (tables(alone.path()), tables(crowd.path()));
+    let crowd = tables(crowd.path());
     assert_eq!(alone.iter().map(|(name, _)| name).collect::<Vec<_>>(), crowd.iter().map(|(name, _)| name).collect::<Vec<_>>());
     for ((name, alone), (_, crowd)) in alone.iter().zip(&crowd) {
         assert!(alone == crowd, "{name} differs");
@@ -308,4 +310,46 @@ fn a_closed_stdout_and_a_full_stderr_end_no_job() {
     assert_eq!(ended, Some(0));
     let said = program(&["concepts"]).stdout(full()).output().unwrap();
     assert!(stderr(&said).contains("stdout cannot be written") && !stderr(&said).contains("panicked"), "{}", stderr(&said));
+}
+
+/// A trainer that writes over a checkpoint while it is read.
+#[test]
+fn a_checkpoint_that_changes_while_it_is_read_is_a_failed_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let changing = folder.path().join("changing");
+    copy(&demo().0.join("series/rl/checkpoint-960"), &changing);
+    let entry = format!("[[checkpoint]]\nid = \"changing\"\nstage = \"rl\"\nstep = 2000\nsource = \"{}\"\n", changing.display());
+    let path = manifest(folder.path(), &entry);
+    let store = readouts(folder.path());
+    let begun = || {
+        std::fs::read_dir(&store)
+            .into_iter()
+            .flatten()
+            .any(|file| file.unwrap().file_name().to_string_lossy().starts_with(".partial-changing.safetensors"))
+    };
+    // It may be over before it is stopped: then once more.
+    for _ in 0..50 {
+        let _ = std::fs::remove_dir_all(&store);
+        let mut walk = start(&["walk", text(&path), "--checkpoint", "changing"]);
+        while !begun() && walk.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        send_if_there("-STOP", &walk);
+        let is_over = !begun();
+        std::fs::copy(demo().0.join("series/rl/checkpoint-920/model.safetensors"), changing.join("model.safetensors")).unwrap();
+        send_if_there("-CONT", &walk);
+        let output = end(walk);
+        if is_over {
+            continue;
+        }
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains("changed while they were read"), "{}", stderr(&output));
+        assert!(!store.join("changing.safetensors").exists(), "what was read of two checkpoints is kept for none");
+        return;
+    }
+    panic!("every walk was over before it could be stopped");
+}
+
+fn send_if_there(signal: &str, child: &Child) {
+    let _ = Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status();
 }

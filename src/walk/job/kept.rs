@@ -7,7 +7,8 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Puts back into a manifest what the last start found beside the checkpoints that are still there.
-pub(super) fn keep(manifest: &mut Manifest, folder: &Path) {
+pub(super) fn keep(manifest: &mut Manifest) {
+    let folder = &manifest.run.folder();
     let run = std::fs::read(folder.join("run.json")).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
     let before = run.as_ref().and_then(|run| run.pointer("/manifest/checkpoints")?.as_array());
     let mut kept = Vec::new();

@@ -90,7 +90,7 @@ impl Job {
     fn on(mut manifest: Manifest, device: Device, looking: bool) -> Result<Self> {
         let hub = Hub::from_env();
         hub.resolve(&mut manifest)?;
-        kept::keep(&mut manifest, &manifest.run.folder());
+        kept::keep(&mut manifest);
         hub::check_unmoved(&manifest, &manifest.run.folder().join("run.json"))?;
         if !manifest.keep {
             hub.delete_after_use(manifest.run.folder().join("downloads.txt"));

@@ -155,12 +155,15 @@ impl<'a> Walk<'a> {
                 fetched => fetched,
             };
             self.walk(spec, &label, fetched, &lease)?;
-            let needed =
-                |other: &&CheckpointSpec| other.id != spec.id && !matches!(job.record(&other.id), Some(record) if record.is_over());
-            let others: Vec<&CheckpointSpec> =
-                job.entries().filter(needed).chain(open[position + 1..].iter().map(|open| open.spec)).collect();
-            if let Err(error) = hub.release_checkpoint(spec, &others) {
-                tracing::warn!("{label}: {error:#}");
+            if !job.manifest.keep {
+                // Another process may be at an entry that nobody has a record of.
+                let is_open =
+                    |other: &&CheckpointSpec| other.id != spec.id && !job.record(&other.id).is_some_and(|record| record.is_over());
+                let rest = open[position + 1..].iter().map(|open| open.spec);
+                let others: Vec<&CheckpointSpec> = job.entries().filter(is_open).chain(rest).collect();
+                if let Err(error) = hub.release_checkpoint(spec, &others) {
+                    tracing::warn!("{label}: {error:#}");
+                }
             }
             Ok(())
         })?;
