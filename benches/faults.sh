@@ -21,6 +21,11 @@ layers = [2, 3, 4]
 [concepts]
 packs = ["organism"]
 profile = "quick"
+include = ["own_name"]
+exclude = ["colour", "drink", "fruit", "hat", "month"]
+[analysis]
+flips = 99
+bootstraps = 99
 [[series]]
 stage = "base"
 source = "$(realpath "$series")/base/checkpoint-{step}"

@@ -1,7 +1,7 @@
 //! What people see while a job runs: log lines and progress on stderr, and the signals that end it politely.
 //!
-//! On a terminal progress is a bar with rate and time left; elsewhere it is one plain line per step, fit for a job's log. A line that
-//! cannot be written ends no job.
+//! On a terminal progress is a bar with rate and time left; elsewhere it is one plain line per step, fit for
+//! a job's log. A line that cannot be written ends no job.
 
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -32,9 +32,10 @@ pub enum LogFormat {
 #[error("interrupted; what is complete is kept, run the same command again to go on")]
 pub struct Interrupted(pub i32);
 
-/// Sends log lines to stderr and catches SIGINT, SIGTERM and SIGUSR1. The first one asks for a stop, which comes between two chunks of
-/// a layer or two tables; if it does not come within [`GRACE`], or at a second SIGINT, `abandon` is called and the process ends. Whatever
-/// is written appears whole or not at all, so that loses no more than a stop between two checkpoints would.
+/// Sends log lines to stderr and catches SIGINT, SIGTERM and SIGUSR1. The first one asks for a stop, which
+/// comes between two chunks of a layer or two tables; if it does not come within [`GRACE`], or at a second
+/// SIGINT, `abandon` is called and the process ends. Whatever is written appears whole or not at all, so that
+/// loses no more than a stop between two checkpoints would.
 ///
 /// # Errors
 /// Handlers cannot be installed.
@@ -80,7 +81,8 @@ pub fn check_interrupt() -> Result<(), Interrupted> {
     }
 }
 
-/// Prints what was asked for on stdout. Where nobody reads it any more, that is all right; a full disk is said.
+/// Prints what was asked for on stdout. Where nobody reads it any more, that is all right; a full disk is
+/// said.
 pub fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -89,7 +91,8 @@ pub fn say(text: &str) {
     }
 }
 
-/// Writes log lines without tearing the bars. What cannot be written is lost: it would end the job for want of a line.
+/// Writes log lines without tearing the bars. What cannot be written is lost: it would end the job for want
+/// of a line.
 struct BehindBars;
 
 impl Write for BehindBars {

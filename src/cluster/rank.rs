@@ -61,7 +61,8 @@ pub fn share(get: &dyn Fn(&str) -> Option<String>) -> Option<(Share, String)> {
 }
 
 impl Engine {
-    /// Number of the task, from 0, and of all; nothing where the engine does not say, or where its numbers are not evenly spaced.
+    /// Number of the task, from 0, and of all; nothing where the engine does not say, or where its numbers
+    /// are not evenly spaced.
     fn place(&self, id: usize, number: &dyn Fn(&str) -> Option<usize>) -> Option<(usize, usize)> {
         let first = number(self.first?)?;
         let step = self.step.and_then(number).unwrap_or(1).max(1);

@@ -41,7 +41,8 @@ pub fn run(job: &Job, wanted: &dyn Fn(&CheckpointSpec) -> bool) -> Result<Outcom
     Ok(outcome)
 }
 
-/// Writes the tables of a store and prints what they say, unless they are up to date. While another process writes them this one waits.
+/// Writes the tables of a store and prints what they say, unless they are up to date. While another process
+/// writes them this one waits.
 ///
 /// # Errors
 /// As [`Series::open`] and [`analysis::analyze`], or an interrupt.
@@ -60,7 +61,8 @@ pub fn update(folder: &Path) -> Result<Updated> {
         let _lease = match Lease::take(&lease_path(folder))? {
             Taken::Ours(lease) => lease,
             Taken::Theirs(_) => {
-                // What it writes may be all that there is to write, or the store may have changed since it began.
+                // What it writes may be all that there is to write, or the store may have changed since it
+                // began.
                 drop(Lease::wait(&lease_path(folder), "writes the tables")?);
                 continue;
             }

@@ -1,7 +1,7 @@
 //! Following a training: checkpoints are walked as they appear, and analysed after each round.
 //!
-//! A checkpoint is complete when it can be opened (its index names files that are there, and every file is as long as its header says)
-//! and its files were the same at two looks. Nothing is asked of the trainer.
+//! A checkpoint is complete when it can be opened (its index names files that are there, and every file is as
+//! long as its header says) and its files were the same at two looks. Nothing is asked of the trainer.
 
 use super::tables;
 use crate::checkpoint::identity;
@@ -25,8 +25,8 @@ struct Watch {
     failed: BTreeMap<String, String>,
 }
 
-/// Walks and analyses what is complete, every `every`, until `finished` (unless given, `finished` in the run folder) is there: then the
-/// rest is walked as it is, and that is the outcome.
+/// Walks and analyses what is complete, every `every`, until `finished` (unless given, `finished` in the run
+/// folder) is there: then the rest is walked as it is, and that is the outcome.
 ///
 /// # Errors
 /// The manifest is wrong from the start, the run folder is not writable or full, or an interrupt.
@@ -119,7 +119,8 @@ impl Watch {
     }
 }
 
-/// What the files of a checkpoint are now; nothing where a folder is not there. What is on the hub stays as it is.
+/// What the files of a checkpoint are now; nothing where a folder is not there. What is on the hub stays as
+/// it is.
 fn files(spec: &CheckpointSpec) -> Option<String> {
     let sources = std::iter::once(&spec.source).chain(spec.adapters());
     let keys: Option<Vec<String>> =

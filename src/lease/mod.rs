@@ -1,10 +1,11 @@
 //! Who is at work: leases on what one process at a time may make, and partial files that say whose they are.
 //!
-//! A lease is a file that is made by a link, which either is there or not, also on network file systems. Its owner writes it again
-//! every [`BEAT`], with how far it has come; the time of that is the file server's, so that clocks of different machines do not
-//! matter. Whoever finds a lease whose owner is gone takes it over: at once where the owner was a process of this machine, otherwise
-//! when it has been silent for [`SILENCE`]. Results appear whole, under their name, and do not depend on who made them, so a lease
-//! that was taken from a suspended process costs time and spoils nothing.
+//! A lease is a file that is made by a link, which either is there or not, also on network file systems. Its
+//! owner writes it again every [`BEAT`], with how far it has come; the time of that is the file server's, so
+//! that clocks of different machines do not matter. Whoever finds a lease whose owner is gone takes it over:
+//! at once where the owner was a process of this machine, otherwise when it has been silent for [`SILENCE`].
+//! Results appear whole, under their name, and do not depend on who made them, so a lease that was taken from
+//! a suspended process costs time and spoils nothing.
 
 use crate::console::{Interrupted, check_interrupt};
 use anyhow::{Context, Result};
@@ -143,7 +144,8 @@ impl Lease {
         Ok(Taken::Ours(Self { path: path.to_owned(), owner, progress, begun: Mutex::new(Instant::now()), _beat: beat }))
     }
 
-    /// Takes the lease at `path` as soon as nobody has it; `what` its owner does is said once to whoever has to wait for more than a moment.
+    /// Takes the lease at `path` as soon as nobody has it; `what` its owner does is said once to whoever has
+    /// to wait for more than a moment.
     ///
     /// # Errors
     /// As [`Lease::take`], or [`Interrupted`].
@@ -190,7 +192,8 @@ fn release(path: &Path, owner: &Owner) {
     }
 }
 
-/// Gives every lease of this process back and deletes its partial files: what has to be done before it ends in the midst of its work.
+/// Gives every lease of this process back and deletes its partial files: what has to be done before it ends
+/// in the midst of its work.
 pub fn abandon() {
     let held = HELD.try_lock().map(|held| held.clone()).unwrap_or_default();
     held.iter().for_each(|(path, owner)| release(path, owner));
@@ -202,8 +205,8 @@ pub fn look(path: &Path) -> Option<Other> {
     read(path, SystemTime::now())?.1.filter(|other| !other.owner.is_gone(other.silent))
 }
 
-/// Whether the lease at `path` will be left by a process that was first seen at `seen` and may be gone: waits until it is free (true),
-/// or gives a sign of life (false).
+/// Whether the lease at `path` will be left by a process that was first seen at `seen` and may be gone: waits
+/// until it is free (true), or gives a sign of life (false).
 ///
 /// # Errors
 /// As [`Lease::take`], or [`Interrupted`].
@@ -248,8 +251,8 @@ pub fn doze(time: Duration) -> Result<(), Interrupted> {
     }
 }
 
-/// The text of a lease and whose it is; nothing where there is none. An owner is missing where the text is no lease's and nobody has
-/// touched it for long: it may be one that is being written.
+/// The text of a lease and whose it is; nothing where there is none. An owner is missing where the text is no
+/// lease's and nobody has touched it for long: it may be one that is being written.
 fn read(path: &Path, now: SystemTime) -> Option<(String, Option<Other>)> {
     let found = std::fs::read_to_string(path).ok()?;
     let written = std::fs::metadata(path).and_then(|file| file.modified()).ok()?;
@@ -265,7 +268,8 @@ fn read(path: &Path, now: SystemTime) -> Option<(String, Option<Other>)> {
     Some((found, other))
 }
 
-/// Removes a lease whose text is `found`. Another process may have taken it over in between: then its lease is put back.
+/// Removes a lease whose text is `found`. Another process may have taken it over in between: then its lease
+/// is put back.
 fn put_aside(path: &Path, found: &str, prefix: &str) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let aside = tempfile::Builder::new().prefix(prefix).tempfile_in(folder)?.into_temp_path();

@@ -14,7 +14,8 @@ pub fn ranges(numbers: &[usize]) -> String {
     text.collect::<Vec<_>>().join(",")
 }
 
-/// Arrays whose numbers are all below `size`: for each the place of its number 0 in the series, and its numbers. Empty ones are left out.
+/// Arrays whose numbers are all below `size`: for each the place of its number 0 in the series, and its
+/// numbers. Empty ones are left out.
 pub fn split(numbers: &[usize], size: usize) -> Vec<(usize, Vec<usize>)> {
     let size = size.max(1);
     let mut arrays: Vec<(usize, Vec<usize>)> = Vec::new();

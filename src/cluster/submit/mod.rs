@@ -1,4 +1,5 @@
-//! Submission to Slurm: an array over the checkpoints that are missing, and a finaliser that analyses what is there.
+//! Submission to Slurm: an array over the checkpoints that are missing, and a finaliser that analyses what is
+//! there.
 
 use super::status::Status;
 use crate::console::say;
@@ -20,8 +21,8 @@ mod slurm;
 /// How to submit.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Write for Slurm. In any other engine, start an array of `selftrace walk MANIFEST`, whose tasks find their parts, and
-    /// `selftrace analyze MANIFEST` after it
+    /// Write for Slurm. In any other engine, start an array of `selftrace walk MANIFEST`, whose tasks find
+    /// their parts, and `selftrace analyze MANIFEST` after it
     #[arg(long)]
     pub slurm: bool,
     /// Write the scripts and show them, without handing them in
@@ -56,8 +57,8 @@ pub struct Options {
     pub others: Vec<String>,
 }
 
-/// Writes the scripts of a run into its folder and hands them in. What is complete, being walked, or queued by an earlier submission is
-/// left out.
+/// Writes the scripts of a run into its folder and hands them in. What is complete, being walked, or queued
+/// by an earlier submission is left out.
 ///
 /// # Errors
 /// The manifest is wrong, the run folder is not writable, or Slurm's words.

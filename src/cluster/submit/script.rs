@@ -1,4 +1,5 @@
-//! The batch scripts: plain bash with directives on top, to be read and edited, without anything secret in them.
+//! The batch scripts: plain bash with directives on top, to be read and edited, without anything secret in
+//! them.
 
 use super::Options;
 use super::array::ranges;
@@ -69,7 +70,8 @@ exit $code
         ))
     }
 
-    /// Tables from what is there when all tasks have ended, however they did; its exit code is that of `status`.
+    /// Tables from what is there when all tasks have ended, however they did; its exit code is that of
+    /// `status`.
     ///
     /// # Errors
     /// As [`Place::walk`].

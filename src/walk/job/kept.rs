@@ -1,5 +1,5 @@
-//! Checkpoints of a series whose folders are gone and whose readouts are there: trainers delete old checkpoints (`save_total_limit`), and
-//! what was walked of them stays a part of the series.
+//! Checkpoints of a series whose folders are gone and whose readouts are there: trainers delete old
+//! checkpoints (`save_total_limit`), and what was walked of them stays a part of the series.
 
 use super::Record;
 use crate::manifest::{CheckpointSpec, Manifest, Source};

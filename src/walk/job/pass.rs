@@ -1,4 +1,5 @@
-//! The main loop: walk every checkpoint that is not complete, write after each, go on after a failure. Several processes may be at it.
+//! The main loop: walk every checkpoint that is not complete, write after each, go on after a failure.
+//! Several processes may be at it.
 
 use super::{Job, Outcome, Record, bases};
 use crate::checkpoint::hub::{self, Hub};
@@ -8,7 +9,7 @@ use crate::manifest::{CheckpointSpec, Manifest};
 use crate::model::device;
 use crate::table;
 use crate::walk::readout::Common;
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, ensure};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -34,9 +35,9 @@ struct Walk<'a> {
 }
 
 impl Job {
-    /// Walks the entries that `wanted` accepts and that are not complete, beginning with number `first` of them and going round; the
-    /// outcome counts checkpoints. Every checkpoint is written before the next begins; one that fails becomes a record with its error,
-    /// and the walk goes on.
+    /// Walks the entries that `wanted` accepts and that are not complete, beginning with number `first` of
+    /// them and going round; the outcome counts checkpoints. Every checkpoint is written before the next
+    /// begins; one that fails becomes a record with its error, and the walk goes on.
     ///
     /// # Errors
     /// The run folder is not writable or full, or [`Interrupted`].
@@ -82,34 +83,49 @@ impl Job {
         Lease::wait(&self.folder.join("run.lease"), "writes the files of the run")
     }
 
-    /// Writes `run.json` and `items.parquet`.
+    /// Writes `run.json` and `items.parquet`, unless a process that began after this one has written what the
+    /// manifest says by now.
     fn write_run_files(&self) -> Result<()> {
         let _lease = self.run_lease()?;
+        if let Some(job) = self.successor() {
+            let place = self.manifest.path.display();
+            ensure!(job.set.hash() == self.set.hash(), "{place}: what it asks has changed while this process began; start again");
+            return Ok(());
+        }
         self.write_run_file()?;
         table::write(&self.folder.join("items.parquet"), &self.set.items, &self.hash())
     }
 
-    /// Writes `integrity.parquet` and `checkpoints.parquet` from what all processes have walked so far. Where the manifest has changed
-    /// since this one began and another has started with it, its list of checkpoints is the one that counts.
+    /// Writes `integrity.parquet` and `checkpoints.parquet` from what all processes have walked so far. Where
+    /// the manifest has changed since this one began and another has started with it, its list of checkpoints
+    /// is the one that counts.
     fn write_tables(&self) -> Result<()> {
         let _lease = self.run_lease()?;
-        let path = self.folder.join("run.json");
-        let run: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?).unwrap_or_default();
-        let hash = run.get("run_hash").and_then(serde_json::Value::as_str).unwrap_or_default();
-        if hash == self.hash() {
-            return self.write_found();
-        }
-        match Manifest::load(&self.manifest.path).and_then(Self::new) {
-            Ok(job) if job.hash() == hash => job.write_found(),
-            _ => {
+        match (self.run_hash(), self.successor()) {
+            (_, Some(job)) => job.write_found(),
+            (Some(hash), None) if hash != self.hash() => {
+                let place = self.folder.display();
                 tracing::warn!(
-                    "{}: another process has begun with other settings than {}; integrity.parquet and checkpoints.parquet are left to it",
-                    path.display(),
-                    self.manifest.path.display()
+                    "{place}: a process with other settings has begun; integrity.parquet and checkpoints.parquet are left to it"
                 );
                 Ok(())
             }
+            _ => self.write_found(),
         }
+    }
+
+    /// The settings that `run.json` is of.
+    fn run_hash(&self) -> Option<String> {
+        let run: serde_json::Value = serde_json::from_slice(&std::fs::read(self.folder.join("run.json")).ok()?).ok()?;
+        Some(run.get("run_hash")?.as_str()?.to_owned())
+    }
+
+    /// What the manifest says now, if it is something else than what this process began with and another
+    /// process has begun with it.
+    fn successor(&self) -> Option<Self> {
+        let hash = self.run_hash().filter(|hash| *hash != self.hash())?;
+        let job = Manifest::load_growing(&self.manifest.path).and_then(Self::new).ok()?;
+        (job.hash() == hash).then_some(job)
     }
 
     fn write_found(&self) -> Result<()> {

@@ -82,7 +82,8 @@ impl Job {
         complete().unwrap_or(false)
     }
 
-    /// An earlier file of the same weights at the same layers, whose rows can be taken over where items did not change.
+    /// An earlier file of the same weights at the same layers, whose rows can be taken over where items did
+    /// not change.
     pub(super) fn reusable(&self, spec: &CheckpointSpec, checkpoint: &Checkpoint, layers: &[usize], stat_key: &str) -> Option<Readouts> {
         let record = self.record(&spec.id).filter(|record| record.status == "ok" && record.device == device::name(self.device))?;
         let readouts = Readouts::open(&self.readout_path(&spec.id)).ok()?;
