@@ -76,10 +76,12 @@ name = "cluster"
 axis = "index"
 audit = "warn"
 [model]
-layers = [3, 4]
+layers = [4]
 [concepts]
 packs = ["organism"]
 profile = "full"
+include = ["own_name"]
+exclude = ["colour", "drink", "fruit", "hat", "month"]
 [analysis]
 flips = 99
 bootstraps = 99
@@ -140,12 +142,15 @@ check "node $node comes back" wait_for 90 bash -c "sinfo --noheader --Node --nod
 # --- the time limit: USR1 to the script, which is what --signal=B:USR1@120 sends
 
 interrupted() { grep -l 'interrupted; what is complete is kept' $logs/*.log 2>/dev/null | wc -l; }
+restarts() { scontrol show job "$1" | grep -o 'Restarts=[0-9]*' | head -1 | cut -d= -f2; }
 usr1() {
+    local before
     running || return 1
     read -r _ _ job <<<"$(node_of)"
+    before=$(restarts "$job")
     scancel --batch --signal=USR1 "$job" 2>/dev/null
-    sleep 1.5
-    scontrol show job "$job" | grep -q 'Restarts=[1-9]'
+    sleep 2
+    test "$(restarts "$job")" -gt "$before"
 }
 check "a task that meets its time limit is requeued" wait_for 120 usr1
 limited=$(interrupted)
@@ -182,7 +187,7 @@ check "in an array of one" grep -q "^#SBATCH --array=$((broken - 1))\$" reports/
 wait_for 120 all_over
 # In the same place, as that is part of the settings whose hash is in every table.
 mv reports/cluster "$home/clustered"
-OMP_NUM_THREADS=1 "$selftrace" -q run >/dev/null 2>&1
+OMP_NUM_THREADS=1 "$selftrace" -q run checkpoints.toml >/dev/null 2>&1
 different=0
 tables=0
 for table in reports/cluster/*.parquet; do

@@ -12,7 +12,7 @@ use clap::Args;
 use script::Place;
 use slurm::Submitted;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 mod array;
 mod script;
@@ -96,8 +96,9 @@ pub fn submit(path: &Path, options: &Options) -> Result<Outcome> {
         tracing::info!("{}: nothing to submit", folder.display());
         return Ok(Outcome::default());
     }
-    let (program, manifest, start) = (std::env::current_exe()?, std::path::absolute(path)?, std::env::current_dir()?);
-    let place = Place { run: &status.run, program: &program, manifest: &manifest, start: &start, logs: &logs, options };
+    // The manifest is named as it is here: its name is part of the settings.
+    let (program, start) = (std::env::current_exe()?, std::env::current_dir()?);
+    let place = Place { run: &status.run, program: &program, manifest: path, start: &start, logs: &logs, options };
     let mut after: Vec<String> = jobs.into_iter().collect();
     let size = slurm::max_array_size()?;
     for (turn, (base, numbers)) in array::split(&missing, size).into_iter().enumerate() {
@@ -129,7 +130,7 @@ pub fn submit(path: &Path, options: &Options) -> Result<Outcome> {
     Ok(Outcome::default())
 }
 
-fn write(path: &PathBuf, text: &str) -> Result<()> {
+fn write(path: &Path, text: &str) -> Result<()> {
     write_atomically(path, |file| Ok(std::io::Write::write_all(file, text.as_bytes())?))
 }
 

@@ -10,6 +10,7 @@ use crate::model::device;
 use crate::table;
 use crate::walk::readout::Common;
 use anyhow::{Context, Error, Result, ensure};
+use serde_json::Value;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -101,29 +102,35 @@ impl Job {
     /// is the one that counts.
     fn write_tables(&self) -> Result<()> {
         let _lease = self.run_lease()?;
-        match (self.run_hash(), self.successor()) {
-            (_, Some(job)) => job.write_found(),
-            (Some(hash), None) if hash != self.hash() => {
-                let place = self.folder.display();
-                tracing::warn!(
-                    "{place}: a process with other settings has begun; integrity.parquet and checkpoints.parquet are left to it"
-                );
-                Ok(())
-            }
-            _ => self.write_found(),
+        if let Some(job) = self.successor() {
+            return job.write_found();
         }
+        if !self.is_run() {
+            let place = self.folder.display();
+            tracing::warn!("{place}: a process with other settings has begun; integrity.parquet and checkpoints.parquet are left to it");
+            return Ok(());
+        }
+        self.write_found()
     }
 
-    /// The settings that `run.json` is of.
-    fn run_hash(&self) -> Option<String> {
-        let run: serde_json::Value = serde_json::from_slice(&std::fs::read(self.folder.join("run.json")).ok()?).ok()?;
-        Some(run.get("run_hash")?.as_str()?.to_owned())
+    fn run_file(&self) -> Option<Value> {
+        serde_json::from_slice(&std::fs::read(self.folder.join("run.json")).ok()?).ok()
+    }
+
+    /// Whether `run.json` lists the same checkpoints and items, wherever it was written from.
+    fn is_run(&self) -> bool {
+        let Some(run) = self.run_file() else { return true };
+        let listed = run.get("checkpoints").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let ids = listed.iter().map(|point| point.get("id").and_then(Value::as_str));
+        let same_items = run.get("items").and_then(Value::as_str) == Some(&self.set.hash());
+        same_items && ids.eq(self.manifest.checkpoints.iter().map(|spec| Some(spec.id.as_str())))
     }
 
     /// What the manifest says now, if it is something else than what this process began with and another
     /// process has begun with it.
     fn successor(&self) -> Option<Self> {
-        let hash = self.run_hash().filter(|hash| *hash != self.hash())?;
+        let run = self.run_file()?;
+        let hash = run.get("run_hash")?.as_str().filter(|hash| *hash != self.hash())?;
         let job = Manifest::load_growing(&self.manifest.path).and_then(Self::new).ok()?;
         (job.hash() == hash).then_some(job)
     }

@@ -31,7 +31,8 @@ impl Job {
         if let Some(other) = lease::look(&self.lease_path(&spec.id)) {
             return State::Running(other);
         }
-        let failed = self.record(&spec.id).filter(|record| record.status == "failed" && record.source == bases::source(spec));
+        let failed =
+            self.record(&spec.id).filter(|record| record.status == "failed" && bases::same_places(&record.source, &bases::source(spec)));
         match failed.and_then(|record| record.error) {
             Some(error) => State::Failed(error),
             None if self.is_complete(spec) => State::Done,
@@ -76,8 +77,8 @@ impl Job {
             let same_files = || Some(bases::stat_key(spec).ok()? == record.stat_key.clone()?);
             let same_weights = || Some(self.open(spec).ok()?.fingerprint() == record.fingerprint.clone()?);
             // Nothing is there any more that could say otherwise.
-            let gone = same_source && kept::is_gone(spec);
-            Some(same_commit || gone || same_files()? || same_weights()?)
+            let gone = || kept::is_gone(spec) && bases::same_places(&record.source, &bases::source(spec));
+            Some(same_commit || gone() || same_files()? || same_weights()?)
         };
         complete().unwrap_or(false)
     }
