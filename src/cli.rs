@@ -358,8 +358,8 @@ fn analyze_store(folder: &Path) -> Result<Analyzed> {
     if analysis::is_current(&series)? {
         return Ok(Analyzed { written: false, left_out });
     }
-    let rows = analysis::analyze(&series)?;
-    print!("{}{}", summary::onsets(&rows), hypotheses::text(&series.folder)?);
+    let found = analysis::analyze(&series)?;
+    print!("{}{}", summary::onsets(&found.onsets), hypotheses::text(&found.evidence));
     tracing::info!("tables: {}", folder.display());
     Ok(Analyzed { written: true, left_out })
 }

@@ -128,14 +128,17 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
         );
     }
     share_draws(&mut stores);
-    let scratch = tempfile::tempdir().context("a folder for tables that are not kept")?;
     let mut traces = Vec::new();
-    for (index, store) in stores.iter_mut().enumerate() {
+    for store in &stores {
         for (point, error) in &store.missing {
             tracing::warn!("{}: {} left out: {error}", store.run, point.id);
         }
-        store.write_tables_to(&scratch.path().join(index.to_string()));
-        traces.push(measure(store)?);
+        let mut own = Vec::new();
+        measure(store, &mut |measured| {
+            own.extend(measured.traces);
+            Ok(())
+        })?;
+        traces.push(own);
     }
     share_layers(&mut traces);
     let directions = if several { None } else { Directions::new(&stores[0], &stores[1])? };

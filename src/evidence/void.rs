@@ -2,17 +2,17 @@
 //! the end, and the behaviour comes later than on concepts that specifications name. How runs differ takes several of them; `compare`
 //! says it in `void.parquet`.
 
-use super::{Place, Row, verdict};
-use crate::measure::agreement::{self, Row as Agreement};
+use super::{Row, verdict};
+use crate::measure::{Finding, agreement};
 use crate::onset::gate::reference_and_late;
 use crate::onset::leadlag::SilentLag;
+use crate::onset::row::OnsetRow;
 use crate::prompt::specification::Specification;
 use crate::series::Series;
-use anyhow::Result;
+use crate::stats::estimate::Estimate;
 use std::collections::BTreeMap;
 
 pub const HYPOTHESIS: &str = "void";
-pub const AGREEMENT: &str = "late_agreement";
 pub const VARIANCE: &str = "between_run_variance";
 pub const LAG: &str = "onset_lag";
 
@@ -31,16 +31,13 @@ pub(super) struct Void<'a> {
     series: &'a Series,
     asked: Vec<Asked<'a>>,
     /// By checkpoint and concept.
-    agreement: BTreeMap<(String, String), Agreement>,
+    agreement: BTreeMap<(&'a str, &'a str), &'a Finding>,
     lags: &'a [SilentLag],
 }
 
 impl<'a> Void<'a> {
-    /// From `agreement.parquet`.
-    ///
-    /// # Errors
-    /// The table cannot be read.
-    pub fn new(series: &'a Series, places: &'a [Place], lags: &'a [SilentLag]) -> Result<Self> {
+    /// From the contrasts' primary rows.
+    pub fn new(series: &'a Series, places: &[&'a OnsetRow], findings: &'a [Finding], lags: &'a [SilentLag]) -> Self {
         let mut asked: BTreeMap<&str, Asked> = BTreeMap::new();
         for place in places {
             let specification = series.specification(&place.concept);
@@ -52,18 +49,19 @@ impl<'a> Void<'a> {
             let own = Asked { concept: &family.concept, null_bank: family.null_bank, specification, gate: None };
             asked.entry(&family.concept).or_insert(own);
         }
-        let agreement = agreement::read(&series.folder)?.into_iter().map(|(key, row)| ((key.checkpoint, row.concept.clone()), row));
-        Ok(Self { series, asked: asked.into_values().collect(), agreement: agreement.collect(), lags })
+        let agreement = findings.iter().filter(|finding| finding.part == agreement::LATE);
+        let agreement = agreement.map(|finding| ((finding.checkpoint.as_str(), finding.concept.as_str()), finding)).collect();
+        Self { series, asked: asked.into_values().collect(), agreement, lags }
     }
 
     /// Rows of a checkpoint.
     pub fn rows(&self, t: usize) -> Vec<Row> {
-        let at = |t: usize, asked: &Asked| self.agreement.get(&(self.series.key(t).checkpoint, asked.concept.to_owned()));
+        let at = |t: usize, asked: &Asked| self.agreement.get(&(self.series.points[t].id.as_str(), asked.concept)).copied();
         let late = reference_and_late(self.series.points.len()).1.contains(&t);
         let of = |asked: &Asked| {
             let lag = self.lags.iter().find(|lag| lag.concept == asked.concept);
             let mut agreed = agreed(asked, at(t, asked), late, self.series.evidence.agreement);
-            agreed.reference = at(0, asked).and_then(|row| row.agreement);
+            agreed.reference = at(0, asked).and_then(|found| found.estimate).map(|agreement| agreement.value);
             // One run has no variance between runs.
             let variance = Row { threshold: Some(self.series.evidence.variance_ratio), ..row(asked, VARIANCE, "needs_seeds") };
             [agreed, variance, lagging(asked, lag)]
@@ -96,14 +94,13 @@ fn not_silent(asked: &Asked) -> Option<&'static str> {
 
 /// Agreement of wordings against its threshold, with a verdict on silent concepts at late checkpoints. Where wordings agree as much
 /// about an unstated other it is the words that agree, and nothing is supported (status `chance`).
-fn agreed(asked: &Asked, found: Option<&Agreement>, late: bool, threshold: f64) -> Row {
+fn agreed(asked: &Asked, found: Option<&Finding>, late: bool, threshold: f64) -> Row {
     let status = found.map_or("not_run", |found| found.status.as_str());
-    let row = Row { threshold: Some(threshold), ..row(asked, AGREEMENT, not_silent(asked).unwrap_or(status)) };
-    let interval = found.and_then(|found| Some([found.agreement?, found.agreement_lower?, found.agreement_upper?]));
-    let Some([value, lower, upper]) = interval else { return row };
+    let row = Row { threshold: Some(threshold), ..row(asked, agreement::LATE, not_silent(asked).unwrap_or(status)) };
+    let Some(Estimate { value, lower, upper }) = found.and_then(|found| found.estimate) else { return row };
     let row = Row { value: Some(value), lower: Some(lower), upper: Some(upper), margin: Some(value - threshold), ..row };
     match row.status.as_str() {
-        "ok" if late && lower >= threshold && found.and_then(|found| found.excess_lower).is_some_and(|lower| lower <= 0.0) => {
+        "ok" if late && lower >= threshold && found.and_then(|found| found.excess).is_some_and(|excess| excess.lower <= 0.0) => {
             Row { status: "chance".to_owned(), ..row }
         }
         "ok" if late => Row { verdict: verdict(lower >= threshold, upper < threshold), ..row },

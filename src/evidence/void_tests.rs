@@ -1,18 +1,14 @@
 //! Verdicts on the void from single numbers.
 
 use super::*;
-use crate::stats::estimate::Estimate;
 
 fn asked(specification: Option<Specification>) -> Asked<'static> {
     Asked { concept: "taste", null_bank: false, specification, gate: Some("gate_fail") }
 }
 
-fn found(interval: Option<[f64; 3]>, status: &str) -> Agreement {
-    let empty = serde_json::json!({
-        "concept": "taste", "null_bank": false, "status": status, "agreement": interval.map(|i| i[0]), "agreement_lower": interval.map(|i| i[1]),
-        "agreement_upper": interval.map(|i| i[2]), "n_choices": 4, "n_groups": 24,
-    });
-    serde_json::from_value(empty).unwrap()
+fn found(interval: Option<[f64; 3]>, status: &str) -> Finding {
+    let estimate = interval.map(|[value, lower, upper]| Estimate { value, lower, upper });
+    Finding { concept: "taste".to_owned(), status: status.to_owned(), estimate, ..Finding::default() }
 }
 
 #[test]
@@ -32,7 +28,7 @@ fn only_late_agreement_on_what_specifications_leave_open_is_evidence() {
             assert_eq!((row.verdict.as_str(), row.status.as_str(), row.value), ("inconclusive", status, Some(interval[0])));
         }
     }
-    let anybody = Agreement { excess_lower: Some(-0.1), ..found(Some([0.95, 0.9, 1.0]), "ok") };
+    let anybody = Finding { excess: Some(Estimate { value: 0.1, lower: -0.1, upper: 0.3 }), ..found(Some([0.95, 0.9, 1.0]), "ok") };
     let row = agreed(&asked(silent), Some(&anybody), true, 0.8);
     assert_eq!((row.verdict.as_str(), row.status.as_str()), ("inconclusive", "chance"));
     let few = agreed(&asked(silent), Some(&found(None, "too_few_groups")), true, 0.8);

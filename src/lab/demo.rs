@@ -2,14 +2,14 @@
 
 use super::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, post_train};
 use super::tally::Tally;
-use crate::analysis::{self, OnsetRow};
+use crate::analysis::{self, Analysis, OnsetRow};
 use crate::console::{bar, check_interrupt};
 use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE as BEHAVIOURAL, OPPOSES, Row, SUPPORTS};
 use crate::manifest::Manifest;
 use crate::measure::{behaviour, contrast, lens, persistence};
 use crate::report::summary::Text;
 use crate::series::Series;
-use crate::table::{self, write_atomically};
+use crate::table::write_atomically;
 use crate::walk::job::{Job, Outcome};
 use anyhow::Result;
 use std::fmt::Write as _;
@@ -69,10 +69,8 @@ pub fn demo(out: &Path, seed: u64) -> Result<Demo> {
     let job = Job::new(Manifest::load(&path)?)?;
     let outcome = job.walk(&|_| true)?;
     let series = Series::open(&job.folder)?;
-    if !analysis::is_current(&series)? {
-        analysis::analyze(&series)?;
-    }
-    Ok(Demo { outcome, ..Demo::read(out)? })
+    let found = if analysis::is_current(&series)? { analysis::read(&job.folder)? } else { analysis::analyze(&series)? };
+    Ok(Demo { outcome, ..Demo::new(found, curriculum) })
 }
 
 impl Demo {
@@ -81,9 +79,12 @@ impl Demo {
     /// # Errors
     /// A table or the curriculum is missing.
     pub fn read(out: &Path) -> Result<Self> {
-        let (last, evidence) = evidence::read_last(out)?;
-        let rows = table::read(&out.join("onset.parquet"))?;
-        Ok(Self { outcome: Outcome::default(), rows, evidence, last, curriculum: Curriculum::read(&out.join("series"))? })
+        Ok(Self::new(analysis::read(out)?, Curriculum::read(&out.join("series"))?))
+    }
+
+    fn new(found: Analysis, curriculum: Curriculum) -> Self {
+        let (last, evidence) = evidence::last(&found.evidence);
+        Self { outcome: Outcome::default(), rows: found.onsets, evidence, last, curriculum }
     }
 
     /// Concept by concept: when it was taught, what the named measures found, and whether all measures agree with the curriculum.

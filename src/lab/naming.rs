@@ -2,8 +2,8 @@
 //! `evidence.parquet` is held against the truth.
 
 use super::organism::surgery::{CONCEPT, Organism, half_done, operate};
-use crate::analysis::{self, OnsetRow};
-use crate::evidence::{self, OPPOSES, Row, SUPPORTS};
+use crate::analysis::{self, Analysis, OnsetRow};
+use crate::evidence::{OPPOSES, Row, SUPPORTS};
 use crate::manifest::Manifest;
 use crate::measure::{behaviour, contrast};
 use crate::report::summary::Text;
@@ -85,8 +85,7 @@ pub fn name(folder: &Path, organism: Organism, seed: u64) -> Result<Naming> {
     anyhow::ensure!(outcome.failed == 0, "{}: {} checkpoints failed", organism.name(), outcome.failed);
     let series = Series::open(&job.folder)?;
     anyhow::ensure!(series.missing.is_empty(), "{}: checkpoints are missing", organism.name());
-    let onsets = analysis::analyze(&series)?;
-    let all = evidence::read(&job.folder)?;
+    let Analysis { onsets, evidence: all } = analysis::analyze(&series)?;
     let at = |order: Option<i32>| {
         let rows = all
             .iter()

@@ -7,20 +7,23 @@
 //! that are indifferent agree in `1 / n_choices`. Nothing here is dated; it is what the hypothesis of the void is held against.
 
 use super::foils::{Scores, against_others};
+use super::{Finding, Measure, Measured};
 use crate::console::check_interrupt;
 use crate::onset::gate::reference_and_late;
-use crate::onset::trace::Trace;
 use crate::prompt::item::Item;
 use crate::prompt::specification::Specification;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, columns};
-use crate::table::{self, Key};
+use crate::stats::estimate::{Estimate, columns, of_columns};
+use crate::table::{Key, Table};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 pub const NAME: &str = "agreement";
-pub const TABLE: &str = "agreement.parquet";
+const TABLE: Table = Table::keyed::<Row>("agreement");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
+/// Agreement late in training, as the hypothesis of the void is held against it.
+pub const LATE: &str = "late_agreement";
 
 /// With fewer wordings that all agree, another one could well differ.
 const FEWEST: usize = 8;
@@ -67,11 +70,8 @@ pub struct Margin {
     pub value: Option<f64>,
 }
 
-/// Writes `agreement.parquet`; it has no curves.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// It has no curves.
+fn run(series: &Series) -> Result<Measured> {
     let scores = Scores::read(series)?;
     let mut rows = Vec::new();
     for asked in Asked::all(series, &scores) {
@@ -80,17 +80,21 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
             rows.push((series.key(t), asked.row(series, &scores, t)?));
         }
     }
-    table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
-    Ok(Vec::new())
+    let findings = rows.iter().map(finding).collect();
+    Ok(Measured { findings, ..Measured::of_rows(TABLE, &rows)? })
 }
 
-/// Rows of a run's `agreement.parquet`.
-///
-/// # Errors
-/// The table is missing or of another version.
-pub fn read(folder: &std::path::Path) -> Result<Vec<(Key, Row)>> {
-    let path = folder.join(TABLE);
-    Ok(table::read::<Key>(&path)?.into_iter().zip(table::read::<Row>(&path)?).collect())
+fn finding((key, row): &(Key, Row)) -> Finding {
+    Finding {
+        checkpoint: key.checkpoint.clone(),
+        concept: row.concept.clone(),
+        null_bank: row.null_bank,
+        part: LATE,
+        status: row.status.clone(),
+        estimate: of_columns(row.agreement, row.agreement_lower, row.agreement_upper),
+        excess: of_columns(row.excess, row.excess_lower, row.excess_upper),
+        ..Finding::default()
+    }
 }
 
 /// Late margins of every concept with answer stems, in the order of the items.

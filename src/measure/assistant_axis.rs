@@ -2,7 +2,7 @@
 //! vary along.
 
 use super::contrast::third;
-use super::{Part, write_parts};
+use super::{Measure, Measured, Part};
 use crate::onset::curve::Curve;
 use crate::onset::trace::{Null, Trace};
 use crate::prompt::item::AXIS;
@@ -11,13 +11,15 @@ use crate::series::Series;
 use crate::stats::draws::Draws;
 use crate::stats::estimate::columns;
 use crate::stats::role_space::{RoleSpace, Sampled};
-use crate::table::{self, Key};
+use crate::table::{self, Key, Table};
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub const NAME: &str = "assistant_axis";
+const TABLE: Table = Table::keyed::<Persona>("persona");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// Replies are averaged over their tokens.
 const READOUT: &str = "response_mean";
 /// Role components that are reported.
@@ -123,15 +125,11 @@ impl Replies {
     }
 }
 
-/// Writes `persona.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let replies = Replies::of(series);
     let layers: Vec<usize> = if replies.is_some() { (0..series.layers.len()).collect() } else { Vec::new() };
     let parts = layers.par_iter().flat_map(|&layer| replies.as_ref().map(|replies| at_layer(series, replies, layer)));
-    write_parts(series, "persona.parquet", parts.collect::<Result<Vec<_>>>()?)
+    Measured::of_parts(TABLE, parts.collect::<Result<Vec<_>>>()?)
 }
 
 /// What random weights reach.

@@ -5,7 +5,7 @@
 //! share a basis, so no probe is fitted. The excess over the median of the null bank is what is dated.
 
 use super::contrast::third;
-use super::{Part, write_parts};
+use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::curve::{Curve, excess_over_bank, percentile_in_bank};
 use crate::onset::trace::Trace;
@@ -13,12 +13,14 @@ use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{amplitude, columns, quantile};
 use crate::stats::gram::Gram;
-use crate::table;
+use crate::table::{Table, finite};
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub const NAME: &str = "change";
+const TABLE: Table = Table::keyed::<Change>("change");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 
 /// One row of `change.parquet` behind the keys. `e` is in units of the neutral pool's root mean square at the first checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,19 +64,16 @@ pub fn stems(series: &Series) -> Vec<Pairs<'_>> {
     selves.filter_map(|family| Some(Pairs { family, groups: of(family).filter(|groups| groups.len() >= 2)? })).collect()
 }
 
-/// Writes `change.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let stems = stems(series);
     let readout = series.readout("last_prompt").unwrap_or(0);
     let layers: Vec<usize> = (0..series.layers.len()).collect();
     let parts = layers.par_iter().map(|&layer| at_layer(series, &stems, readout, layer)).collect::<Result<Vec<_>>>()?;
-    write_parts(series, "change.parquet", parts)
+    Measured::of_parts(TABLE, parts)
 }
 
-struct Measured {
+/// One concept at one layer.
+struct Learned {
     curve: Curve,
     u: Vec<f64>,
     frozen: Vec<Option<f64>>,
@@ -129,7 +128,7 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
                 e,
                 e_lower,
                 e_upper,
-                u: table::finite(own.u[t]),
+                u: finite(own.u[t]),
                 excess,
                 excess_lower,
                 excess_upper,
@@ -178,7 +177,7 @@ pub fn draws(series: &Series, pairs: &Pairs) -> Result<Draws> {
     Draws::with_counts(pairs.groups.len(), series.flips, series.bootstraps, series.seed, &format!("{}/stem", pairs.family.concept))
 }
 
-fn measure(series: &Series, pairs: &Pairs, readout: usize, layer: usize) -> Result<Measured> {
+fn measure(series: &Series, pairs: &Pairs, readout: usize, layer: usize) -> Result<Learned> {
     let n = series.points.len();
     let (deltas, width) = deltas(series, pairs, readout, layer)?;
     let grams = deltas.iter().map(|delta| Gram::new(delta, width)).collect::<Result<Vec<_>>>()?;
@@ -188,7 +187,7 @@ fn measure(series: &Series, pairs: &Pairs, readout: usize, layer: usize) -> Resu
         .iter()
         .map(|delta| Ok((along > 0.0).then_some(Gram::cross(delta, &deltas[n - 1], width)?.u() / along)))
         .collect::<Result<_>>()?;
-    Ok(Measured {
+    Ok(Learned {
         curve: Curve::of_amplitudes(&grams, &draws)?,
         u: grams.iter().map(Gram::u).collect(),
         frozen,

@@ -5,20 +5,21 @@
 
 use super::contrast::{Contrasts, draws, labelled, whitened};
 use super::level::Levels;
-use super::spread;
+use super::{Finding, Measure, Measured, spread};
 use crate::console::check_interrupt;
 use crate::onset::trace::Trace;
 use crate::series::{Family, Series};
-use crate::stats::estimate::columns;
+use crate::stats::estimate::{columns, of_columns};
 use crate::stats::role_space::Sampled;
 use crate::stats::shared_direction::{Cluster, Direction, cluster};
-use crate::table::{self, Key};
+use crate::table::{Key, Table};
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub const NAME: &str = "cluster";
-pub const TABLE: &str = "cluster.parquet";
+const TABLE: Table = Table::keyed::<Row>("cluster");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 
 /// What its level is a level of.
 const ALL: &str = "all";
@@ -46,12 +47,9 @@ pub struct Row {
     pub n_null: i32,
 }
 
-/// Writes `cluster.parquet`; it has no curves, since it is about all concepts at once, but a level per layer, which is compared between
-/// runs. The middle one of the layers is the primary one: nothing but the shares themselves could choose it.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// It has no curves, since it is about all concepts at once, but a level per layer, which is compared between runs. The middle one of the
+/// layers is the primary one: nothing but the shares themselves could choose it.
+fn run(series: &Series) -> Result<Measured> {
     let readout = series.readout("last_prompt").unwrap_or(0);
     let families: Vec<&Family> = series.families.iter().filter(|family| family.label_family == "crossed").collect();
     let layers: Vec<usize> = spread(series.layers.len(), LAYERS.min(series.layers.len())).collect();
@@ -70,8 +68,18 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         traces.extend(levels.traces(&all).into_iter().map(|level| Trace { choice, ..level.at(series, readout, *layer) }));
     }
     let rows: Vec<(Key, Row)> = found.into_iter().map(|(key, row, _)| (key, row)).collect();
-    table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
-    Ok(traces)
+    let finding = |(key, row): &(Key, Row)| Finding {
+        checkpoint: key.checkpoint.clone(),
+        part: NAME,
+        layer: Some(row.layer),
+        status: row.status.clone(),
+        estimate: of_columns(row.share, row.share_lower, row.share_upper),
+        null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
+        contexts: usize::MAX,
+        ..Finding::default()
+    };
+    let findings = rows.iter().map(finding).collect();
+    Ok(Measured { traces, findings, ..Measured::of_rows(TABLE, &rows)? })
 }
 
 fn row(series: &Series, families: &[&Family], readout: usize, t: usize, layer: usize) -> Result<(Key, Row, Option<Sampled>)> {

@@ -8,9 +8,9 @@
 //! embeddings and random weights make of the same labels.
 
 use super::prediction::{Asked, Pair, Said, asked};
+use super::{Measure, Measured};
 use crate::console::check_interrupt;
 use crate::onset::baseline::Baseline;
-use crate::onset::trace::Trace;
 use crate::series::Series;
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, columns};
@@ -19,13 +19,14 @@ use crate::stats::folds::{OUTER, grouped};
 use crate::stats::kernel::Design;
 use crate::stats::lexical::{self, Labelled};
 use crate::stats::logistic;
-use crate::table::{self, Key};
+use crate::table::{Key, Table};
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub const NAME: &str = "endogenous";
-pub const TABLE: &str = "endogenous.parquet";
+const TABLE: Table = Table::keyed::<Row>("endogenous");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 
 /// Fewer pairs make no folds to speak of.
 const FEWEST: usize = 8;
@@ -69,11 +70,7 @@ type Label = (&'static str, fn(&Said, first: Option<bool>) -> Option<bool>);
 const LABELS: [Label; 2] =
     [("choice", |said, first| first.map(|first| said.choice == first)), ("right", |said, _| Some(said.choice == said.hypothetical))];
 
-/// Writes `endogenous.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let asked = asked(series)?;
     let readouts = |asked: &Asked| -> Vec<usize> {
         let items = || asked.pairs.iter().flat_map(|pair| &pair.hypothetical);
@@ -89,8 +86,7 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     }
     let rows = tasks.into_par_iter().map(|(asked, readouts, t, label)| rows(series, asked, &readouts, t, label));
     let rows: Vec<(Key, Row)> = rows.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-    table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
-    Ok(Vec::new())
+    Measured::of_rows(TABLE, &rows)
 }
 
 /// Items with a checkpoint's labels.

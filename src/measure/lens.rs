@@ -7,7 +7,7 @@
 
 use super::change::{Pairs, draws, self_minus_others, stems};
 use super::foils::{Among, correlation};
-use super::{Part, write_parts};
+use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::gate::reference_and_late;
 use crate::onset::reach::rises;
@@ -15,14 +15,15 @@ use crate::onset::trace::{Null, Trace};
 use crate::prompt::concept::FEWEST_FOILS;
 use crate::series::{Lens, Series};
 use crate::stats::estimate::columns;
-use crate::table::{Key, finite};
+use crate::table::{Key, Table, finite};
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const NAME: &str = "lens";
-const TABLE: &str = "lens.parquet";
+const TABLE: Table = Table::keyed::<Row>("lens");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// Status of an answer of which no token tells it from its foils.
 const NOT_TOLD_APART: &str = "foils_not_told_apart";
 /// Correlation with the rises at the last layer from which a layer can be read.
@@ -48,11 +49,8 @@ struct Row {
     n_groups: i32,
 }
 
-/// Writes `lens.parquet`: concepts whose stems have foils.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// Concepts whose stems have foils.
+fn run(series: &Series) -> Result<Measured> {
     let pairs: Vec<Pairs> = stems(series).into_iter().filter(|pairs| series.items[pairs.groups[0].0].foils.is_some()).collect();
     let readout = series.readout("last_prompt").unwrap_or(0);
     let lens = series.lens(0)?;
@@ -80,7 +78,7 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
             parts.push((place.rows, trace.into_iter().collect()));
         }
     }
-    write_parts(series, TABLE, parts)
+    Measured::of_parts(TABLE, parts)
 }
 
 /// The layers that compete to be primary are those that the unembedding can read: before these, the lens

@@ -5,7 +5,7 @@
 //! about somebody of whom nothing was said. -1 and +1 are the poles' held-out means. Without a probe that binds (AUROC .8)
 //! there is no axis and no placement.
 
-use super::{Part, write_parts};
+use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
@@ -13,11 +13,14 @@ use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, columns};
 use crate::stats::evaluate::Ranking;
+use crate::table::Table;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub const NAME: &str = "placement";
+const TABLE: Table = Table::keyed::<Placement>("placement");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 
 /// Held-out AUROC from which a binding probe is an axis.
 const BINDS: f64 = 0.8;
@@ -49,15 +52,11 @@ struct Group {
     other: Vec<usize>,
 }
 
-/// Writes `placement.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let readout = series.readout("last_prompt").unwrap_or(0);
     let bindings: Vec<&Family> = series.families.iter().filter(|family| family.label_family == "binding").collect();
     let parts = bindings.par_iter().map(|family| concept(series, family, readout)).collect::<Result<Vec<_>>>()?;
-    write_parts(series, "placement.parquet", parts)
+    Measured::of_parts(TABLE, parts)
 }
 
 /// Groups that have both poles, self and other items, and the list of their items.

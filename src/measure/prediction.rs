@@ -5,17 +5,18 @@
 //! the first place cancels. Agreement alone may be a liking that every checkpoint has; only pairs that two checkpoints choose
 //! differently tell which of them is predicted.
 
-use crate::onset::trace::Trace;
+use super::{Measure, Measured};
 use crate::series::Series;
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, columns};
-use crate::table::{self, Key};
+use crate::table::{Key, Table};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub const NAME: &str = "prediction";
-pub const TABLE: &str = "prediction.parquet";
+const TABLE: Table = Table::keyed::<Row>("prediction");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 
 /// Fewer pairs that differ say nothing.
 const FEWEST: usize = 8;
@@ -56,14 +57,10 @@ pub struct Asked<'a> {
     pub said: Vec<Vec<Option<Said>>>,
 }
 
-/// Writes `prediction.parquet`. Predictions are compared, not dated.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// Predictions are compared, not dated.
+fn run(series: &Series) -> Result<Measured> {
     let rows = asked(series)?.iter().map(|asked| compare(series, asked.concept, &asked.said)).collect::<Result<Vec<_>>>()?.concat();
-    table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
-    Ok(Vec::new())
+    Measured::of_rows(TABLE, &rows)
 }
 
 /// Every concept that has choices with hypotheticals.

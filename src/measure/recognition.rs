@@ -10,7 +10,7 @@
 //! depth; the lens has the later ones.
 
 use super::foils::Among;
-use super::{Part, write_parts};
+use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::trace::{Null, Trace};
 use crate::prompt::statements::{FACTS, KNOWN, STATED_OTHER, STATED_SELF};
@@ -19,14 +19,15 @@ use crate::stats::draws::Draws;
 use crate::stats::estimate::columns;
 use crate::stats::evaluate::Ranking;
 use crate::stats::gram::Gram;
-use crate::table::finite;
+use crate::table::{Table, finite};
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub const NAME: &str = "recognition";
-const TABLE: &str = "recognition.parquet";
+const TABLE: Table = Table::keyed::<Row>("recognition");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// AUROC on held-out relations from which there is an axis.
 const FITS: f64 = 0.8;
 
@@ -69,15 +70,12 @@ struct Known {
     relations: Vec<String>,
 }
 
-/// Writes `recognition.parquet`: concepts whose stems have foils, where the store has statements and facts.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// Concepts whose stems have foils, where the store has statements and facts.
+fn run(series: &Series) -> Result<Measured> {
     let known = Known::of(series);
     let statements = series.families.iter().filter(|family| family.label_family == STATED_SELF);
     let statements: Vec<Statements> = statements.filter_map(|family| Statements::of(series, family)).collect();
-    let (Some(known), Some(readout)) = (known, series.readout("last_prompt")) else { return write_parts::<Row>(series, TABLE, Vec::new()) };
+    let (Some(known), Some(readout)) = (known, series.readout("last_prompt")) else { return Measured::of_rows::<Row>(TABLE, &[]) };
     let depth = series.layers.iter().copied().max().unwrap_or(0);
     let middle = |layer: usize| 3 * layer >= depth && 3 * layer <= 2 * depth;
     // A store without middle layers has its primary among those that it has.
@@ -90,7 +88,7 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         statements.iter().map(|statements| statements.follow(series, &axes, known.groups.len(), [readout, layer], companion)).collect()
     };
     let parts = layers.par_iter().map(at_layer).collect::<Result<Vec<Vec<Part<Row>>>>>()?;
-    write_parts(series, TABLE, parts.into_iter().flatten().collect())
+    Measured::of_parts(TABLE, parts.into_iter().flatten().collect())
 }
 
 impl Known {

@@ -6,11 +6,11 @@
 
 use super::verdict::Verdict;
 use crate::prompt::specification::Specification;
-use crate::series::Series;
 use crate::stats::estimate::{Estimate, columns, first, paired};
-use crate::table;
-use anyhow::Result;
+use crate::table::Table;
 use serde::{Deserialize, Serialize};
+
+pub const TABLE: Table = Table::new::<Row>("leadlag");
 
 /// Label families by which a concept itself is followed; others are controls of it, or companions.
 const OF_CONCEPTS: [&str; 3] = ["crossed", "stem", "binding"];
@@ -35,15 +35,8 @@ pub struct Row {
     pub p_first: Option<f64>,
 }
 
-/// Writes `leadlag.parquet`.
-///
-/// # Errors
-/// The table cannot be written.
-pub fn write(series: &Series, verdicts: &[Verdict]) -> Result<()> {
-    table::write(&series.folder.join("leadlag.parquet"), &rows(&series.run, verdicts), &series.run_hash)
-}
-
-fn rows(run: &str, verdicts: &[Verdict]) -> Vec<Row> {
+/// Every concept by every pair of measures that follow it.
+pub fn rows(run: &str, verdicts: &[Verdict]) -> Vec<Row> {
     let followed = |verdict: &&Verdict| {
         let trace = verdict.trace;
         let plain = trace.readout.as_deref().is_none_or(|readout| readout == "last_prompt");

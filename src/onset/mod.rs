@@ -3,8 +3,8 @@
 //! [`curve`] holds a measure along the checkpoints with its bootstrap replicates, [`baseline`] the level that it has to exceed, and
 //! [`trace`] both for one concept at one layer. [`gate`] decides whether there is anything to date, [`date`] dates it by the midpoint of a
 //! [`sigmoid`], [`confirm`] checks the date in two cruder ways, [`shape`] names the course, and [`reach`] compares an answer with its
-//! foils where layers compete. [`verdict`] puts all that together for the
-//! traces of a series, and [`leadlag`] compares dates. [`planted`] makes series whose answer is known.
+//! foils where layers compete. [`verdict`] puts all that together for the traces of a series, [`row`] is what is written of it, and
+//! [`leadlag`] compares dates. [`planted`] makes series whose answer is known.
 
 pub mod curve;
 pub mod baseline;
@@ -18,4 +18,5 @@ pub mod shape;
 pub mod reach;
 pub mod planted;
 pub mod verdict;
+pub mod row;
 pub mod leadlag;

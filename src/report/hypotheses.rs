@@ -4,24 +4,20 @@
 use super::summary::Text;
 use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE, Row, SUPPORTS};
 use crate::measure::{causal, persistence, residual};
-use anyhow::Result;
+use crate::table::Key;
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::path::Path;
 
 /// The evidence of a run as text; empty where there are neither contexts nor interventions nor answers to agree about.
-///
-/// # Errors
-/// The table cannot be read.
-pub fn text(folder: &Path) -> Result<String> {
-    let (checkpoint, rows) = evidence::read_last(folder)?;
+pub fn text(evidence: &[(Key, Row)]) -> String {
+    let (checkpoint, rows) = evidence::last(evidence);
     // A representation by itself is what the onsets say already.
     let asked: BTreeSet<&str> =
         rows.iter().filter(|row| is_asked(row) && row.status != "not_run").map(|row| row.concept.as_str()).collect();
     let shown = |row: &&Row| row.hypothesis == "void" || asked.contains(row.concept.as_str());
     let shown: Vec<&Row> = rows.iter().filter(|row| !row.null_bank && says_something(row)).filter(shown).collect();
     if asked.is_empty() && shown.is_empty() {
-        return Ok(String::new());
+        return String::new();
     }
     let mut table = Text::new(&[
         "hypothesis",
@@ -67,7 +63,7 @@ pub fn text(folder: &Path) -> Result<String> {
         let _ = writeln!(out, "not run: {}", missing.into_iter().collect::<Vec<_>>().join(", "));
     }
     out.push_str("void between_run_variance needs several runs: selftrace compare --a A1 A2 --b B1 B2\n");
-    Ok(out)
+    out
 }
 
 /// Whether a row has more to say than why it is empty.

@@ -81,9 +81,8 @@ pub struct Point {
 
 /// A series whose readouts are open.
 pub struct Series {
-    /// Where tables go, and where the store is.
+    /// Where the store is, and where tables go.
     pub folder: PathBuf,
-    pub store: PathBuf,
     pub run: String,
     pub seed: u64,
     pub axis: Axis,
@@ -129,7 +128,6 @@ impl Series {
         let items: Vec<Item> = table::read(&folder.join("items.parquet"))?;
         let mut series = Self {
             folder: folder.to_owned(),
-            store: folder.to_owned(),
             run: file.run,
             seed: file.seed,
             axis: file.axis,
@@ -249,11 +247,6 @@ impl Series {
             Ok(if scale > 0.0 { scale } else { 1.0 })
         };
         (0..self.readouts.len()).map(|readout| (0..self.layers.len()).map(|layer| of(readout, layer)).collect()).collect()
-    }
-
-    /// Sends tables to `folder` from now on instead of beside the readouts, which stay open.
-    pub fn write_tables_to(&mut self, folder: &Path) {
-        self.folder = folder.to_owned();
     }
 
     /// Fingerprint of a checkpoint's weights, where the store has one.

@@ -66,6 +66,11 @@ pub fn columns(estimate: Option<Estimate>) -> (Option<f64>, Option<f64>, Option<
     estimate.map_or((None, None, None), |e| (finite(e.value), finite(e.lower), finite(e.upper)))
 }
 
+/// The estimate in three such columns; `None` where one of them is null.
+pub fn of_columns(value: Option<f64>, lower: Option<f64>, upper: Option<f64>) -> Option<Estimate> {
+    Some(Estimate { value: value?, lower: lower?, upper: upper? })
+}
+
 /// Share of pairs with `a < b`, ties counted by half; `None` where no pair is finite.
 pub fn first<'a>(pairs: impl Iterator<Item = (&'a f64, &'a f64)>) -> Option<f64> {
     let (mut first, mut n) = (0.0, 0usize);

@@ -5,7 +5,7 @@ use selftrace::analysis::analyze;
 use selftrace::compare::compare;
 use selftrace::compare::void::{RATIO, VoidRow};
 use selftrace::evidence;
-use selftrace::measure::agreement::{self, Row};
+use selftrace::measure::agreement::Row;
 use selftrace::prompt::specification::Specification;
 use selftrace::series::Series;
 use selftrace::stats::draws::{generator, normal};
@@ -131,7 +131,11 @@ fn write_run(folder: &Path, seed: u64, favourite: usize, items: &[Item]) -> Path
 
 fn agreements(folder: &Path) -> HashMap<(String, String), Row> {
     analyze(&Series::open(folder).unwrap()).unwrap();
-    agreement::read(folder).unwrap().into_iter().map(|(key, row)| ((row.concept.clone(), key.checkpoint), row)).collect()
+    table::read_keyed::<Row>(&folder.join("agreement.parquet"))
+        .unwrap()
+        .into_iter()
+        .map(|(key, row)| ((row.concept.clone(), key.checkpoint), row))
+        .collect()
 }
 
 #[test]

@@ -8,21 +8,26 @@ pub mod carried;
 use super::change::{Pairs, stems};
 use super::foils::{Among, Scores};
 use super::level::Levels;
+use super::{Finding, Measure, Measured};
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
 use crate::onset::trace::{NO_FOILS, Null, Trace};
 use crate::prompt::item::{DEFAULT, Item};
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::columns;
+use crate::stats::estimate::{columns, of_columns};
 use crate::stats::role_space::Sampled;
-use crate::table::{self, Key};
+use crate::table::{Key, Table};
 use anyhow::Result;
 use carried::carried;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub const NAME: &str = "behaviour";
+const TABLE: Table = Table::keyed::<Behaviour>("behaviour");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
+/// What carries over in the mean of the contexts, as hypotheses are held against it.
+pub const PERSISTENCE: &str = "behavioural_persistence";
 /// The mean margin over contexts, a level that is compared between runs.
 pub const IN_CONTEXTS: &str = "behaviour_in_contexts";
 
@@ -68,11 +73,8 @@ struct Behaviour {
     n_contexts: i32,
 }
 
-/// Writes `behaviour.parquet`: every concept as it is asked plainly, which is dated, and in contexts.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// Every concept as it is asked plainly, which is dated, and in contexts.
+fn run(series: &Series) -> Result<Measured> {
     let (mut rows, mut traces) = (Vec::new(), Vec::new());
     let scores = Scores::read(series)?;
     let contexts = contexts(&series.items);
@@ -95,8 +97,21 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         traces.extend(trace);
         traces.extend(over_contexts(series, family, &asked));
     }
-    table::write_keyed(&series.folder.join("behaviour.parquet"), &rows, &series.run_hash)?;
-    Ok(traces)
+    let findings = rows.iter().filter(|(_, row)| row.persona == carried::CONTEXTS).map(finding).collect();
+    Ok(Measured { traces, findings, ..Measured::of_rows(TABLE, &rows)? })
+}
+
+fn finding((key, row): &(Key, Behaviour)) -> Finding {
+    Finding {
+        checkpoint: key.checkpoint.clone(),
+        concept: row.concept.clone(),
+        null_bank: row.null_bank,
+        part: PERSISTENCE,
+        status: row.status.clone(),
+        estimate: of_columns(row.carried, row.carried_lower, row.carried_upper),
+        contexts: row.n_contexts as usize,
+        ..Finding::default()
+    }
 }
 
 /// Answer stems that are asked in contexts, by concept and context.

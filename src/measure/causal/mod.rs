@@ -4,16 +4,17 @@
 
 mod effect;
 
-use super::{Part, write_parts};
+use super::{Finding, Measure, Measured, Part, joined};
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
 use crate::prompt::choices::{CHOICE, FACT, REPORT};
 use crate::series::Series;
 use crate::stats::draws::Draws;
-use crate::stats::estimate::columns;
+use crate::stats::estimate::{columns, of_columns};
 use crate::stats::matrix;
 use crate::stats::role_space::Sampled;
+use crate::table::{Key, Table};
 use crate::walk::interventions::sheet::{Along, Sheet};
 use anyhow::Result;
 use effect::{Line, Null, Question, share, size};
@@ -24,7 +25,11 @@ use std::path::{Path, PathBuf};
 pub const NAME: &str = "causal";
 /// Names of the curves.
 pub const CURVES: [&str; 2] = ["effect_on_report", "effect_on_behaviour"];
-pub const TABLE: &str = "causal.parquet";
+/// Parts of signatures beside the curves: what is done to behaviour, and how much of an effect the component along the axis makes.
+pub const BEHAVIOURAL: &str = "behavioural_effect";
+pub const ALONG_AXIS: &str = "steering_along_axis";
+const TABLE: Table = Table::keyed::<Causal>("causal");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// Outcomes, with the label family of their items, in the order of [`CURVES`].
 pub const OUTCOMES: [(&str, &str); 2] = [("report", REPORT), ("behaviour", CHOICE)];
 /// Values of `direction`.
@@ -84,7 +89,7 @@ pub struct Causal {
 
 /// Sheet of a checkpoint.
 fn path(series: &Series, t: usize) -> PathBuf {
-    series.store.join("causal").join(format!("{}.safetensors", series.points[t].id))
+    series.folder.join("causal").join(format!("{}.safetensors", series.points[t].id))
 }
 
 /// What the sheets of a series are made from; nothing without sheets.
@@ -97,19 +102,15 @@ pub fn digest(series: &Series) -> String {
     paths.iter().map(|path| identity(path)).collect::<Vec<_>>().join(" ")
 }
 
-/// Writes `causal.parquet`, empty where there are no sheets. A checkpoint without one, beside others that have one, has rows without
-/// numbers.
-///
-/// # Errors
-/// A sheet is wrong, or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// Without sheets the table is empty. A checkpoint without one, beside others that have one, has rows without numbers.
+fn run(series: &Series) -> Result<Measured> {
     let open = |t: usize| -> Result<Option<Sheet>> {
         let path = path(series, t);
         if path.is_file() { Sheet::open(&path, &series.items) } else { Ok(None) }
     };
     let sheets = (0..series.points.len()).map(open).collect::<Result<Vec<_>>>()?;
     let Some(header) = sheets.iter().rev().flatten().map(|sheet| sheet.header.clone()).next() else {
-        return write_parts::<Causal>(series, TABLE, Vec::new());
+        return Measured::of_rows::<Causal>(TABLE, &[]);
     };
     let cells = header.concepts.len() * header.layers.len() * OUTCOMES.len();
     let parts = (0..cells).into_par_iter().map(|cell| {
@@ -118,7 +119,35 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         check_interrupt()?;
         Cell { series, sheets: &sheets, concept, layer, outcome, readout: &header.readout }.part()
     });
-    write_parts(series, TABLE, parts.collect::<Result<Vec<_>>>()?)
+    let (rows, traces) = joined(parts.collect::<Result<Vec<_>>>()?);
+    let findings = rows.iter().filter(|(_, row)| row.direction == CONCEPT).flat_map(findings).collect();
+    Ok(Measured { traces, findings, ..Measured::of_rows(TABLE, &rows)? })
+}
+
+fn findings((key, row): &(Key, Causal)) -> [Finding; 2] {
+    let z = of_columns(row.z, row.z_lower, row.z_upper);
+    let share = of_columns(row.axis_share, row.axis_share_lower, row.axis_share_upper);
+    // Without an axis or an effect there is nothing to share.
+    let shared = match (row.status.as_str(), row.cos_axis) {
+        ("ok", None) => "no_axis",
+        ("ok", Some(_)) if share.is_none() => "no_effect",
+        (status, _) => status,
+    };
+    let parts = match row.outcome.as_str() {
+        "report" => [(CURVES[0], z, row.status.as_str()), (ALONG_AXIS, share, shared)],
+        _ => [(CURVES[1], z, row.status.as_str()), (BEHAVIOURAL, z, row.status.as_str())],
+    };
+    parts.map(|(part, estimate, status)| Finding {
+        checkpoint: key.checkpoint.clone(),
+        concept: row.concept.clone(),
+        null_bank: row.null_bank,
+        part,
+        layer: Some(row.layer),
+        status: status.to_owned(),
+        estimate,
+        contexts: usize::MAX,
+        ..Finding::default()
+    })
 }
 
 /// One concept and outcome at one layer, along the series.

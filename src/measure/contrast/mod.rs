@@ -4,7 +4,7 @@ mod delta;
 mod kind;
 pub mod similarity;
 
-use super::{CONTRASTED, held_out_third};
+use super::{CONTRASTED, Measure, Measured, held_out_third};
 use crate::console::check_interrupt;
 use crate::onset::baseline::Baseline;
 use crate::onset::curve::Curve;
@@ -15,7 +15,7 @@ use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, amplitude, columns};
 use crate::stats::gram::{Gram, cosine};
 use crate::stats::sign_flip::MaxT;
-use crate::table::{self, Key};
+use crate::table::{self, Key, Table};
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
 use kind::Kind;
@@ -25,6 +25,9 @@ use serde::{Deserialize, Serialize};
 pub use delta::{Contrasts, Sides, divisors, whitened};
 
 pub const NAME: &str = "contrast";
+const TRAJECTORY: Table = Table::keyed::<Trajectory>("trajectory");
+const GRAM: Table = Table::keyed::<GramRow>("gram");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TRAJECTORY, GRAM, similarity::TABLE], run };
 
 /// One row of `trajectory.parquet` behind the keys. `e` is an amplitude in units of the spread within groups.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -72,11 +75,7 @@ struct Part {
     traces: Vec<Trace>,
 }
 
-/// Writes `trajectory.parquet`, `gram.parquet` and `similarity.parquet`.
-///
-/// # Errors
-/// The store cannot be read or a table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let families: Vec<&Family> = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family.as_str())).collect();
     let tasks: Vec<(&Family, usize)> =
         families.iter().flat_map(|family| (0..series.readouts.len()).map(move |readout| (*family, readout))).collect();
@@ -88,10 +87,9 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         all.similarity.extend(part.similarity);
         all.traces.extend(part.traces);
     }
-    table::write_keyed(&series.folder.join("trajectory.parquet"), &all.trajectory, &series.run_hash)?;
-    table::write_batches::<GramRow>(&series.folder.join("gram.parquet"), &all.grams, &series.run_hash)?;
-    similarity::write(series, &all.similarity)?;
-    Ok(all.traces)
+    let trajectory = TRAJECTORY.filled(vec![table::keyed(&all.trajectory)?])?;
+    let tables = vec![trajectory, GRAM.filled(all.grams)?, similarity::TABLE.filled(all.similarity)?];
+    Ok(Measured { tables, traces: all.traces, ..Measured::default() })
 }
 
 /// Groups that have both labels, as positions into `items`, which lists their items in order.

@@ -10,11 +10,12 @@ use crate::measure::spread;
 use crate::series::{Family, Series};
 use crate::stats::alignment::{Cosine, Directions, centred, cka, debiased, products};
 use crate::stats::subspace::{DIMENSIONS, Subspace};
-use crate::table::{self, finite};
+use crate::table::{self, Table, finite};
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+pub const TABLE: Table = Table::keyed::<Similarity>("similarity");
 /// Family-wise p up to which a direction is there.
 const GATE: f64 = 0.05;
 /// Half of a 95% interval in standard errors.
@@ -179,12 +180,4 @@ pub fn rows(
         (series.key(pair.first), row)
     };
     table::keyed(&pairs.iter().map(row).collect::<Vec<_>>())
-}
-
-/// Writes `similarity.parquet`.
-///
-/// # Errors
-/// The table cannot be written.
-pub fn write(series: &Series, batches: &[RecordBatch]) -> Result<()> {
-    table::write_batches::<Similarity>(&series.folder.join("similarity.parquet"), batches, &series.run_hash)
 }

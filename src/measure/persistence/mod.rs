@@ -6,26 +6,30 @@ mod panel;
 
 use super::contrast::{Contrasts, Sides, divisors, labelled, third};
 use super::level::Levels;
-use super::{Part, write_parts};
+use super::{Finding, Measure, Measured, Part, joined};
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
 use crate::prompt::item::Item;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, columns};
+use crate::stats::estimate::{Estimate, columns, of_columns};
 use crate::stats::gram::Gram;
 use crate::stats::role_space::Sampled;
+use crate::table::{Key, Table};
 use anyhow::Result;
-use panel::{Panel, Persistence as Measured, Quantity, consistency, within};
+use panel::{Panel, Persistence as Found, Quantity, consistency, within};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const NAME: &str = "persistence";
-pub const TABLE: &str = "persistence.parquet";
+const TABLE: Table = Table::keyed::<Persistence>("persistence");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// Levels that are compared between runs: `persistence`, `icc_item` and `within_persona` of the table, and consistency.
 pub const LEVELS: [&str; 3] = ["persistence_ratio", "icc_item", "within_persona"];
 pub const CONSISTENCY: &str = "consistency";
+/// Quantities that hypotheses are held against.
+pub const PARTS: [&str; 4] = [NAME, LEVELS[1], LEVELS[2], CONSISTENCY];
 /// One-sided 5% point of the standard normal: below it the default contrast is not there, and nothing can persist.
 const GATE: f64 = 1.645;
 
@@ -150,11 +154,7 @@ fn contrasts(rows: &[f32], d: usize, labels: &[Vec<bool>]) -> Vec<f32> {
     delta
 }
 
-/// Writes `persistence.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let elsewhere: BTreeSet<&str> = series.items.iter().filter(|item| !item.is_plain()).map(|item| item.concept.as_str()).collect();
     let crossed = series.families.iter().filter(|family| family.label_family == "crossed" && elsewhere.contains(family.concept.as_str()));
     let asked: Vec<Asked> = crossed.filter_map(|family| Asked::of(series, family)).collect();
@@ -166,7 +166,26 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         .flat_map(|(asked, readout)| (0..series.layers.len()).map(move |layer| (asked, readout, layer)))
         .collect();
     let parts = tasks.par_iter().map(|(asked, readout, layer)| part(series, asked, *readout, *layer)).collect::<Result<Vec<_>>>()?;
-    write_parts(series, TABLE, parts)
+    let (rows, traces) = joined(parts);
+    let findings = rows.iter().filter_map(finding).collect();
+    Ok(Measured { traces, findings, ..Measured::of_rows(TABLE, &rows)? })
+}
+
+/// `None` for what no hypothesis is held against.
+fn finding((key, row): &(Key, Persistence)) -> Option<Finding> {
+    Some(Finding {
+        checkpoint: key.checkpoint.clone(),
+        concept: row.concept.clone(),
+        null_bank: row.null_bank,
+        part: PARTS.into_iter().find(|part| *part == row.quantity)?,
+        layer: Some(row.layer),
+        readout: Some(row.readout.clone()),
+        status: row.status.clone(),
+        estimate: of_columns(row.value, row.lower, row.upper),
+        null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
+        contexts: row.n_contexts as usize,
+        ..Finding::default()
+    })
 }
 
 fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<Part<Persistence>> {
@@ -220,7 +239,7 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
             let found = Panel { d, fit: &fit, place: &place, labels: &labels, rows: &contexts }.measure(&draws)?;
             let gated = gated && found.default.is_some_and(|default| default.lower > 0.0);
             let empty = |quantity: &str| empty(quantity, labels.len(), asked.personas.len());
-            let Measured { default: d_prime, personas, personas_replicates, each, persistence, icc } = found;
+            let Found { default: d_prime, personas, personas_replicates, each, persistence, icc } = found;
             push(ungated(empty("d_prime_default"), d_prime));
             push(ungated(empty("d_prime_personas"), Estimate::percentile(personas, &personas_replicates)));
             let strength = if gated { Some(within(&default, &own, d, &draws)?) } else { None };

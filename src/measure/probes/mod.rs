@@ -7,8 +7,8 @@
 mod set;
 mod transfer;
 
-use super::CONTRASTED;
 use super::contrast::similarity;
+use super::{CONTRASTED, Measure, Measured};
 use crate::console::check_interrupt;
 use crate::onset::baseline::Baseline;
 use crate::onset::curve::Curve;
@@ -20,7 +20,7 @@ use crate::stats::folds::INNER;
 use crate::stats::kernel::{Design, Split};
 use crate::stats::logistic::{self, Held};
 use crate::stats::{mass_mean, online};
-use crate::table::{self, Key, finite};
+use crate::table::{self, Key, Table, finite};
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use rayon::prelude::*;
@@ -29,6 +29,8 @@ use set::Set;
 use transfer::Native;
 
 pub const NAME: &str = "probe";
+const TABLE: Table = Table::keyed::<ProbeRow>("probes");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE, transfer::TABLE], run };
 
 /// What is held out, by the column that names it: all probes over groups, [`Probe::everywhere`] over the others.
 const SPLITS: [&str; 3] = ["group", "template", "lexicon"];
@@ -132,11 +134,8 @@ struct Part {
     trace: Option<Trace>,
 }
 
-/// Writes `probes.parquet` and `transfer.parquet`; the curves are those of the logistic probe's AUROC.
-///
-/// # Errors
-/// The store cannot be read or a table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// The curves are those of the logistic probe's AUROC.
+fn run(series: &Series) -> Result<Measured> {
     let families = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family.as_str()));
     let sets = families.collect::<Vec<_>>().into_par_iter().map(|family| Set::new(series, family)).collect::<Result<Vec<_>>>()?;
     let read = |set: &Set, readout: usize| (0..series.points.len()).all(|t| set.items.iter().all(|&item| series.has(t, readout, item)));
@@ -153,9 +152,8 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         transfer.extend(part.transfer);
         traces.extend(part.trace);
     }
-    table::write_batches::<ProbeRow>(&series.folder.join("probes.parquet"), &rows, &series.run_hash)?;
-    transfer::write(series, &transfer)?;
-    Ok(traces)
+    let tables = vec![TABLE.filled(rows)?, transfer::TABLE.filled(transfer)?];
+    Ok(Measured { tables, traces, ..Measured::default() })
 }
 
 impl Set<'_> {

@@ -11,10 +11,12 @@ use crate::series::Series;
 use crate::stats::clustered;
 use crate::stats::kernel::Linear;
 use crate::stats::matrix::{self, Right};
-use crate::table::{self, finite};
+use crate::table::{self, Table, finite};
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
+
+pub const TABLE: Table = Table::keyed::<Transfer>("transfer");
 
 /// One row of `transfer.parquet` behind the keys, which are those of the checkpoint where the probe was fitted; `to_...` are those
 /// of the checkpoint where it is tested.
@@ -134,14 +136,6 @@ impl Set<'_> {
             n_groups: self.n_groups() as i32,
         }
     }
-}
-
-/// Writes `transfer.parquet`.
-///
-/// # Errors
-/// The table cannot be written.
-pub fn write(series: &Series, batches: &[RecordBatch]) -> Result<()> {
-    table::write_batches::<Transfer>(&series.folder.join("transfer.parquet"), batches, &series.run_hash)
 }
 
 /// All items of one checkpoint under all probes.

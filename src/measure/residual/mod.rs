@@ -9,22 +9,23 @@ mod split;
 use super::assistant_axis::Replies;
 use super::contrast::{Contrasts, Sides, divisors, labelled, third};
 use super::level::Levels;
-use super::{Part, write_parts};
+use super::{Finding, Measure, Measured, Part, joined};
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::columns;
+use crate::stats::estimate::{columns, of_columns};
 use crate::stats::gram::Gram;
 use crate::stats::role_space::RoleSpace;
-use crate::table::finite;
+use crate::table::{Key, Table, finite};
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use split::Split;
 
 pub const NAME: &str = "residual";
-pub const TABLE: &str = "residual.parquet";
+const TABLE: Table = Table::keyed::<Residual>("residual");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// Dimensions that are taken out.
 const DIMENSIONS: [usize; 3] = [1, 3, 10];
 /// The one that is dated and that hypotheses are held against.
@@ -58,11 +59,7 @@ pub struct Residual {
     pub n_groups: i32,
 }
 
-/// Writes `residual.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let replies = Replies::of(series).filter(Replies::suffice);
     let families = series.families.iter().filter(|family| family.label_family == "crossed" && replies.is_some());
     let asked: Vec<Asked> = families.flat_map(|family| Asked::of(series, family)).collect::<Result<_>>()?;
@@ -74,7 +71,25 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         let spaces = points.par_iter().map(|&t| replies.space(series, t, layer)).collect::<Result<Vec<_>>>()?;
         parts.extend(asked.par_iter().map(|asked| asked.at_layer(series, &spaces, layer)).collect::<Result<Vec<_>>>()?);
     }
-    write_parts(series, TABLE, parts)
+    let (rows, traces) = joined(parts);
+    let findings = rows.iter().filter(|(_, row)| row.k == DATED as i32).map(finding).collect();
+    Ok(Measured { traces, findings, ..Measured::of_rows(TABLE, &rows)? })
+}
+
+fn finding((key, row): &(Key, Residual)) -> Finding {
+    Finding {
+        checkpoint: key.checkpoint.clone(),
+        concept: row.concept.clone(),
+        null_bank: row.null_bank,
+        part: LEVEL,
+        layer: Some(row.layer),
+        readout: Some(row.readout.clone()),
+        status: row.status.clone(),
+        estimate: of_columns(row.residual, row.residual_lower, row.residual_upper),
+        null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
+        contexts: usize::MAX,
+        ..Finding::default()
+    }
 }
 
 /// A concept's contrasts at one readout.
