@@ -8,9 +8,11 @@ use crate::onset::leadlag::{self, silent_lags};
 use crate::onset::row;
 use crate::onset::trace::Trace;
 use crate::onset::verdict::verdicts;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::lexical::LexicalAudit;
 use crate::table::{self, Filled, Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use std::io::Write;
@@ -108,7 +110,7 @@ pub fn read(folder: &Path) -> Result<Analysis> {
 /// Resamples cannot be drawn.
 pub fn audit(series: &Series) -> Result<Vec<LexicalAudit>> {
     let labelled =
-        series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family.as_str()) || family.label_family == "binding");
+        series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family) || family.label_family == LabelFamily::Binding);
     let audits = labelled.collect::<Vec<_>>().par_iter().map(|family| series.audit(family)).collect::<Result<Vec<_>>>()?;
     Ok(audits.into_iter().flatten().collect())
 }
@@ -116,6 +118,8 @@ pub fn audit(series: &Series) -> Result<Vec<LexicalAudit>> {
 /// Whether the audit found that words give the labels of a trace away.
 pub fn leaks(audit: &[LexicalAudit], trace: &Trace) -> bool {
     // Content labels are polarities of words whatever the audit finds: they are a reference, not evidence.
-    let leaky = |row: &LexicalAudit| row.concept == trace.concept && row.label_family == trace.label_family && row.status == "lexical_leak";
-    trace.label_family == "content" || audit.iter().any(leaky)
+    let leaky = |row: &LexicalAudit| {
+        row.concept == trace.concept && trace.label_family == row.label_family.as_str() && row.status == Status::LexicalLeak
+    };
+    trace.label_family == LabelFamily::Content || audit.iter().any(leaky)
 }

@@ -7,6 +7,7 @@ use crate::onset::gate::LEVEL;
 use crate::series::Series;
 use crate::stats::estimate::Estimate;
 use crate::stats::gram::Gram;
+use crate::words::Status;
 use anyhow::Result;
 
 /// Two stores whose activations share a basis.
@@ -30,7 +31,7 @@ impl<'a> Directions<'a> {
         let (Some(at_a), Some(at_b)) = (at(self.a), at(self.b)) else { return Ok(None) };
         let there = |known: &Known| match place.measure {
             contrast::NAME => known.max_t_p.is_some_and(|p| p <= LEVEL),
-            _ => known.status == "ok",
+            _ => known.status == Status::Ok,
         };
         if !there(a) || !there(b) {
             return Ok(None);

@@ -15,9 +15,11 @@ pub mod void;
 use crate::analysis::{audit, leaks, measure};
 use crate::onset::trace::Trace;
 use crate::onset::verdict::verdicts;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::estimate::columns;
 use crate::table;
+use crate::words::Status;
 use anyhow::{Context, Result, ensure};
 use direction::Directions;
 use run::{Known, Place, Run};
@@ -33,7 +35,7 @@ pub struct CompareRow {
     pub run_a: String,
     pub run_b: String,
     pub concept: String,
-    pub label_family: String,
+    pub label_family: LabelFamily,
     pub null_bank: bool,
     pub measure: String,
     /// Layer 0 is the embedding, l the output of block l; null for measures of the model's output.
@@ -43,9 +45,9 @@ pub struct CompareRow {
     pub primary: bool,
     /// `ok` where there is a date in every run or, for what is not dated, a level; else the first reason why not, A's before B's.
     /// `not_run`: a run has nothing there, for instance no `[personas]` or no `[causal]`.
-    pub status: String,
-    pub status_a: String,
-    pub status_b: String,
+    pub status: Status,
+    pub status_a: Status,
+    pub status_b: Status,
     /// Empty for what is not dated: `persistence_ratio`, `icc_item`, `within_persona`, `consistency`, `residual_3`, `cluster` and
     /// `behaviour_in_contexts`.
     pub shape_a: String,

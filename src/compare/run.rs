@@ -4,9 +4,11 @@ use super::CompareRow;
 use super::shift::{between_runs, over_runs};
 use crate::onset::curve::mean;
 use crate::onset::verdict::Verdict;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Timeline;
 use crate::stats::estimate::{Estimate, columns, first, paired};
 use crate::table::finite;
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 
@@ -16,7 +18,7 @@ pub(crate) struct Place {
     pub measure: &'static str,
     pub null_bank: bool,
     pub concept: String,
-    pub label_family: String,
+    pub label_family: LabelFamily,
     pub readout: Option<String>,
     pub layer: Option<usize>,
 }
@@ -32,7 +34,7 @@ struct Replicated {
 
 /// What one run says about one place.
 pub(crate) struct Known {
-    pub status: &'static str,
+    pub status: Status,
     pub primary: bool,
     /// Smallest family-wise p among the late checkpoints, for measures that have one.
     pub max_t_p: Option<f64>,
@@ -55,7 +57,7 @@ impl Known {
         if !trace.dated {
             let level = Replicated { value: curve.value[0], replicates: curve.replicates.clone() };
             return Ok(Self {
-                status: trace.status.unwrap_or("ok"),
+                status: trace.status.unwrap_or(Status::Ok),
                 primary: verdict.primary,
                 max_t_p: None,
                 shape: String::new(),
@@ -64,7 +66,7 @@ impl Known {
             });
         }
         let date = match verdict.onset.as_ref().and_then(|onset| Some((onset.t50?, onset))) {
-            Some((t50, onset)) if verdict.status == "ok" => {
+            Some((t50, onset)) if verdict.status == Status::Ok => {
                 let positions = timeline.positions(&trace.points)?;
                 let step = |x: f64| if x.is_finite() { positions.step_at(x).unwrap_or(f64::NAN) } else { f64::NAN };
                 let steps = positions
@@ -81,10 +83,10 @@ impl Known {
         };
         Ok(Self {
             // A rise that passes and that hardly any resample has gets no date.
-            status: if verdict.status == "ok" && date.is_none() { "failed" } else { verdict.status },
+            status: if verdict.status == Status::Ok && date.is_none() { Status::Failed } else { verdict.status },
             primary: verdict.primary,
             max_t_p: verdict.gate.and_then(|gate| gate.max_t_p),
-            shape: serde_json::to_value(verdict.shape)?.as_str().unwrap_or_default().to_owned(),
+            shape: verdict.shape.to_string(),
             date,
             level: Some(level),
         })
@@ -95,7 +97,7 @@ impl Known {
 struct Arm<'a> {
     /// Runs that have the place.
     known: Vec<&'a Known>,
-    status: &'static str,
+    status: Status,
     shape: String,
     /// Dates of all runs, if all have one.
     dates: Option<Vec<&'a Date>>,
@@ -106,10 +108,14 @@ impl<'a> Arm<'a> {
     fn new(place: &Place, runs: &'a [Run]) -> Self {
         let known: Vec<&Known> = runs.iter().filter_map(|run| run.get(place)).collect();
         let all = known.len() == runs.len();
-        let status = known.iter().map(|known| known.status).find(|status| *status != "ok").unwrap_or(if all { "ok" } else { "not_run" });
+        let status = known.iter().map(|known| known.status).find(|status| *status != Status::Ok).unwrap_or(if all {
+            Status::Ok
+        } else {
+            Status::NotRun
+        });
         let mut shapes: Vec<&str> = known.iter().map(|known| known.shape.as_str()).collect();
         shapes.dedup();
-        let dates = known.iter().map(|known| known.date.as_ref()).collect::<Option<Vec<_>>>().filter(|_| all && status == "ok");
+        let dates = known.iter().map(|known| known.date.as_ref()).collect::<Option<Vec<_>>>().filter(|_| all && status == Status::Ok);
         Self { status, shape: shapes.join(","), dates, all, known }
     }
 
@@ -177,9 +183,9 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
         layer: place.layer.map(|layer| layer as i32),
         readout: place.readout.clone(),
         primary: a.known.iter().chain(&b.known).any(|known| known.primary),
-        status: if a.status == "ok" { b.status } else { a.status }.to_owned(),
-        status_a: a.status.to_owned(),
-        status_b: b.status.to_owned(),
+        status: if a.status == Status::Ok { b.status } else { a.status },
+        status_a: a.status,
+        status_b: b.status,
         shape_a: a.shape,
         shape_b: b.shape,
         t50_a,

@@ -1,10 +1,11 @@
 //! Behavioural persistence: whether what was learned is said in every context, held against the hypotheses that the contrast's
 //! persistence is held against, with the same thresholds. It is about answers, so what has to have risen is behaviour.
 
-use super::{INCONCLUSIVE, Row, Side, risen_from};
+use super::{Hypothesis, Row, Side, Verdict, risen_from};
 use crate::measure::{Finding, behaviour};
 use crate::onset::row::OnsetRow;
 use crate::series::Series;
+use crate::words::Status;
 use std::collections::BTreeMap;
 
 /// What is known for these rows.
@@ -36,21 +37,21 @@ impl<'a> Carried<'a> {
     fn held(&self, mean: &Finding, t: usize) -> [Row; 3] {
         let limits = &self.series.evidence;
         let onset = self.onsets.get(mean.concept.as_str());
-        let gate = onset.map_or("not_run", |onset| onset.status.as_str());
-        let status = match (mean.status.as_str(), onset) {
-            ("ok", Some(onset)) if onset.status == "ok" && t < risen_from(onset, self.series) => "before_onset",
-            ("ok", _) if gate != "ok" => gate,
-            ("ok", _) if mean.contexts < limits.personas => "too_few_personas",
+        let gate = onset.map_or(Status::NotRun, |onset| onset.status);
+        let status = match (mean.status, onset) {
+            (Status::Ok, Some(onset)) if onset.status == Status::Ok && t < risen_from(onset, self.series) => Status::BeforeOnset,
+            (Status::Ok, _) if gate != Status::Ok => gate,
+            (Status::Ok, _) if mean.contexts < limits.personas => Status::TooFewPersonas,
             (status, _) => status,
         };
-        let said = mean.estimate.filter(|_| status == "ok");
-        let row = |hypothesis: &str, threshold: f64, side: Side| Row {
-            hypothesis: hypothesis.to_owned(),
+        let said = mean.estimate.filter(|_| status == Status::Ok);
+        let row = |hypothesis: Hypothesis, threshold: f64, side: Side| Row {
+            hypothesis,
             concept: mean.concept.clone(),
             null_bank: mean.null_bank,
             measure: behaviour::PERSISTENCE.to_owned(),
-            verdict: said.map_or_else(|| INCONCLUSIVE.to_owned(), |carried| side.verdict(carried, threshold)),
-            status: status.to_owned(),
+            verdict: said.map_or_else(Verdict::default, |carried| side.verdict(carried, threshold)),
+            status: status,
             gate: gate.to_owned(),
             value: mean.estimate.map(|carried| carried.value),
             lower: mean.estimate.map(|carried| carried.lower),
@@ -60,9 +61,9 @@ impl<'a> Carried<'a> {
             ..Row::default()
         };
         [
-            row("functional_self", limits.persistence, Side::Above),
-            row("self_is_assistant", limits.persistence, Side::Above),
-            row("personas_all_the_way_down", limits.persistence_absent, Side::Below),
+            row(Hypothesis::FunctionalSelf, limits.persistence, Side::Above),
+            row(Hypothesis::SelfIsAssistant, limits.persistence, Side::Above),
+            row(Hypothesis::PersonasAllTheWayDown, limits.persistence_absent, Side::Below),
         ]
     }
 }

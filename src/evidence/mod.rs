@@ -5,14 +5,16 @@
 //! hypothesis is worth is for the reader of its rows, and rows that point both ways are a finding. Parts that were not computed say
 //! so: effects are there only with `[causal]`.
 
-use crate::manifest::Evidence;
+use crate::manifest::{Evidence, Readout};
 use crate::measure::{Finding, causal, cluster, contrast, residual};
 use crate::onset::gate::reference_and_late;
 use crate::onset::leadlag::SilentLag;
 use crate::onset::row::OnsetRow;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::estimate::{Estimate, of_columns};
 use crate::table::{self, Key, Table};
+use crate::words::{Status, words};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,16 +26,35 @@ mod void;
 pub use crate::measure::behaviour::PERSISTENCE as BEHAVIOURAL_PERSISTENCE;
 
 pub const TABLE: Table = Table::keyed::<Row>("evidence");
-/// Verdicts.
-pub const SUPPORTS: &str = "supports";
-pub const OPPOSES: &str = "opposes";
-const INCONCLUSIVE: &str = "inconclusive";
+
+words! {
+    /// What is held against the measures.
+    #[derive(Default)]
+    pub enum Hypothesis {
+        #[default]
+        FunctionalSelf = "functional_self",
+        SelfIsAssistant = "self_is_assistant",
+        PersonasAllTheWayDown = "personas_all_the_way_down",
+        Epiphenomenal = "epiphenomenal",
+        Void = "void",
+    }
+}
+
+words! {
+    /// On which side of its threshold a whole interval is.
+    #[derive(Default)]
+    pub enum Verdict {
+        Supports = "supports",
+        Opposes = "opposes",
+        #[default]
+        Inconclusive = "inconclusive",
+    }
+}
 
 /// One row of `evidence.parquet` behind the keys.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// `functional_self`, `self_is_assistant`, `personas_all_the_way_down`, `epiphenomenal` or `void`.
-    pub hypothesis: String,
+    pub hypothesis: Hypothesis,
     pub concept: String,
     pub null_bank: bool,
     /// Part of the signature.
@@ -41,14 +62,13 @@ pub struct Row {
     /// The contrast's primary layer; of effects, the layer of interventions that is nearest to it.
     pub layer: Option<i32>,
     pub readout: Option<String>,
-    /// `supports`, `opposes` or `inconclusive`.
-    pub verdict: String,
-    pub status: String,
+    pub verdict: Verdict,
+    pub status: Status,
     /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt; where
     /// there were checkpoints enough to show it, it supports nothing. With `ok` it supports nothing at checkpoints before the rise (status `before_onset`).
     /// Rows of `void` and of `behavioural_persistence` are about answers and not about the contrast; the gate of the latter is that of
     /// behaviour, and `not_run` stands for a concept without one.
-    pub gate: String,
+    pub gate: Status,
     pub value: Option<f64>,
     pub lower: Option<f64>,
     pub upper: Option<f64>,
@@ -69,8 +89,8 @@ fn risen_from(onset: &OnsetRow, series: &Series) -> usize {
 /// Every concept's contrast at its primary layer, at the last prompt token or at the first readout that there is.
 fn places<'a>(onsets: &[&'a OnsetRow]) -> Vec<&'a OnsetRow> {
     let mut places: BTreeMap<&str, &OnsetRow> = BTreeMap::new();
-    for place in onsets.iter().filter(|place| place.measure == contrast::NAME && place.label_family == "crossed") {
-        if !places.contains_key(place.concept.as_str()) || place.readout.as_deref() == Some("last_prompt") {
+    for place in onsets.iter().filter(|place| place.measure == contrast::NAME && place.label_family == LabelFamily::Crossed) {
+        if !places.contains_key(place.concept.as_str()) || place.readout.as_deref() == Some(Readout::LastPrompt.name()) {
             places.insert(&place.concept, place);
         }
     }
@@ -91,7 +111,7 @@ impl Side {
     }
 
     /// What the interval says.
-    fn verdict(self, Estimate { lower, upper, .. }: Estimate, threshold: f64) -> String {
+    fn verdict(self, Estimate { lower, upper, .. }: Estimate, threshold: f64) -> Verdict {
         let (above, below) = (lower >= threshold, upper < threshold);
         if matches!(self, Self::Above) { verdict(above, below) } else { verdict(below, above) }
     }
@@ -154,7 +174,7 @@ impl<'a> Numbers<'a> {
 
     /// What there is of a part where the contrast is.
     fn at(&self, checkpoint: &str, place: &OnsetRow, part: &str) -> Finding {
-        let not_run = || Finding { status: "not_run".to_owned(), ..Finding::default() };
+        let not_run = || Finding { status: Status::NotRun, ..Finding::default() };
         let (Some(layer), Some(_)) = (place.layer, &place.readout) else { return not_run() };
         let concept = if part == cluster::NAME { "" } else { place.concept.as_str() };
         let mut found = self.0.get(&(checkpoint, concept, part)).into_iter().flatten();
@@ -180,57 +200,58 @@ impl Bench<'_> {
         let Evidence { persistence, persistence_absent, consistency, icc, equivalence, .. } = *self.limits;
         let Evidence { effect_z, effect_equivalence, axis_share, .. } = *self.limits;
         let residual = residual::LEVEL;
-        let part =
-            |hypothesis: &str, measure: &str, threshold: f64, side: Side| self.held(hypothesis, measure, find(measure), threshold, side);
+        let part = |hypothesis: Hypothesis, measure: &str, threshold: f64, side: Side| {
+            self.held(hypothesis, measure, find(measure), threshold, side)
+        };
         let mut rows = vec![
-            part("functional_self", "persistence", persistence, Side::Above),
-            part("functional_self", "consistency", consistency, Side::Above),
+            part(Hypothesis::FunctionalSelf, "persistence", persistence, Side::Above),
+            part(Hypothesis::FunctionalSelf, "consistency", consistency, Side::Above),
             self.outside(residual, find(residual)),
-            part("self_is_assistant", "persistence", persistence, Side::Above),
-            part("self_is_assistant", residual, equivalence, Side::Below),
-            part("personas_all_the_way_down", "icc_item", icc, Side::Below),
-            part("personas_all_the_way_down", "persistence", persistence_absent, Side::Below),
-            part("personas_all_the_way_down", "consistency", consistency, Side::Below),
-            part("personas_all_the_way_down", "within_persona", persistence, Side::Above),
+            part(Hypothesis::SelfIsAssistant, "persistence", persistence, Side::Above),
+            part(Hypothesis::SelfIsAssistant, residual, equivalence, Side::Below),
+            part(Hypothesis::PersonasAllTheWayDown, "icc_item", icc, Side::Below),
+            part(Hypothesis::PersonasAllTheWayDown, "persistence", persistence_absent, Side::Below),
+            part(Hypothesis::PersonasAllTheWayDown, "consistency", consistency, Side::Below),
+            part(Hypothesis::PersonasAllTheWayDown, "within_persona", persistence, Side::Above),
             self.represented(),
             self.clustered(find(cluster::NAME)),
-            part("functional_self", causal::BEHAVIOURAL, effect_z, Side::Above),
-            part("self_is_assistant", causal::ALONG_AXIS, axis_share, Side::Above),
-            part("epiphenomenal", causal::CURVES[0], effect_equivalence, Side::Below),
-            part("epiphenomenal", causal::CURVES[1], effect_equivalence, Side::Below),
+            part(Hypothesis::FunctionalSelf, causal::BEHAVIOURAL, effect_z, Side::Above),
+            part(Hypothesis::SelfIsAssistant, causal::ALONG_AXIS, axis_share, Side::Above),
+            part(Hypothesis::Epiphenomenal, causal::CURVES[0], effect_equivalence, Side::Below),
+            part(Hypothesis::Epiphenomenal, causal::CURVES[1], effect_equivalence, Side::Below),
         ];
-        if self.place.status == "lexical_leak" {
+        if self.place.status == Status::LexicalLeak {
             // Whatever words give away is no evidence about a self.
-            for row in rows.iter_mut().filter(|row| row.status == "ok") {
-                (row.verdict, row.status) = (verdict(false, false), "lexical_leak".to_owned());
+            for row in rows.iter_mut().filter(|row| row.status == Status::Ok) {
+                (row.verdict, row.status) = (verdict(false, false), Status::LexicalLeak);
             }
         }
         // Nor is the geometry of a contrast that was not shown to rise beyond those of its kind, or has not risen yet: every concept has one.
-        let unlearnt = match self.place.status.as_str() {
-            "ok" if self.risen => None,
-            "ok" => Some("before_onset"),
+        let unlearnt = match self.place.status {
+            Status::Ok if self.risen => None,
+            Status::Ok => Some(Status::BeforeOnset),
             // Too few checkpoints to show a rise: the level is all there is.
-            "too_few_checkpoints" | "no_reference" | "not_run" => None,
+            Status::TooFewCheckpoints | Status::NoReference | Status::NotRun => None,
             status => Some(status),
         };
         if let Some(status) = unlearnt {
-            for row in rows.iter_mut().filter(|row| row.verdict == SUPPORTS) {
-                (row.verdict, row.status) = (verdict(false, false), status.to_owned());
+            for row in rows.iter_mut().filter(|row| row.verdict == Verdict::Supports) {
+                (row.verdict, row.status) = (verdict(false, false), status);
             }
         }
         rows
     }
 
-    fn row(&self, hypothesis: &str, measure: &str, status: &str, estimate: Option<Estimate>) -> Row {
+    fn row(&self, hypothesis: Hypothesis, measure: &str, status: Status, estimate: Option<Estimate>) -> Row {
         Row {
-            hypothesis: hypothesis.to_owned(),
+            hypothesis,
             concept: self.place.concept.clone(),
             null_bank: self.place.null_bank,
             measure: measure.to_owned(),
             layer: self.place.layer,
             readout: self.place.readout.clone(),
-            verdict: INCONCLUSIVE.to_owned(),
-            status: status.to_owned(),
+            verdict: Verdict::Inconclusive,
+            status,
             gate: self.place.status.clone(),
             value: estimate.map(|estimate| estimate.value),
             lower: estimate.map(|estimate| estimate.lower),
@@ -240,13 +261,13 @@ impl Bench<'_> {
     }
 
     /// A number against a fixed threshold. Formats are few by design, personas must not be.
-    fn held(&self, hypothesis: &str, measure: &str, found: Finding, threshold: f64, side: Side) -> Row {
-        let mut row = Row { threshold: Some(threshold), ..self.row(hypothesis, measure, &found.status, found.estimate) };
+    fn held(&self, hypothesis: Hypothesis, measure: &str, found: Finding, threshold: f64, side: Side) -> Row {
+        let mut row = Row { threshold: Some(threshold), ..self.row(hypothesis, measure, found.status, found.estimate) };
         row.layer = found.layer.or(row.layer);
         let Some(estimate) = found.estimate else { return row };
         let margin = Some(side.margin(estimate.value, threshold));
         if found.contexts < self.limits.personas && measure != "consistency" {
-            return Row { margin, status: "too_few_personas".to_owned(), ..row };
+            return Row { margin, status: Status::TooFewPersonas, ..row };
         }
         Row { margin, verdict: side.verdict(estimate, threshold), ..row }
     }
@@ -254,7 +275,7 @@ impl Bench<'_> {
     /// The residual beside its null band. It supports above the band, or where nothing of the contrast is in the assistant's space to
     /// begin with: then the band is at 1 too, and no residual can be above it. It opposes below the band.
     fn outside(&self, measure: &str, found: Finding) -> Row {
-        let row = self.row("functional_self", measure, &found.status, found.estimate);
+        let row = self.row(Hypothesis::FunctionalSelf, measure, found.status, found.estimate);
         let (Some(Estimate { value, lower, upper }), Some([null_lower, null_upper])) = (found.estimate, found.null) else { return row };
         let whole = 1.0 - self.limits.equivalence;
         let verdict = verdict(lower > null_upper || lower >= whole, upper < null_lower && upper < whole);
@@ -263,7 +284,7 @@ impl Bench<'_> {
 
     /// The share of one direction in all concepts beside its null band.
     fn clustered(&self, found: Finding) -> Row {
-        let row = Row { layer: found.layer, ..self.row("functional_self", cluster::NAME, &found.status, found.estimate) };
+        let row = Row { layer: found.layer, ..self.row(Hypothesis::FunctionalSelf, cluster::NAME, found.status, found.estimate) };
         let (Some(Estimate { value, lower, upper }), Some([null_lower, null_upper])) = (found.estimate, found.null) else { return row };
         let verdict = verdict(lower > null_upper, upper < null_lower);
         Row { verdict, threshold: Some(null_upper), margin: Some(value - null_upper), ..row }
@@ -273,19 +294,18 @@ impl Bench<'_> {
     fn represented(&self) -> Row {
         let place = self.place;
         let delta = of_columns(place.delta, place.delta_lower, place.delta_upper);
-        let row = self.row("epiphenomenal", "representation", &place.status, delta);
-        Row { verdict: verdict(place.status == "ok", false), threshold: Some(0.0), margin: place.delta, ..row }
+        let row = self.row(Hypothesis::Epiphenomenal, "representation", place.status, delta);
+        Row { verdict: verdict(place.status == Status::Ok, false), threshold: Some(0.0), margin: place.delta, ..row }
     }
 }
 
-/// `supports`, `opposes` or `inconclusive`.
-pub(crate) fn verdict(supports: bool, opposes: bool) -> String {
+/// Inconclusive unless just one of the two is so.
+pub(crate) fn verdict(supports: bool, opposes: bool) -> Verdict {
     match (supports, opposes) {
-        (true, false) => SUPPORTS,
-        (false, true) => OPPOSES,
-        _ => INCONCLUSIVE,
+        (true, false) => Verdict::Supports,
+        (false, true) => Verdict::Opposes,
+        _ => Verdict::Inconclusive,
     }
-    .to_owned()
 }
 
 #[cfg(test)]

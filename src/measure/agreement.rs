@@ -11,11 +11,13 @@ use super::{Finding, Measure, Measured};
 use crate::console::check_interrupt;
 use crate::onset::gate::reference_and_late;
 use crate::prompt::item::Item;
+use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, columns, of_columns};
 use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +39,7 @@ pub struct Row {
     pub specification: Option<Specification>,
     /// `ok`; `no_answers` (the concept has stems without answers), `mixed_answers` (not all wordings have the same ones), `not_scored`
     /// (this checkpoint has no log-probabilities of them) or `too_few_groups` (fewer than eight wordings).
-    pub status: String,
+    pub status: Status,
     /// Probability that two different wordings about oneself have the same favourite.
     pub agreement: Option<f64>,
     pub agreement_lower: Option<f64>,
@@ -65,7 +67,7 @@ pub struct Margin {
     pub null_bank: bool,
     pub specification: Option<Specification>,
     /// As [`Row::status`].
-    pub status: &'static str,
+    pub status: Status,
     /// `None` unless the status is `ok`.
     pub value: Option<f64>,
 }
@@ -105,7 +107,7 @@ pub fn late_margins(series: &Series) -> Result<Vec<Margin>> {
     let scores = Scores::read(series)?;
     let late = reference_and_late(series.points.len()).1;
     let margin = |asked: &Asked| {
-        let status = late.clone().map(|t| asked.status(&scores, t)).find(|status| *status != "ok").unwrap_or("ok");
+        let status = late.clone().map(|t| asked.status(&scores, t)).find(|status| *status != Status::Ok).unwrap_or(Status::Ok);
         let of = |t: usize, item: usize| scores.choices(t, item).map(|choices| against_others(&choices)[0]);
         let all: Vec<f64> = late.clone().flat_map(|t| asked.groups.iter().filter_map(move |group| of(t, group.own))).collect();
         Margin {
@@ -113,7 +115,7 @@ pub fn late_margins(series: &Series) -> Result<Vec<Margin>> {
             null_bank: asked.family.null_bank,
             specification: asked.family.specification,
             status,
-            value: (status == "ok").then(|| all.iter().sum::<f64>() / all.len() as f64),
+            value: (status == Status::Ok).then(|| all.iter().sum::<f64>() / all.len() as f64),
         }
     };
     Ok(Asked::all(series, &scores).iter().map(margin).collect())
@@ -131,7 +133,7 @@ struct Asked<'a> {
     candidates: Vec<&'a str>,
     groups: Vec<Wording>,
     /// Why nothing can be said at any checkpoint.
-    wrong: Option<&'static str>,
+    wrong: Option<Status>,
 }
 
 /// What an item may be answered with.
@@ -142,21 +144,26 @@ fn candidates(item: &Item) -> Vec<&str> {
 
 impl<'a> Asked<'a> {
     fn all(series: &'a Series, scores: &Scores) -> Vec<Self> {
-        series.families.iter().filter(|family| family.label_family == "stem_self").map(|family| Self::of(series, scores, family)).collect()
+        series
+            .families
+            .iter()
+            .filter(|family| family.label_family == LabelFamily::StemSelf)
+            .map(|family| Self::of(series, scores, family))
+            .collect()
     }
 
     fn of(series: &'a Series, scores: &Scores, family: &'a Family) -> Self {
         let own: Vec<(&str, usize)> = family.groups.iter().filter_map(|(id, items)| Some((id.as_str(), *items.first()?))).collect();
         let all = own.first().map_or_else(Vec::new, |(_, item)| candidates(&series.items[*item]));
         let wrong = match all.len() {
-            0 | 1 => Some("no_answers"),
-            _ if own.iter().any(|(_, item)| candidates(&series.items[*item]) != all) => Some("mixed_answers"),
+            0 | 1 => Some(Status::NoAnswers),
+            _ if own.iter().any(|(_, item)| candidates(&series.items[*item]) != all) => Some(Status::MixedAnswers),
             _ => None,
         };
         let scored = |t: usize, item: usize| scores.choices(t, item).is_some_and(|choices| choices.len() == all.len());
         let points: Vec<usize> = (0..series.points.len()).filter(|&t| own.iter().any(|(_, item)| scored(t, *item))).collect();
         let whole = |item: usize| points.iter().all(|&t| scored(t, item));
-        let others = series.family(&family.concept, "stem_other");
+        let others = series.family(&family.concept, &LabelFamily::StemOther);
         let other = |id: &str| {
             let (_, items) = others?.groups.iter().find(|(other, _)| other == id)?;
             items.iter().copied().find(|&item| candidates(&series.items[item]) == all && whole(item))
@@ -165,13 +172,13 @@ impl<'a> Asked<'a> {
         Self { family, candidates: all, groups, wrong }
     }
 
-    fn status(&self, scores: &Scores, t: usize) -> &'static str {
+    fn status(&self, scores: &Scores, t: usize) -> Status {
         let scored = |group: &Wording| scores.choices(t, group.own).is_some_and(|choices| choices.len() == self.candidates.len());
         match self.wrong {
             Some(wrong) => wrong,
-            None if !self.groups.iter().any(scored) => "not_scored",
-            None if self.groups.len() < FEWEST => "too_few_groups",
-            None => "ok",
+            None if !self.groups.iter().any(scored) => Status::NotScored,
+            None if self.groups.len() < FEWEST => Status::TooFewGroups,
+            None => Status::Ok,
         }
     }
 
@@ -181,7 +188,7 @@ impl<'a> Asked<'a> {
             concept: self.family.concept.clone(),
             null_bank: self.family.null_bank,
             specification: self.family.specification,
-            status: status.to_owned(),
+            status,
             agreement: None,
             agreement_lower: None,
             agreement_upper: None,
@@ -196,7 +203,7 @@ impl<'a> Asked<'a> {
             n_choices: self.candidates.len() as i32,
             n_groups: self.groups.len() as i32,
         };
-        if status != "ok" {
+        if status != Status::Ok {
             return Ok(empty);
         }
         let key = format!("{}/stem", self.family.concept);

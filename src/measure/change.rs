@@ -9,11 +9,13 @@ use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::curve::{Curve, excess_over_bank, percentile_in_bank};
 use crate::onset::trace::Trace;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{amplitude, columns, quantile};
 use crate::stats::gram::Gram;
 use crate::table::{Table, finite};
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -29,7 +31,7 @@ struct Change {
     null_bank: bool,
     layer: i32,
     readout: String,
-    status: String,
+    status: Status,
     e: Option<f64>,
     e_lower: Option<f64>,
     e_upper: Option<f64>,
@@ -55,18 +57,18 @@ pub struct Pairs<'a> {
 /// Concepts with answer stems.
 pub fn stems(series: &Series) -> Vec<Pairs<'_>> {
     let of = |family: &'_ Family| -> Option<Vec<(usize, Vec<usize>)>> {
-        let others = series.family(&family.concept, "stem_other")?;
+        let others = series.family(&family.concept, &LabelFamily::StemOther)?;
         let find = |id: &str| others.groups.iter().find(|(other, _)| other == id).map(|(_, items)| items.clone());
         let pairs = family.groups.iter().filter_map(|(id, items)| Some((*items.first()?, find(id).filter(|others| !others.is_empty())?)));
         Some(pairs.collect())
     };
-    let selves = series.families.iter().filter(|family| family.label_family == "stem_self");
+    let selves = series.families.iter().filter(|family| family.label_family == LabelFamily::StemSelf);
     selves.filter_map(|family| Some(Pairs { family, groups: of(family).filter(|groups| groups.len() >= 2)? })).collect()
 }
 
 fn run(series: &Series) -> Result<Measured> {
     let stems = stems(series);
-    let readout = series.readout("last_prompt").unwrap_or(0);
+    let Some(readout) = series.last_prompt(NAME) else { return Measured::of_rows::<Change>(TABLE, &[]) };
     let layers: Vec<usize> = (0..series.layers.len()).collect();
     let parts = layers.par_iter().map(|&layer| at_layer(series, &stems, readout, layer)).collect::<Result<Vec<_>>>()?;
     Measured::of_parts(TABLE, parts)
@@ -98,7 +100,7 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
             null_bank: pairs.family.null_bank,
             layer: series.layers[layer] as i32,
             readout: series.readouts[readout].clone(),
-            status: "no_reference".to_owned(),
+            status: Status::NoReference,
             e: None,
             e_lower: None,
             e_upper: None,
@@ -124,7 +126,7 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
             let (e, e_lower, e_upper) = columns(own.curve.at(t));
             let (excess, excess_lower, excess_upper) = columns(excess.as_ref().and_then(|excess| excess.at(t)));
             let row = Change {
-                status: "ok".to_owned(),
+                status: Status::Ok,
                 e,
                 e_lower,
                 e_upper,
@@ -144,7 +146,7 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
         let choice = own.third - if last.is_empty() { 0.0 } else { quantile(&last, 0.5) };
         let curve = excess.unwrap_or_else(|| own.curve.clone());
         let trace = Trace::new(NAME, pairs.family, (0..n).collect(), curve).at(series, readout, layer);
-        traces.push(Trace { label_family: "stem".to_owned(), choice, floor, companion: true, ..trace });
+        traces.push(Trace { label_family: LabelFamily::Stem, choice, floor, companion: true, ..trace });
     }
     Ok((rows, traces))
 }

@@ -8,11 +8,13 @@ use super::level::Levels;
 use super::{Finding, Measure, Measured, spread};
 use crate::console::check_interrupt;
 use crate::onset::trace::Trace;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::estimate::{columns, of_columns};
 use crate::stats::role_space::Sampled;
 use crate::stats::shared_direction::{Cluster, Direction, cluster};
 use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -33,7 +35,7 @@ pub struct Row {
     pub layer: i32,
     pub readout: String,
     /// `ok`, `too_few_concepts` or `no_bank` (fewer null concepts than are asked about: no band).
-    pub status: String,
+    pub status: Status,
     /// First eigenvalue of the corrected cosines over the number of concepts.
     pub share: Option<f64>,
     pub share_lower: Option<f64>,
@@ -50,19 +52,18 @@ pub struct Row {
 /// It has no curves, since it is about all concepts at once, but a level per layer, which is compared between runs. The middle one of the
 /// layers is the primary one: nothing but the shares themselves could choose it.
 fn run(series: &Series) -> Result<Measured> {
-    let readout = series.readout("last_prompt").unwrap_or(0);
-    let families: Vec<&Family> = series.families.iter().filter(|family| family.label_family == "crossed").collect();
+    let Some(readout) = series.last_prompt(NAME) else { return Measured::of_rows::<Row>(TABLE, &[]) };
+    let families: Vec<&Family> = series.families.iter().filter(|family| family.label_family == LabelFamily::Crossed).collect();
     let layers: Vec<usize> = spread(series.layers.len(), LAYERS.min(series.layers.len())).collect();
     let n = series.points.len();
     let tasks: Vec<(usize, usize)> = layers.iter().flat_map(|&layer| (0..n).map(move |t| (t, layer))).collect();
     let found = tasks.par_iter().map(|&(t, layer)| row(series, &families, readout, t, layer)).collect::<Result<Vec<_>>>()?;
-    let all =
-        Family { concept: ALL.to_owned(), label_family: "crossed".to_owned(), null_bank: false, specification: None, groups: Vec::new() };
+    let all = Family::named(ALL, LabelFamily::Crossed);
     let mut traces = Vec::new();
     for (position, (layer, found)) in layers.iter().zip(found.chunks_exact(n)).enumerate() {
         let mut levels = Levels::new(n);
         for (t, (.., share)) in found.iter().enumerate() {
-            levels.push(t, NAME, share.as_ref().ok_or("too_few_concepts"));
+            levels.push(t, NAME, share.as_ref().ok_or(Status::TooFewConcepts));
         }
         let choice = -(position.abs_diff(layers.len() / 2) as f64);
         traces.extend(levels.traces(&all).into_iter().map(|level| Trace { choice, ..level.at(series, readout, *layer) }));
@@ -113,9 +114,9 @@ fn row(series: &Series, families: &[&Family], readout: usize, t: usize, layer: u
         layer: series.layers[layer] as i32,
         readout: series.readouts[readout].clone(),
         status: match &found {
-            None => "too_few_concepts",
-            Some(Cluster { null: None, .. }) => "no_bank",
-            Some(_) => "ok",
+            None => Status::TooFewConcepts,
+            Some(Cluster { null: None, .. }) => Status::NoBank,
+            Some(_) => Status::Ok,
         }
         .to_owned(),
         share,

@@ -20,6 +20,7 @@ use crate::stats::kernel::Design;
 use crate::stats::lexical::{self, Labelled};
 use crate::stats::logistic;
 use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -41,7 +42,7 @@ pub struct Row {
     pub readout: String,
     /// `ok`, `failed`, `degenerate_label` (a fold is trained on one label), `not_scored` (no answers), `no_order` (cells do not end in
     /// `-xy` and `-yx`) or `too_few_groups` (fewer than eight pairs).
-    pub status: String,
+    pub status: Status,
     /// Of the logistic probe over groups, with group-bootstrap intervals.
     pub auroc: Option<f64>,
     pub auroc_lower: Option<f64>,
@@ -100,7 +101,7 @@ struct Set {
 
 impl Set {
     /// `Err` has the status where there is nothing to fit.
-    fn new(series: &Series, concept: &str, asked: &[(&Pair, Option<Said>)], label: &Label) -> Result<Result<Self, &'static str>> {
+    fn new(series: &Series, concept: &str, asked: &[(&Pair, Option<Said>)], label: &Label) -> Result<Result<Self, Status>> {
         let (mut items, mut labels, mut groups) = (Vec::new(), Vec::new(), Vec::new());
         let scored: Vec<(&Pair, &Said)> = asked.iter().filter_map(|(pair, said)| Some((*pair, said.as_ref()?))).collect();
         for (group, (pair, said)) in scored.iter().enumerate() {
@@ -114,10 +115,10 @@ impl Set {
         }
         let n_groups = groups.last().map_or(0, |last| last + 1);
         if n_groups == 0 {
-            return Ok(Err(if scored.is_empty() { "not_scored" } else { "no_order" }));
+            return Ok(Err(if scored.is_empty() { Status::NotScored } else { Status::NoOrder }));
         }
         if n_groups < FEWEST {
-            return Ok(Err("too_few_groups"));
+            return Ok(Err(Status::TooFewGroups));
         }
         let draws = Draws::with_counts(n_groups, 1, series.bootstraps, series.seed, &format!("{concept}/{NAME}"))?;
         Ok(Ok(Self { folds: grouped(&groups, OUTER)?, items, labels, groups, draws }))
@@ -128,17 +129,17 @@ impl Set {
     }
 
     /// The logistic probe on `rows`, `[item, d]`; `Err` has the status where there is none.
-    fn probed(&self, (rows, d): (Vec<f32>, usize)) -> Result<Result<Evaluation, &'static str>> {
+    fn probed(&self, (rows, d): (Vec<f32>, usize)) -> Result<Result<Evaluation, Status>> {
         let splits = Design::new(&rows, d)?.whole().folds(&self.folds)?;
         let held = match logistic::held_out(&splits, &self.labels, &self.groups) {
             Ok(held) => held,
             Err(error) => {
                 tracing::warn!("a probe of choices: {error:#}");
-                return Ok(Err("failed"));
+                return Ok(Err(Status::Failed));
             }
         };
         let scores = held.as_ref().map(|held| held.scores.as_slice());
-        Ok(self.evaluated(scores, Scale::LogOdds)?.filter(|evaluation| evaluation.auroc.is_some()).ok_or("degenerate_label"))
+        Ok(self.evaluated(scores, Scale::LogOdds)?.filter(|evaluation| evaluation.auroc.is_some()).ok_or(Status::DegenerateLabel))
     }
 
     /// The better of counts and lengths.
@@ -177,12 +178,12 @@ fn level(evaluation: Evaluation) -> Option<Baseline> {
 /// One checkpoint and label, at every readout and layer.
 fn rows(series: &Series, asked: &Asked, readouts: &[usize], t: usize, label: &Label) -> Result<Vec<(Key, Row)>> {
     let places = readouts.iter().flat_map(|&readout| (0..series.layers.len()).map(move |layer| (readout, layer)));
-    let empty = |(readout, layer): (usize, usize), status: &str| Row {
+    let empty = |(readout, layer): (usize, usize), status: Status| Row {
         concept: asked.concept.to_owned(),
         label: label.0.to_owned(),
         layer: series.layers[layer] as i32,
         readout: series.readouts[readout].clone(),
-        status: status.to_owned(),
+        status,
         ..Row::default()
     };
     let said: Vec<(&Pair, Option<Said>)> = asked.pairs.iter().zip(asked.said[t].iter().copied()).collect();
@@ -200,7 +201,7 @@ fn rows(series: &Series, asked: &Asked, readouts: &[usize], t: usize, label: &La
                 None => None,
             };
             let best = Baseline::highest([&words, &embeddings, &random].map(Option::as_ref));
-            let (status, own) = own.map_or_else(|status| (status, None), |own| ("ok", Some(own)));
+            let (status, own) = own.map_or_else(|status| (status, None), |own| (Status::Ok, Some(own)));
             let auroc = own.as_ref().and_then(|own| own.auroc);
             let excess = own.as_ref().zip(auroc).zip(best).and_then(|((own, auroc), best)| {
                 let replicates: Vec<f64> = own.auroc_replicates.iter().enumerate().map(|(b, area)| area - best.at(b)).collect();

@@ -13,9 +13,11 @@ use crate::onset::gate::reference_and_late;
 use crate::onset::reach::rises;
 use crate::onset::trace::{Null, Trace};
 use crate::prompt::concept::FEWEST_FOILS;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Lens, Series};
 use crate::stats::estimate::columns;
 use crate::table::{Key, Table, finite};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -24,8 +26,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const NAME: &str = "lens";
 const TABLE: Table = Table::keyed::<Row>("lens");
 pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
-/// Status of an answer of which no token tells it from its foils.
-const NOT_TOLD_APART: &str = "foils_not_told_apart";
 /// Correlation with the rises at the last layer from which a layer can be read.
 const READS: f64 = 0.5;
 
@@ -37,7 +37,7 @@ struct Row {
     layer: i32,
     readout: String,
     answer: Option<String>,
-    status: String,
+    status: Status,
     /// Answer against foils, self against others.
     lens: Option<f64>,
     lens_lower: Option<f64>,
@@ -52,7 +52,7 @@ struct Row {
 /// Concepts whose stems have foils.
 fn run(series: &Series) -> Result<Measured> {
     let pairs: Vec<Pairs> = stems(series).into_iter().filter(|pairs| series.items[pairs.groups[0].0].foils.is_some()).collect();
-    let readout = series.readout("last_prompt").unwrap_or(0);
+    let Some(readout) = series.last_prompt(NAME) else { return Measured::of_rows::<Row>(TABLE, &[]) };
     let lens = series.lens(0)?;
     let layers: Vec<usize> = (0..series.layers.len()).collect();
     let found = layers
@@ -72,8 +72,8 @@ fn run(series: &Series) -> Result<Measured> {
             let choice = choice(&place.rises, last);
             let trace = place.among.map(|Among { own, foils }| {
                 let trace = Trace::new(NAME, pairs.family, (0..series.points.len()).collect(), own).at(series, readout, layer);
-                let null = if place.told_apart { Null::Foils(foils) } else { Null::Missing(NOT_TOLD_APART) };
-                Trace { label_family: "stem".to_owned(), choice, null, ..trace }
+                let null = if place.told_apart { Null::Foils(foils) } else { Null::Missing(Status::FoilsNotToldApart) };
+                Trace { label_family: LabelFamily::Stem, choice, null, ..trace }
             });
             parts.push((place.rows, trace.into_iter().collect()));
         }
@@ -108,7 +108,7 @@ fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, 
         layer: series.layers[layer] as i32,
         readout: series.readouts[readout].clone(),
         answer: item.answer_0.clone(),
-        status: "no_unembedding".to_owned(),
+        status: Status::NoUnembedding,
         lens: None,
         lens_lower: None,
         lens_upper: None,
@@ -127,7 +127,7 @@ fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, 
         let (lens, lens_lower, lens_upper) = columns(among.own.at(t));
         let standing = among.standing(t);
         let (foil_percentile, foil_p) = (standing.share, standing.p.and_then(finite));
-        let status = if told_apart { "ok" } else { NOT_TOLD_APART }.to_owned();
+        let status = if told_apart { Status::Ok } else { Status::FoilsNotToldApart };
         Row { status, lens, lens_lower, lens_upper, foil_percentile, foil_p, ..empty.clone() }
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();

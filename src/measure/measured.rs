@@ -4,6 +4,7 @@ use crate::onset::trace::Trace;
 use crate::series::Series;
 use crate::stats::estimate::Estimate;
 use crate::table::{self, Filled, Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -65,7 +66,7 @@ pub struct Finding {
     /// Where it was found; none for answers.
     pub layer: Option<i32>,
     pub readout: Option<String>,
-    pub status: String,
+    pub status: Status,
     pub estimate: Option<Estimate>,
     /// 95% band of what it is without the concept.
     pub null: Option<[f64; 2]>,

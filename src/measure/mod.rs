@@ -22,6 +22,8 @@ pub mod persistence;
 pub mod residual;
 pub mod causal;
 
+use crate::prompt::label_family::LabelFamily;
+
 pub use measured::{Finding, Measure, Measured, Part, joined};
 
 /// All measures, in the order in which they are computed.
@@ -44,7 +46,8 @@ pub const MEASURES: &[Measure] = &[
 ];
 
 /// Label families that have a y and are read as contrasts.
-pub const CONTRASTED: &[&str] = &["crossed", "control", "frame", "content", "endogenous"];
+pub const CONTRASTED: &[LabelFamily] =
+    &[LabelFamily::Crossed, LabelFamily::Control, LabelFamily::Frame, LabelFamily::Content, LabelFamily::Endogenous];
 
 /// `kept` of `all` layers (by position), evenly spaced, the last one included.
 pub fn spread(all: usize, kept: usize) -> impl Iterator<Item = usize> {

@@ -9,11 +9,13 @@ use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, columns};
 use crate::stats::evaluate::Ranking;
 use crate::table::Table;
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -35,7 +37,7 @@ struct Placement {
     readout: String,
     /// `self`, `other`, or `self_minus_other`.
     referent: String,
-    status: String,
+    status: Status,
     placement: Option<f64>,
     placement_lower: Option<f64>,
     placement_upper: Option<f64>,
@@ -53,8 +55,8 @@ struct Group {
 }
 
 fn run(series: &Series) -> Result<Measured> {
-    let readout = series.readout("last_prompt").unwrap_or(0);
-    let bindings: Vec<&Family> = series.families.iter().filter(|family| family.label_family == "binding").collect();
+    let Some(readout) = series.last_prompt(NAME) else { return Measured::of_rows::<Placement>(TABLE, &[]) };
+    let bindings: Vec<&Family> = series.families.iter().filter(|family| family.label_family == LabelFamily::Binding).collect();
     let parts = bindings.par_iter().map(|family| concept(series, family, readout)).collect::<Result<Vec<_>>>()?;
     Measured::of_parts(TABLE, parts)
 }
@@ -63,7 +65,7 @@ fn run(series: &Series) -> Result<Measured> {
 fn bound(series: &Series, family: &Family) -> (Vec<Group>, Vec<usize>) {
     let mut items = Vec::new();
     let mut groups = Vec::new();
-    let members = |label_family: &str, id: &str| -> Vec<usize> {
+    let members = |label_family: &LabelFamily, id: &str| -> Vec<usize> {
         let family = series.family(&family.concept, label_family);
         family.and_then(|family| family.groups.iter().find(|(other, _)| other == id)).map_or_else(Vec::new, |(_, items)| items.clone())
     };
@@ -75,8 +77,8 @@ fn bound(series: &Series, family: &Family) -> (Vec<Group>, Vec<usize>) {
         let labelled = binding.iter().filter_map(|&item| Some((item, series.items[item].y? == 1)));
         let group = Group {
             binding: labelled.map(|(item, y)| (place(item), y)).collect(),
-            own: members("placement_self", id).into_iter().map(&mut place).collect(),
-            other: members("placement_other", id).into_iter().map(&mut place).collect(),
+            own: members(&LabelFamily::PlacementSelf, id).into_iter().map(&mut place).collect(),
+            other: members(&LabelFamily::PlacementOther, id).into_iter().map(&mut place).collect(),
         };
         if group.binding.iter().any(|(_, y)| *y)
             && group.binding.iter().any(|(_, y)| !y)
@@ -115,7 +117,7 @@ fn concept(series: &Series, family: &Family, readout: usize) -> Result<Part<Plac
                     layer: series.layers[layer] as i32,
                     readout: series.readouts[readout].clone(),
                     referent: referent.name().to_owned(),
-                    status: if estimate.is_some() { "ok" } else { "no_axis" }.to_owned(),
+                    status: if estimate.is_some() { Status::Ok } else { Status::NoAxis },
                     placement,
                     placement_lower,
                     placement_upper,
@@ -139,7 +141,7 @@ fn concept(series: &Series, family: &Family, readout: usize) -> Result<Part<Plac
         let by_resample = (0..draws.n_resamples()).flat_map(|b| replicates.iter().map(move |sample| sample[b])).collect();
         let reaches_the_end = points.last() == Some(&(series.points.len() - 1));
         let trace = Trace::new(NAME, family, points, Curve::new(value, by_resample)?).at(series, readout, layer);
-        traces.push(Trace { status: (!reaches_the_end).then_some("no_axis"), choice, ..trace });
+        traces.push(Trace { status: (!reaches_the_end).then_some(Status::NoAxis), choice, ..trace });
     }
     Ok((rows, traces))
 }

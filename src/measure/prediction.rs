@@ -6,10 +6,12 @@
 //! differently tell which of them is predicted.
 
 use super::{Measure, Measured};
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, columns};
 use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -30,7 +32,7 @@ pub struct Row {
     pub to_step: Option<i64>,
     pub to_order: Option<i32>,
     /// `ok`, or `too_few_differences` (fewer than eight pairs that the two choose differently).
-    pub status: String,
+    pub status: Status,
     /// Share of the pairs for which the hypothetical is the choice; with another checkpoint, among pairs that the two choose differently.
     pub accuracy: Option<f64>,
     pub accuracy_lower: Option<f64>,
@@ -70,9 +72,9 @@ fn run(series: &Series) -> Result<Measured> {
 pub fn asked(series: &Series) -> Result<Vec<Asked<'_>>> {
     let mut concepts: BTreeMap<&str, BTreeMap<&str, Pair>> = BTreeMap::new();
     for (index, item) in series.items.iter().enumerate().filter(|(_, item)| item.is_plain()) {
-        if item.label_family == "object" || item.label_family == "hypothetical" {
+        if item.label_family == LabelFamily::Object || item.label_family == LabelFamily::Hypothetical {
             let pair = concepts.entry(&item.concept).or_default().entry(&item.group_id).or_default();
-            if item.label_family == "object" { &mut pair.choice } else { &mut pair.hypothetical }.push(index);
+            if item.label_family == LabelFamily::Object { &mut pair.choice } else { &mut pair.hypothetical }.push(index);
         }
     }
     if concepts.is_empty() {
@@ -117,7 +119,7 @@ fn compare(series: &Series, concept: &str, said: &[Vec<Option<Said>>]) -> Result
                 to_checkpoint: to.as_ref().map(|to| to.checkpoint.clone()),
                 to_step: to.as_ref().and_then(|to| to.step),
                 to_order: to.as_ref().map(|to| to.order),
-                status: if enough { "ok" } else { "too_few_differences" }.to_owned(),
+                status: if enough { Status::Ok } else { Status::TooFewDifferences },
                 accuracy,
                 accuracy_lower,
                 accuracy_upper,

@@ -13,13 +13,15 @@ use super::foils::Among;
 use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::trace::{Null, Trace};
-use crate::prompt::statements::{FACTS, KNOWN, STATED_OTHER, STATED_SELF};
+use crate::prompt::label_family::LabelFamily;
+use crate::prompt::statements::FACTS;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::columns;
 use crate::stats::evaluate::Ranking;
 use crate::stats::gram::Gram;
 use crate::table::{Table, finite};
+use crate::words::Status;
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -39,7 +41,7 @@ struct Row {
     layer: i32,
     readout: String,
     answer: Option<String>,
-    status: String,
+    status: Status,
     /// Answer against foils, self against another, by the probe that is fitted at this checkpoint.
     recognition: Option<f64>,
     recognition_lower: Option<f64>,
@@ -73,9 +75,9 @@ struct Known {
 /// Concepts whose stems have foils, where the store has statements and facts.
 fn run(series: &Series) -> Result<Measured> {
     let known = Known::of(series);
-    let statements = series.families.iter().filter(|family| family.label_family == STATED_SELF);
+    let statements = series.families.iter().filter(|family| family.label_family == LabelFamily::StatedSelf);
     let statements: Vec<Statements> = statements.filter_map(|family| Statements::of(series, family)).collect();
-    let (Some(known), Some(readout)) = (known, series.readout("last_prompt")) else { return Measured::of_rows::<Row>(TABLE, &[]) };
+    let (Some(known), Some(readout)) = (known, series.last_prompt(NAME)) else { return Measured::of_rows::<Row>(TABLE, &[]) };
     let depth = series.layers.iter().copied().max().unwrap_or(0);
     let middle = |layer: usize| 3 * layer >= depth && 3 * layer <= 2 * depth;
     // A store without middle layers has its primary among those that it has.
@@ -93,7 +95,7 @@ fn run(series: &Series) -> Result<Measured> {
 
 impl Known {
     fn of(series: &Series) -> Option<Self> {
-        let family = series.family(FACTS, KNOWN)?;
+        let family = series.family(FACTS, &LabelFamily::Known)?;
         let (mut groups, mut relations) = (Vec::new(), Vec::new());
         for (_, members) in &family.groups {
             let labelled: Vec<(usize, bool)> = members.iter().filter_map(|&item| Some((item, series.items[item].y? == 1))).collect();
@@ -159,7 +161,7 @@ impl Axis {
 impl<'a> Statements<'a> {
     /// `None` where fewer than two groups have every choice about oneself and about another.
     fn of(series: &Series, family: &'a Family) -> Option<Self> {
-        let others = series.family(&family.concept, STATED_OTHER)?;
+        let others = series.family(&family.concept, &LabelFamily::StatedOther)?;
         let choice = |item: usize| series.items[item].cell.split_once(':').and_then(|(_, choice)| choice.parse::<usize>().ok());
         let by_choice = |members: &[usize]| members.iter().filter_map(|&item| Some((choice(item)?, item))).collect::<BTreeMap<_, _>>();
         let mut groups: Vec<Vec<[usize; 2]>> = Vec::new();
@@ -172,7 +174,7 @@ impl<'a> Statements<'a> {
         }
         let choices = groups.iter().map(Vec::len).max()?;
         groups.retain(|group| group.len() == choices);
-        let stem = series.family(&family.concept, "stem_self").and_then(|family| family.groups.first());
+        let stem = series.family(&family.concept, &LabelFamily::StemSelf).and_then(|family| family.groups.first());
         let answer = stem.and_then(|(_, items)| series.items[*items.first()?].answer_0.clone());
         (groups.len() >= 2 && choices > 2).then_some(Self { family, answer, groups })
     }
@@ -225,7 +227,7 @@ impl<'a> Statements<'a> {
                 layer: series.layers[layer] as i32,
                 readout: series.readouts[readout].clone(),
                 answer: self.answer.clone(),
-                status: if there.is_some() { "ok" } else { "no_axis" }.to_owned(),
+                status: if there.is_some() { Status::Ok } else { Status::NoAxis },
                 recognition,
                 recognition_lower,
                 recognition_upper,
@@ -241,8 +243,8 @@ impl<'a> Statements<'a> {
         let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
         let trace = native.map(|among| {
             let trace = Trace::new(NAME, self.family, (0..n).collect(), among.own).at(series, readout, layer);
-            let status = (!is_there).then_some("no_axis");
-            Trace { label_family: "stem".to_owned(), companion, status, null: Null::Foils(among.foils), ..trace }
+            let status = (!is_there).then_some(Status::NoAxis);
+            Trace { label_family: LabelFamily::Stem, companion, status, null: Null::Foils(among.foils), ..trace }
         });
         Ok((rows, trace.into_iter().collect()))
     }

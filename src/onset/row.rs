@@ -2,12 +2,14 @@
 
 use super::confirm::{change_point, confirmation, rise_p_values};
 use super::date::Onset;
-use super::shape::FEWEST;
+use super::shape::{FEWEST, Shape};
 use super::trace::Trace;
 use super::verdict::Verdict;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::estimate::{Estimate, columns};
 use crate::table::{Table, finite};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -19,7 +21,7 @@ pub const TABLE: Table = Table::new::<OnsetRow>("onset");
 pub struct OnsetRow {
     pub run: String,
     pub concept: String,
-    pub label_family: String,
+    pub label_family: LabelFamily,
     pub null_bank: bool,
     pub measure: String,
     /// Layer 0 is the embedding, l the output of block l; null for measures of the model's output.
@@ -27,7 +29,7 @@ pub struct OnsetRow {
     pub readout: Option<String>,
     /// The layer that was chosen on a third of the groups (for placement, by how well the probe binds).
     pub primary: bool,
-    pub status: String,
+    pub status: Status,
     /// Late minus reference checkpoints.
     pub delta: Option<f64>,
     pub delta_lower: Option<f64>,
@@ -53,7 +55,7 @@ pub struct OnsetRow {
     pub level_percentile: Option<f64>,
     /// Smallest true delta that would have been found with probability .8.
     pub mde: Option<f64>,
-    pub shape: String,
+    pub shape: Shape,
     /// Midpoint of the rise, in units of the axis; null where it lies beyond the first or last checkpoint (`at_edge`), as is an end of its
     /// interval that is open. The interval of a step is never narrower than the gap between its checkpoints.
     pub t50: Option<f64>,
@@ -130,7 +132,7 @@ fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
         layer: trace.layer.map(|layer| layer as i32),
         readout: trace.readout.clone(),
         primary: verdict.primary,
-        status: verdict.status.to_owned(),
+        status: verdict.status,
         delta,
         delta_lower,
         delta_upper,
@@ -146,7 +148,7 @@ fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
         excess_upper,
         level_percentile: verdict.level_standing.and_then(|standing| standing.share),
         mde: gate.and_then(|gate| finite(gate.mde)),
-        shape: name_of(verdict.shape),
+        shape: verdict.shape,
         t50,
         t50_lower,
         t50_upper,

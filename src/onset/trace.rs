@@ -2,11 +2,10 @@
 
 use super::baseline::Baseline;
 use super::curve::Curve;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::estimate::Estimate;
-
-/// Status of a curve whose concept has nothing of its kind to be held against.
-pub const NO_FOILS: &str = "no_foils";
+use crate::words::Status;
 
 /// What a curve is held against. Other topics are no match for a concept about the self: any post-training moves all that is said of
 /// oneself. What nobody taught is one more of its own kind, so only that is a null.
@@ -17,7 +16,7 @@ pub enum Null {
     /// The null bank at the same measure, readout and layer, for what is of one kind with it (as in planted series), or is no concept.
     Bank,
     /// Nothing: the status that says why, instead of a date.
-    Missing(&'static str),
+    Missing(Status),
 }
 
 /// One concept along the series, by one measure at one layer.
@@ -25,7 +24,7 @@ pub enum Null {
 pub struct Trace {
     pub measure: &'static str,
     pub concept: String,
-    pub label_family: String,
+    pub label_family: LabelFamily,
     pub null_bank: bool,
     pub readout: Option<String>,
     /// Layer number; `None` for measures of the model's output.
@@ -54,7 +53,7 @@ pub struct Trace {
     /// Never primary at any layer: it has no null of its kind by construction, and stands beside measures that have.
     pub companion: bool,
     /// Why there is no curve to speak of; then `curve` may cover few points.
-    pub status: Option<&'static str>,
+    pub status: Option<Status>,
     /// Whether it is a curve along the series. If not, it is one number ([`level`]), and only comparisons of runs have a use for it.
     pub dated: bool,
     /// -1 where the curve is of minus the quantity, so that it rises; runs are compared with the quantity's own sign.
@@ -79,7 +78,7 @@ impl Trace {
             max_t_late: None,
             choice: 0.0,
             cosine: None,
-            null: Null::Missing(NO_FOILS),
+            null: Null::Missing(Status::NoFoils),
             baseline: None,
             companion: false,
             status: None,

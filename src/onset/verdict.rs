@@ -13,6 +13,7 @@ use super::trace::{Null, Trace};
 use crate::prompt::concept::FEWEST_FOILS;
 use crate::series::Timeline;
 use crate::stats::estimate::{Estimate, amplitude};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +48,7 @@ pub struct Verdict<'a> {
     /// Tests in the family that its q is adjusted over.
     pub n_tests: usize,
     /// `ok`, or why there is no date.
-    pub status: &'static str,
+    pub status: Status,
     pub shape: Shape,
     /// The date, where the status is `ok` and the curve rises.
     pub onset: Option<Onset>,
@@ -96,28 +97,28 @@ pub fn conclude(verdict: &mut Verdict, grid: Option<&OnsetGrid>, leaks: bool) ->
     let passed = verdict.gate.as_ref().is_some_and(Gate::passed);
     verdict.status = match trace.status {
         Some(status) => status,
-        None if leaks => "lexical_leak",
-        None if too_few => "too_few_checkpoints",
-        None if verdict.gate.is_none() => "no_reference",
+        None if leaks => Status::LexicalLeak,
+        None if too_few => Status::TooFewCheckpoints,
+        None if verdict.gate.is_none() => Status::NoReference,
         None => match &trace.null {
-            Null::Missing(status) => status,
-            Null::Foils(foils) if foils.len() < FEWEST_FOILS => "too_few_foils",
-            Null::Foils(_) if verdict.preferred => "already_preferred",
-            _ if !passed => "gate_fail",
-            _ => "ok",
+            Null::Missing(status) => *status,
+            Null::Foils(foils) if foils.len() < FEWEST_FOILS => Status::TooFewFoils,
+            Null::Foils(_) if verdict.preferred => Status::AlreadyPreferred,
+            _ if !passed => Status::GateFail,
+            _ => Status::Ok,
         },
     };
     verdict.shape = match verdict.status {
-        "ok" | "gate_fail" => verdict.named()?,
+        Status::Ok | Status::GateFail => verdict.named()?,
         // What rises was there before.
-        "already_preferred" => match verdict.named()? {
+        Status::AlreadyPreferred => match verdict.named()? {
             Shape::Emerges => Shape::Strengthens,
             shape => shape,
         },
         _ => Shape::Undetermined,
     };
     verdict.onset = match grid {
-        Some(grid) if verdict.status == "ok" => grid.fit(verdict.dated_curve(), trace.floor)?,
+        Some(grid) if verdict.status == Status::Ok => grid.fit(verdict.dated_curve(), trace.floor)?,
         _ => None,
     };
     Ok(())
@@ -266,7 +267,7 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
         preferred: false,
         reach: None,
         n_tests: 1,
-        status: "not_run",
+        status: Status::NotRun,
         shape: Shape::Undetermined,
         onset: None,
     })
@@ -276,7 +277,7 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
 fn choose_layers(verdicts: &mut [Verdict]) {
     let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (index, Verdict { trace, .. }) in verdicts.iter().enumerate().filter(|(_, verdict)| !verdict.trace.companion) {
-        let key = (trace.measure, trace.concept.as_str(), trace.label_family.as_str(), &trace.readout);
+        let key = (trace.measure, trace.concept.as_str(), &trace.label_family, &trace.readout);
         places.entry(key).or_default().push(index);
     }
     for layers in places.into_values() {
@@ -313,7 +314,7 @@ fn among_foils(verdicts: &[Verdict], layers: &[usize]) -> Option<(usize, Vec<f64
 fn by_layer(verdicts: &[Verdict]) -> Vec<Vec<usize>> {
     let mut layers: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (index, Verdict { trace, .. }) in verdicts.iter().enumerate() {
-        layers.entry((trace.measure, trace.label_family.as_str(), &trace.readout, trace.layer)).or_default().push(index);
+        layers.entry((trace.measure, &trace.label_family, &trace.readout, trace.layer)).or_default().push(index);
     }
     layers.into_values().collect()
 }

@@ -2,8 +2,9 @@
 //!
 //! It needs `run.json`, `items.parquet` and `readouts/`, made by a walk or by any other tool.
 
-use crate::manifest::Evidence;
+use crate::manifest::{Evidence, Readout};
 use crate::prompt::item::Item;
+use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
 use crate::stats::lexical::LexicalAudit;
 use crate::table::{self, Key};
@@ -310,9 +311,20 @@ impl Series {
         self.readouts.iter().position(|readout| readout == name)
     }
 
+    /// Number of the last prompt token's readout, at which everything is read that is not asked for elsewhere. A store of another tool
+    /// may be without: then `measure`, which needs it, is said not to be there.
+    pub fn last_prompt(&self, measure: &str) -> Option<usize> {
+        let name = Readout::LastPrompt.name();
+        let found = self.readout(name);
+        if found.is_none() {
+            tracing::warn!("{}: the store has no readout {name}, so its table of {measure} is empty", self.run);
+        }
+        found
+    }
+
     /// The family of a concept.
-    pub fn family(&self, concept: &str, label_family: &str) -> Option<&Family> {
-        self.families.iter().find(|family| family.concept == concept && family.label_family == label_family)
+    pub fn family(&self, concept: &str, label_family: &LabelFamily) -> Option<&Family> {
+        self.families.iter().find(|family| family.concept == concept && family.label_family == *label_family)
     }
 
     /// What model specifications say about a concept, where its items tell.

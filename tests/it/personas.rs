@@ -188,7 +188,7 @@ fn evidence(folder: &Path) -> BTreeMap<(String, String, String), Row> {
     analyze(&Series::open(folder).unwrap()).unwrap();
     let (checkpoint, rows) = last(&read(folder).unwrap());
     assert_eq!(checkpoint, "c1");
-    rows.into_iter().map(|row| ((row.concept.clone(), row.hypothesis.clone(), row.measure.clone()), row)).collect()
+    rows.into_iter().map(|row| ((row.concept.clone(), row.hypothesis.to_string(), row.measure.clone()), row)).collect()
 }
 
 const PERSONAS_DOWN: &str = "personas_all_the_way_down";

@@ -6,6 +6,7 @@ use selftrace::analysis::{OnsetRow, analyze};
 use selftrace::series::Series;
 use selftrace::stats::draws::{generator, normal};
 use selftrace::table;
+use selftrace::words::Status;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
@@ -188,10 +189,10 @@ fn a_concept_without_foils_has_a_status_and_no_date() {
         table::write(&folder.path().join("items.parquet"), &items.collect::<Vec<_>>(), "").unwrap();
         let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap().onsets;
         let row = primary(&rows, "taught", "contrast");
-        (row.status.clone(), row.t50, row.q.is_some())
+        (row.status, row.t50, row.q.is_some())
     };
-    assert_eq!(keep(0), ("no_foils".to_owned(), None, false));
-    assert_eq!(keep(3), ("too_few_foils".to_owned(), None, true));
+    assert_eq!(keep(0), (Status::NoFoils, None, false));
+    assert_eq!(keep(3), (Status::TooFewFoils, None, true));
 }
 
 #[test]

@@ -11,13 +11,15 @@ use super::level::Levels;
 use super::{Finding, Measure, Measured};
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
-use crate::onset::trace::{NO_FOILS, Null, Trace};
+use crate::onset::trace::{Null, Trace};
 use crate::prompt::item::{DEFAULT, Item};
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{columns, of_columns};
 use crate::stats::role_space::Sampled;
 use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use carried::carried;
 use serde::{Deserialize, Serialize};
@@ -45,7 +47,7 @@ struct Behaviour {
     persona_kind: String,
     answer_0: Option<String>,
     answer_1: Option<String>,
-    status: String,
+    status: Status,
     /// Self minus others.
     margin: Option<f64>,
     margin_lower: Option<f64>,
@@ -118,8 +120,8 @@ fn finding((key, row): &(Key, Behaviour)) -> Finding {
 fn contexts(items: &[Item]) -> BTreeMap<(&str, &str), Vec<Group>> {
     let mut found: BTreeMap<(&str, &str), BTreeMap<&str, Group>> = BTreeMap::new();
     for (index, item) in items.iter().enumerate().filter(|(_, item)| !item.is_plain()) {
-        let is_self = item.label_family == "stem_self";
-        if is_self || item.label_family == "stem_other" {
+        let is_self = item.label_family == LabelFamily::StemSelf;
+        if is_self || item.label_family == LabelFamily::StemOther {
             let groups = found.entry((&item.concept, &item.persona_id)).or_default();
             let group = groups.entry(&item.group_id).or_insert((usize::MAX, Vec::new()));
             if is_self { group.0 = index } else { group.1.push(index) }
@@ -136,7 +138,7 @@ impl Behaviour {
             concept: family.concept.clone(),
             null_bank: family.null_bank,
             persona: persona.to_owned(),
-            status: "not_run".to_owned(),
+            status: Status::NotRun,
             ..Self::default()
         }
     }
@@ -193,7 +195,7 @@ fn mean_carried(series: &Series, family: &Family, pairs: &[Pair]) -> Rows {
             ..Behaviour::empty(family, carried::CONTEXTS)
         };
         row.carry(&pair, t);
-        row.status = if row.carried.is_some() { "ok" } else { "no_rise" }.to_owned();
+        row.status = if row.carried.is_some() { Status::Ok } else { Status::NoRise };
         (series.key(t), row)
     };
     (0..series.points.len()).map(row).collect()
@@ -209,9 +211,9 @@ fn over_contexts(series: &Series, family: &Family, asked: &[Option<Trace>]) -> V
     let mut levels = Levels::new(series.points.len());
     for t in 0..series.points.len() {
         let at = |mean: &Curve| Sampled { value: mean.value[t], replicates: mean.replicate_rows().map(|row| row[t]).collect() };
-        levels.push(t, IN_CONTEXTS, mean.as_ref().map(at).as_ref().ok_or("not_scored"));
+        levels.push(t, IN_CONTEXTS, mean.as_ref().map(at).as_ref().ok_or(Status::NotScored));
     }
-    levels.traces(family).into_iter().map(|level| Trace { label_family: "stem".to_owned(), ..level }).collect()
+    levels.traces(family).into_iter().map(|level| Trace { label_family: LabelFamily::Stem, ..level }).collect()
 }
 
 /// One concept along the series, asked in one context.
@@ -248,7 +250,7 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
         let (foil_margin, foil_margin_lower, foil_margin_upper) = columns(among.as_ref().and_then(|among| among.own.at(t)));
         let standing = among.as_ref().map(|among| among.standing(t));
         Behaviour {
-            status: "ok".to_owned(),
+            status: Status::Ok,
             margin,
             margin_lower,
             margin_upper,
@@ -268,8 +270,8 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
         }
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
-    let (curve, null) = among.map_or((difference, Null::Missing(NO_FOILS)), |among| (among.own, Null::Foils(among.foils)));
-    let trace = Trace { label_family: "stem".to_owned(), null, ..Trace::new(NAME, family, (0..n).collect(), curve) };
+    let (curve, null) = among.map_or((difference, Null::Missing(Status::NoFoils)), |among| (among.own, Null::Foils(among.foils)));
+    let trace = Trace { label_family: LabelFamily::Stem, null, ..Trace::new(NAME, family, (0..n).collect(), curve) };
     Ok((rows, Some(trace)))
 }
 

@@ -8,7 +8,7 @@ use super::{Finding, Measure, Measured, Part, joined};
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
-use crate::prompt::choices::{CHOICE, FACT, REPORT};
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{columns, of_columns};
@@ -16,6 +16,7 @@ use crate::stats::matrix;
 use crate::stats::role_space::Sampled;
 use crate::table::{Key, Table};
 use crate::walk::interventions::sheet::{Along, Sheet};
+use crate::words::Status;
 use anyhow::Result;
 use effect::{Line, Null, Question, share, size};
 use rayon::prelude::*;
@@ -31,7 +32,7 @@ pub const ALONG_AXIS: &str = "steering_along_axis";
 const TABLE: Table = Table::keyed::<Causal>("causal");
 pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// Outcomes, with the label family of their items, in the order of [`CURVES`].
-pub const OUTCOMES: [(&str, &str); 2] = [("report", REPORT), ("behaviour", CHOICE)];
+pub const OUTCOMES: [(&str, LabelFamily); 2] = [("report", LabelFamily::StemSelf), ("behaviour", LabelFamily::Choice)];
 /// Values of `direction`.
 pub const CONCEPT: &str = "concept";
 pub const AXIS: &str = "assistant_axis";
@@ -47,7 +48,7 @@ pub struct Causal {
     pub outcome: String,
     /// `concept` or `assistant_axis`.
     pub direction: String,
-    pub status: String,
+    pub status: Status,
     /// Margin without intervention.
     pub margin: Option<f64>,
     pub margin_lower: Option<f64>,
@@ -128,14 +129,14 @@ fn findings((key, row): &(Key, Causal)) -> [Finding; 2] {
     let z = of_columns(row.z, row.z_lower, row.z_upper);
     let share = of_columns(row.axis_share, row.axis_share_lower, row.axis_share_upper);
     // Without an axis or an effect there is nothing to share.
-    let shared = match (row.status.as_str(), row.cos_axis) {
-        ("ok", None) => "no_axis",
-        ("ok", Some(_)) if share.is_none() => "no_effect",
+    let shared = match (row.status, row.cos_axis) {
+        (Status::Ok, None) => Status::NoAxis,
+        (Status::Ok, Some(_)) if share.is_none() => Status::NoEffect,
         (status, _) => status,
     };
     let parts = match row.outcome.as_str() {
-        "report" => [(CURVES[0], z, row.status.as_str()), (ALONG_AXIS, share, shared)],
-        _ => [(CURVES[1], z, row.status.as_str()), (BEHAVIOURAL, z, row.status.as_str())],
+        "report" => [(CURVES[0], z, row.status), (ALONG_AXIS, share, shared)],
+        _ => [(CURVES[1], z, row.status), (BEHAVIOURAL, z, row.status)],
     };
     parts.map(|(part, estimate, status)| Finding {
         checkpoint: key.checkpoint.clone(),
@@ -143,7 +144,7 @@ fn findings((key, row): &(Key, Causal)) -> [Finding; 2] {
         null_bank: row.null_bank,
         part,
         layer: Some(row.layer),
-        status: status.to_owned(),
+        status,
         estimate,
         contexts: usize::MAX,
         ..Finding::default()
@@ -163,13 +164,13 @@ struct Cell<'a> {
 /// What one sheet says about a cell.
 struct Answer {
     row: Causal,
-    status: &'static str,
+    status: Status,
     z: Option<Sampled>,
 }
 
 impl Cell<'_> {
     fn part(&self) -> Result<Part<Causal>> {
-        let (mut rows, mut points, mut effects, mut status) = (Vec::new(), Vec::new(), Vec::new(), "not_run");
+        let (mut rows, mut points, mut effects, mut status) = (Vec::new(), Vec::new(), Vec::new(), Status::NotRun);
         for (t, sheet) in self.sheets.iter().enumerate() {
             for answer in self.answers(sheet.as_ref())? {
                 if let (Some(z), CONCEPT) = (answer.z, answer.row.direction.as_str()) {
@@ -188,7 +189,7 @@ impl Cell<'_> {
 
     /// The curve of z, positive where the last checkpoint's is.
     fn trace(&self, points: Vec<usize>, effects: &[Sampled]) -> Result<Option<Trace>> {
-        let family = self.series.family(self.concept, "crossed");
+        let family = self.series.family(self.concept, &LabelFamily::Crossed);
         let (Some(family), Some(last)) = (family, effects.last()) else { return Ok(None) };
         // A date is of a rise; two runs are compared with the sign that it has in each.
         let sign = if last.value < 0.0 { -1.0 } else { 1.0 };
@@ -204,23 +205,23 @@ impl Cell<'_> {
     }
 
     /// What stands for a curve that is not there: why, for comparisons of runs.
-    fn without(&self, status: &'static str) -> Option<Trace> {
-        let family = self.series.family(self.concept, "crossed")?;
+    fn without(&self, status: Status) -> Option<Trace> {
+        let family = self.series.family(self.concept, &LabelFamily::Crossed)?;
         let curve = Curve { value: vec![f64::NAN], replicates: Vec::new() };
         let (layer, readout) = (Some(self.layer), Some(self.readout.to_owned()));
         let trace = Trace::new(CURVES[self.outcome], family, vec![self.series.points.len() - 1], curve);
-        Some(Trace { layer, readout, dated: false, status: Some(if status == "ok" { "no_null" } else { status }), ..trace })
+        Some(Trace { layer, readout, dated: false, status: Some(if status == Status::Ok { Status::NoNull } else { status }), ..trace })
     }
 
-    fn empty(&self, direction: &str, status: &str) -> Causal {
+    fn empty(&self, direction: &str, status: Status) -> Causal {
         Causal {
             concept: self.concept.to_owned(),
-            null_bank: self.series.family(self.concept, "crossed").is_some_and(|family| family.null_bank),
+            null_bank: self.series.family(self.concept, &LabelFamily::Crossed).is_some_and(|family| family.null_bank),
             layer: self.layer as i32,
             readout: self.readout.to_owned(),
             outcome: OUTCOMES[self.outcome].0.to_owned(),
             direction: direction.to_owned(),
-            status: status.to_owned(),
+            status,
             margin: None,
             margin_lower: None,
             margin_upper: None,
@@ -254,15 +255,15 @@ impl Cell<'_> {
 
     /// A row along the concept's direction and one along the axis.
     fn answers(&self, sheet: Option<&Sheet>) -> Result<Vec<Answer>> {
-        let without = |direction: &str, status: &'static str| Answer { row: self.empty(direction, status), status, z: None };
-        let none = || Ok(vec![without(CONCEPT, "not_run"), without(AXIS, "not_run")]);
+        let without = |direction: &str, status: Status| Answer { row: self.empty(direction, status), status, z: None };
+        let none = || Ok(vec![without(CONCEPT, Status::NotRun), without(AXIS, Status::NotRun)]);
         let Some(sheet) = sheet else { return none() };
         let number = sheet.header.concepts.iter().position(|concept| concept == self.concept);
         let layer = sheet.header.layers.iter().position(|layer| *layer == self.layer);
         let (Some(number), Some(layer)) = (number, layer) else { return none() };
         let asked = sheet.asked(Along::Concept(number));
         let item = |position: usize| &self.series.items[sheet.items[position]];
-        let facts: Vec<usize> = asked.iter().copied().filter(|&position| item(position).label_family == FACT).collect();
+        let facts: Vec<usize> = asked.iter().copied().filter(|&position| item(position).label_family == LabelFamily::Fact).collect();
         let (mut ids, mut groups): (Vec<&str>, Vec<Vec<usize>>) = Default::default();
         for &position in asked.iter().filter(|&&position| item(position).label_family == OUTCOMES[self.outcome].1) {
             let id = item(position).group_id.as_str();
@@ -287,7 +288,7 @@ impl Cell<'_> {
         let mut own = self.answer(CONCEPT, &question, &own_line, &null, &draws);
         let w = sheet.direction(Along::Concept(number), layer);
         if w.iter().all(|x| *x == 0.0) {
-            own = without(CONCEPT, "no_direction");
+            own = without(CONCEPT, Status::NoDirection);
         }
         if let Some(line) = &axis_line {
             let cosine = f64::from(matrix::dot(w, sheet.direction(Along::Axis, layer)));
@@ -298,7 +299,7 @@ impl Cell<'_> {
             let axis = self.answer(AXIS, &question, line, &null, &draws);
             return Ok(vec![own, axis]);
         }
-        Ok(vec![own, without(AXIS, "no_axis")])
+        Ok(vec![own, without(AXIS, Status::NoAxis)])
     }
 
     fn answer(&self, direction: &str, question: &Question, line: &Line, null: &Null, draws: &Draws) -> Answer {
@@ -308,9 +309,9 @@ impl Cell<'_> {
         let compared = line.slopes.as_ref().map(|slopes| null.compare(slopes, draws));
         let z = compared.as_ref().and_then(|compared| compared.z.clone());
         let status = match &compared {
-            None => "side_effects",
-            Some(compared) if compared.z.is_none() => "no_null",
-            Some(_) => "ok",
+            None => Status::SideEffects,
+            Some(compared) if compared.z.is_none() => Status::NoNull,
+            Some(_) => Status::Ok,
         };
         let (slope, slope_lower, slope_upper) = columns(compared.as_ref().and_then(|compared| compared.slope.estimate()));
         let (size, z_lower, z_upper) = columns(z.as_ref().and_then(|z| size(z).estimate()));

@@ -9,13 +9,15 @@ use crate::console::check_interrupt;
 use crate::onset::baseline::Baseline;
 use crate::onset::curve::Curve;
 use crate::onset::gate::reference_and_late;
-use crate::onset::trace::{NO_FOILS, Null, Trace};
+use crate::onset::trace::{Null, Trace};
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, amplitude, columns};
 use crate::stats::gram::{Gram, cosine};
 use crate::stats::sign_flip::MaxT;
 use crate::table::{self, Key, Table};
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
 use kind::Kind;
@@ -33,10 +35,10 @@ pub const MEASURE: Measure = Measure { name: NAME, tables: &[TRAJECTORY, GRAM, s
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Trajectory {
     concept: String,
-    label_family: String,
+    label_family: LabelFamily,
     layer: i32,
     readout: String,
-    status: String,
+    status: Status,
     e: Option<f64>,
     e_lower: Option<f64>,
     e_upper: Option<f64>,
@@ -56,7 +58,7 @@ struct Trajectory {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct GramRow {
     concept: String,
-    label_family: String,
+    label_family: LabelFamily,
     layer: i32,
     readout: String,
     group_ids: Vec<String>,
@@ -76,7 +78,7 @@ struct Part {
 }
 
 fn run(series: &Series) -> Result<Measured> {
-    let families: Vec<&Family> = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family.as_str())).collect();
+    let families: Vec<&Family> = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family)).collect();
     let tasks: Vec<(&Family, usize)> =
         families.iter().flat_map(|family| (0..series.readouts.len()).map(move |readout| (*family, readout))).collect();
     let parts = tasks.par_iter().map(|(family, readout)| part(series, family, *readout)).collect::<Result<Vec<Part>>>()?;
@@ -124,12 +126,12 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
     if !points.iter().all(|&t| items.iter().all(|&item| series.has(t, readout, item))) {
         return Ok(part); // a readout that these items do not have
     }
-    let row = |status: &str, layer: usize| Trajectory {
+    let row = |status: Status, layer: usize| Trajectory {
         concept: family.concept.clone(),
         label_family: family.label_family.clone(),
         layer: series.layers[layer] as i32,
         readout: series.readouts[readout].clone(),
-        status: status.to_owned(),
+        status,
         e: None,
         e_lower: None,
         e_upper: None,
@@ -142,7 +144,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
     };
     if ids.len() < 2 {
         for layer in 0..series.layers.len() {
-            part.trajectory.extend(points.iter().map(|&t| (series.key(t), row("degenerate_label", layer))));
+            part.trajectory.extend(points.iter().map(|&t| (series.key(t), row(Status::DegenerateLabel, layer))));
             if similarity::applies(series, family, layer) {
                 part.similarity.push(similarity::rows(series, family, readout, layer, ids.len(), &similarity::none(points.len()), &[])?);
             }
@@ -151,7 +153,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
     }
     let draws = draws(series, family, ids.len())?;
     let mut family_wise = MaxT::default();
-    let keep_gram = family.label_family == "crossed";
+    let keep_gram = family.label_family == LabelFamily::Crossed;
     for layer in 0..series.layers.len() {
         let (mut contrasts, mut foils, mut compared, mut width) = (Vec::new(), Vec::<Vec<f64>>::new(), Vec::new(), 0);
         let paired = similarity::applies(series, family, layer);
@@ -175,7 +177,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
         }
         let baseline = baseline(series, readout, layer, &items, &|rows, d| contrasts_of(rows, d).swap_remove(0), &draws)?;
         let deltas: Vec<Vec<f32>> = contrasts.iter().map(Contrasts::whitened).collect();
-        let followed = follow(&deltas, width, &draws)?;
+        let followed = follow(family, &deltas, width, &draws)?;
         let Followed { grams, cross, curve, .. } = &followed;
         let scale = amplitude(grams[grams.len() - 1].u());
         let mut grams_of_layer = Vec::new();
@@ -191,7 +193,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
                 p: Some(null.p_value()),
                 e_null95: table::finite(null.amplitude95()),
                 frozen_e: (scale > 0.0).then(|| cross[t].u() / scale),
-                ..row("ok", layer)
+                ..row(Status::Ok, layer)
             };
             part.trajectory.push((series.key(points[t]), filled));
             if keep_gram {
@@ -211,20 +213,10 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
             part.grams.push(table::keyed(&grams_of_layer)?);
         }
         let (choice, null) = match foils.is_empty() {
-            true => (followed.trace.choice, Null::Missing(NO_FOILS)),
+            true => (followed.trace.choice, Null::Missing(Status::NoFoils)),
             false => (0.0, Null::Foils(foils)),
         };
-        part.traces.push(Trace {
-            choice,
-            null,
-            concept: family.concept.clone(),
-            label_family: family.label_family.clone(),
-            null_bank: family.null_bank,
-            readout: Some(series.readouts[readout].clone()),
-            layer: Some(series.layers[layer]),
-            baseline,
-            ..followed.trace
-        });
+        part.traces.push(Trace { choice, null, baseline, ..followed.trace.at(series, readout, layer) });
     }
     // Family-wise p values come back in the order in which the nulls were pushed: layer by layer, checkpoint by checkpoint, and
     // after these the mean of the late ones.
@@ -269,16 +261,16 @@ pub struct Followed {
     /// The mean of those of the late checkpoints.
     pub late: Gram,
     pub curve: Curve,
-    /// Ready but for its names and the family-wise p-values.
+    /// Ready but for its place and the family-wise p-values.
     pub trace: Trace,
 }
 
-/// Follows contrasts `[group, width]`, one set per checkpoint. This is all that happens between activations and verdicts, so
+/// Follows contrasts `[group, width]` of a family, one set per checkpoint. This is all that happens between activations and verdicts, so
 /// planted activations come through here too.
 ///
 /// # Errors
 /// Contrasts that are not finite, or draws for another number of groups.
-pub fn follow(deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Followed> {
+pub fn follow(family: &Family, deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Followed> {
     let grams = deltas.iter().map(|delta| Gram::new(delta, width)).collect::<Result<Vec<_>>>()?;
     let curve = Curve::of_amplitudes(&grams, draws)?;
     let last = deltas.len() - 1;
@@ -289,26 +281,12 @@ pub fn follow(deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Follow
         (0..deltas[last].len()).map(|i| deltas[late.clone()].iter().map(|delta| delta[i]).sum::<f32>() / late.len() as f32).collect();
     let aligned = Curve::of_projections(&with(&pooled)?, &Gram::new(&pooled, width)?, draws)?;
     let trace = Trace {
-        measure: NAME,
-        concept: String::new(),
-        label_family: String::new(),
-        null_bank: false,
-        readout: None,
-        layer: None,
-        points: (0..deltas.len()).collect(),
         cosine: direction_cosine(&cross[0], &grams[0], &grams[last], draws)?,
-        curve: curve.clone(),
         aligned,
         floor: Some(0.0),
-        max_t: Vec::new(),
-        max_t_late: None,
         choice: third(&deltas[last], width)?,
         null: Null::Bank,
-        baseline: None,
-        companion: false,
-        status: None,
-        dated: true,
-        sign: 1.0,
+        ..Trace::new(NAME, family, (0..deltas.len()).collect(), curve.clone())
     };
     let late = Gram::mean(&grams[late])?;
     Ok(Followed { grams, cross, late, curve, trace })

@@ -10,12 +10,14 @@ use super::{Finding, Measure, Measured, Part, joined};
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
 use crate::prompt::item::Item;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, columns, of_columns};
 use crate::stats::gram::Gram;
 use crate::stats::role_space::Sampled;
 use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use panel::{Panel, Persistence as Found, Quantity, consistency, within};
 use rayon::prelude::*;
@@ -44,7 +46,7 @@ pub struct Persistence {
     pub quantity: String,
     pub persona: Option<String>,
     pub persona_kind: Option<String>,
-    pub status: String,
+    pub status: Status,
     pub value: Option<f64>,
     pub lower: Option<f64>,
     pub upper: Option<f64>,
@@ -156,7 +158,8 @@ fn contrasts(rows: &[f32], d: usize, labels: &[Vec<bool>]) -> Vec<f32> {
 
 fn run(series: &Series) -> Result<Measured> {
     let elsewhere: BTreeSet<&str> = series.items.iter().filter(|item| !item.is_plain()).map(|item| item.concept.as_str()).collect();
-    let crossed = series.families.iter().filter(|family| family.label_family == "crossed" && elsewhere.contains(family.concept.as_str()));
+    let crossed =
+        series.families.iter().filter(|family| family.label_family == LabelFamily::Crossed && elsewhere.contains(family.concept.as_str()));
     let asked: Vec<Asked> = crossed.filter_map(|family| Asked::of(series, family)).collect();
     let tasks: Vec<(&Asked, usize, usize)> = asked
         .iter()
@@ -208,7 +211,7 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
             quantity: quantity.to_owned(),
             persona: None,
             persona_kind: None,
-            status: "gate_fail".to_owned(),
+            status: Status::GateFail,
             value: None,
             lower: None,
             upper: None,
@@ -315,8 +318,8 @@ impl White {
 }
 
 /// The number behind a row, or the row's status.
-fn there(gated: bool, quantity: &Quantity) -> Result<&Sampled, &'static str> {
-    quantity.sampled.as_ref().filter(|_| gated).ok_or("gate_fail")
+fn there(gated: bool, quantity: &Quantity) -> Result<&Sampled, Status> {
+    quantity.sampled.as_ref().filter(|_| gated).ok_or(Status::GateFail)
 }
 
 fn filled(row: Persistence, gated: bool, quantity: &Quantity) -> Persistence {
@@ -325,7 +328,7 @@ fn filled(row: Persistence, gated: bool, quantity: &Quantity) -> Persistence {
 
 fn with_estimate(row: Persistence, gated: bool, estimate: Option<Estimate>, null: Option<[f64; 2]>) -> Persistence {
     let (value, lower, upper) = columns(estimate.filter(|_| gated));
-    let status = if value.is_some() { "ok" } else { "gate_fail" }.to_owned();
+    let status = if value.is_some() { Status::Ok } else { Status::GateFail };
     Persistence { status, value, lower, upper, null_lower: null.map(|n| n[0]), null_upper: null.map(|n| n[1]), ..row }
 }
 

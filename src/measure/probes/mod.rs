@@ -13,6 +13,7 @@ use crate::console::check_interrupt;
 use crate::onset::baseline::Baseline;
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::estimate::columns;
 use crate::stats::evaluate::{Evaluation, Scale, accuracy, evaluate};
@@ -21,6 +22,7 @@ use crate::stats::kernel::{Design, Split};
 use crate::stats::logistic::{self, Held};
 use crate::stats::{mass_mean, online};
 use crate::table::{self, Key, Table, finite};
+use crate::words::Status;
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use rayon::prelude::*;
@@ -96,7 +98,7 @@ impl From<Vec<f64>> for Outcome {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct ProbeRow {
     concept: String,
-    label_family: String,
+    label_family: LabelFamily,
     null_bank: bool,
     layer: i32,
     readout: String,
@@ -105,7 +107,7 @@ struct ProbeRow {
     split: String,
     /// `native`: refitted here; `frozen`: the last checkpoint's.
     ruler: String,
-    status: String,
+    status: Status,
     auroc: Option<f64>,
     auroc_lower: Option<f64>,
     auroc_upper: Option<f64>,
@@ -136,7 +138,7 @@ struct Part {
 
 /// The curves are those of the logistic probe's AUROC.
 fn run(series: &Series) -> Result<Measured> {
-    let families = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family.as_str()));
+    let families = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family));
     let sets = families.collect::<Vec<_>>().into_par_iter().map(|family| Set::new(series, family)).collect::<Result<Vec<_>>>()?;
     let read = |set: &Set, readout: usize| (0..series.points.len()).all(|t| set.items.iter().all(|&item| series.has(t, readout, item)));
     let mut tasks: Vec<(&Set, usize, usize)> = Vec::new();
@@ -157,7 +159,7 @@ fn run(series: &Series) -> Result<Measured> {
 }
 
 impl Set<'_> {
-    fn row(&self, series: &Series, (readout, layer): (usize, usize), [probe, split, ruler, status]: [&str; 4]) -> ProbeRow {
+    fn row(&self, series: &Series, (readout, layer): (usize, usize), [probe, split, ruler]: [&str; 3], status: Status) -> ProbeRow {
         ProbeRow {
             concept: self.family.concept.clone(),
             label_family: self.family.label_family.clone(),
@@ -167,7 +169,7 @@ impl Set<'_> {
             probe: probe.to_owned(),
             split: split.to_owned(),
             ruler: ruler.to_owned(),
-            status: status.to_owned(),
+            status,
             n: self.items.len() as i32,
             n_groups: self.n_groups as i32,
             ..ProbeRow::default()
@@ -178,7 +180,7 @@ impl Set<'_> {
         let (auroc, auroc_lower, auroc_upper) = columns(evaluation.auroc);
         let (accuracy, accuracy_lower, accuracy_upper) = columns(evaluation.accuracy);
         ProbeRow {
-            status: if auroc.is_some() { "ok" } else { "degenerate_label" }.to_owned(),
+            status: if auroc.is_some() { Status::Ok } else { Status::DegenerateLabel },
             auroc,
             auroc_lower,
             auroc_upper,
@@ -217,10 +219,10 @@ fn at_layer(series: &Series, set: &Set, readout: usize, layer: usize) -> Result<
     let fold = set.folds[0].as_deref().unwrap_or_default();
     let (frozen, transfer) = transfer::at_layer(series, set, (readout, layer), fold, &native, paired)?;
     for (t, scores) in frozen.iter().enumerate() {
-        let row = |status| set.row(series, (readout, layer), ["logistic", "group", "frozen", status]);
+        let row = |status| set.row(series, (readout, layer), ["logistic", "group", "frozen"], status);
         let row = match (scores, &set.draws) {
             (Some(scores), Some(draws)) => {
-                set.evaluated(row("ok"), &evaluate(scores, &set.labels, &set.groups, Scale::LogOdds, draws)?, t, random.as_ref())
+                set.evaluated(row(Status::Ok), &evaluate(scores, &set.labels, &set.groups, Scale::LogOdds, draws)?, t, random.as_ref())
             }
             _ => row(set.absent(0)),
         };
@@ -271,7 +273,7 @@ impl<'a> At<'a> {
         let all = self.whole.take();
         let (Some(fold), Some(draws), Some(whole)) = (&set.folds[index], &set.draws, &all) else {
             let status = set.absent(index);
-            self.rows.extend(probes().map(|probe| set.row(self.series, self.place, [probe.name, split, "native", status])));
+            self.rows.extend(probes().map(|probe| set.row(self.series, self.place, [probe.name, split, "native"], status)));
             self.whole = all;
             return Ok(());
         };
@@ -280,21 +282,21 @@ impl<'a> At<'a> {
         let splits = whole.folds(fold)?;
         let inner = if index == 0 { INNER } else { 1 };
         for probe in probes() {
-            let row = |status| set.row(self.series, self.place, [probe.name, split, "native", status]);
+            let row = |status| set.row(self.series, self.place, [probe.name, split, "native"], status);
             let outcome = match (probe.held_out)(&Cell { design: &design, splits: &splits, set, inner }) {
                 Ok(Some(outcome)) => outcome,
                 Ok(None) => {
-                    self.rows.push(row("degenerate_label"));
+                    self.rows.push(row(Status::DegenerateLabel));
                     continue;
                 }
                 Err(error) => {
                     self.warn(&error);
-                    self.rows.push(row("failed"));
+                    self.rows.push(row(Status::Failed));
                     continue;
                 }
             };
             let evaluation = evaluate(&outcome.scores, &set.labels, &set.groups, probe.scale, draws)?;
-            let mut row = set.evaluated(row("ok"), &evaluation, self.checkpoint, self.random);
+            let mut row = set.evaluated(row(Status::Ok), &evaluation, self.checkpoint, self.random);
             if let (0, Some(held)) = (index, &outcome.logistic) {
                 match self.beside(whole, &splits, &held.lambdas) {
                     Ok((control, bits)) => {

@@ -10,6 +10,7 @@ use crate::stats::evaluate::{Ranking, Scale, evaluate};
 use crate::stats::folds::{INNER, OUTER, grouped};
 use crate::stats::kernel::Design;
 use crate::stats::{control, lexical, logistic};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 
@@ -72,9 +73,9 @@ impl<'a> Set<'a> {
     }
 
     /// Why there is no probe with entry `index` of [`super::SPLITS`] held out.
-    pub fn absent(&self, index: usize) -> &'static str {
+    pub fn absent(&self, index: usize) -> Status {
         let varied = self.labels.iter().any(|&label| Some(&label) != self.labels.first());
-        if varied && self.folds[index].is_none() { "too_few_groups" } else { "degenerate_label" }
+        if varied && self.folds[index].is_none() { Status::TooFewGroups } else { Status::DegenerateLabel }
     }
 
     /// AUROC on every third group, which chooses the primary layer.

@@ -7,11 +7,13 @@
 //! and a scale are refitted, the direction is not, and its sign is kept.
 
 use super::set::Set;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::clustered;
 use crate::stats::kernel::Linear;
 use crate::stats::matrix::{self, Right};
 use crate::table::{self, Table, finite};
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
@@ -26,11 +28,11 @@ pub struct Transfer {
     to_step: Option<i64>,
     to_order: i32,
     concept: String,
-    label_family: String,
+    label_family: LabelFamily,
     null_bank: bool,
     layer: i32,
     readout: String,
-    status: String,
+    status: Status,
     /// With the interval of DeLong for clustered data.
     auroc: Option<f64>,
     auroc_lower: Option<f64>,
@@ -88,7 +90,7 @@ pub fn at_layer(
                     let areas = [&plain, &rescaled].map(|scores| clustered::auroc(scores, &set.labels, &set.groups, set.n_groups()));
                     let [auroc, rescaled] = areas;
                     let (auroc, rescaled) = (auroc?, rescaled?);
-                    let status = if auroc.is_some() { "ok" } else { "degenerate_label" };
+                    let status = if auroc.is_some() { Status::Ok } else { Status::DegenerateLabel };
                     let row = Transfer {
                         auroc: auroc.map(|auroc| auroc.value),
                         auroc_lower: auroc.map(|auroc| auroc.lower),
@@ -116,7 +118,7 @@ pub fn at_layer(
 
 impl Set<'_> {
     /// A row without numbers, for a probe that is tested at checkpoint `to`.
-    fn transfer(&self, series: &Series, (readout, layer): (usize, usize), to: usize, status: &str) -> Transfer {
+    fn transfer(&self, series: &Series, (readout, layer): (usize, usize), to: usize, status: Status) -> Transfer {
         let to = series.key(to);
         Transfer {
             to_checkpoint: to.checkpoint,
@@ -127,7 +129,7 @@ impl Set<'_> {
             null_bank: self.family.null_bank,
             layer: series.layers[layer] as i32,
             readout: series.readouts[readout].clone(),
-            status: status.to_owned(),
+            status,
             auroc: None,
             auroc_lower: None,
             auroc_upper: None,

@@ -12,12 +12,14 @@ use super::level::Levels;
 use super::{Finding, Measure, Measured, Part, joined};
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{columns, of_columns};
 use crate::stats::gram::Gram;
 use crate::stats::role_space::RoleSpace;
 use crate::table::{Key, Table, finite};
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -44,7 +46,7 @@ pub struct Residual {
     pub readout: String,
     /// Dimensions that are taken out: the assistant axis and k - 1 role components.
     pub k: i32,
-    pub status: String,
+    pub status: Status,
     /// Squared length that is left, as a share.
     pub residual: Option<f64>,
     pub residual_lower: Option<f64>,
@@ -61,7 +63,7 @@ pub struct Residual {
 
 fn run(series: &Series) -> Result<Measured> {
     let replies = Replies::of(series).filter(Replies::suffice);
-    let families = series.families.iter().filter(|family| family.label_family == "crossed" && replies.is_some());
+    let families = series.families.iter().filter(|family| family.label_family == LabelFamily::Crossed && replies.is_some());
     let asked: Vec<Asked> = families.flat_map(|family| Asked::of(series, family)).collect::<Result<_>>()?;
     let mut parts = Vec::new();
     for layer in 0..series.layers.len() {
@@ -131,13 +133,13 @@ impl<'a> Asked<'a> {
             let delta = contrasts.whitened();
             let scale: Vec<f64> = divisors(&contrasts.variance).iter().map(|divisor| 1.0 / divisor).collect();
             let basis = space.basis(&scale);
-            let empty = |k: usize, status: &str| Residual {
+            let empty = |k: usize, status: Status| Residual {
                 concept: family.concept.clone(),
                 null_bank: family.null_bank,
                 layer: series.layers[layer] as i32,
                 readout: series.readouts[readout].clone(),
                 k: k as i32,
-                status: status.to_owned(),
+                status,
                 residual: None,
                 residual_lower: None,
                 residual_upper: None,
@@ -150,8 +152,8 @@ impl<'a> Asked<'a> {
             };
             if basis.is_empty() {
                 // Contexts leave no trace here, as in the embedding of a token.
-                levels.push(t, LEVEL, Err("no_axis"));
-                rows.extend(DIMENSIONS.map(|k| (series.key(t), empty(k, "no_axis"))));
+                levels.push(t, LEVEL, Err(Status::NoAxis));
+                rows.extend(DIMENSIONS.map(|k| (series.key(t), empty(k, Status::NoAxis))));
                 continue;
             }
             let gram = Gram::new(&delta, d)?;
@@ -161,11 +163,11 @@ impl<'a> Asked<'a> {
                 let u = finite(gram.u());
                 let found = if there { Some(split.residual(k, draws, series.seed, key)?) } else { None };
                 if k == DATED {
-                    let ratio = found.as_ref().map(|found| found.ratio.as_ref().ok_or("no_axis"));
-                    levels.push(t, LEVEL, ratio.unwrap_or(Err("gate_fail")));
+                    let ratio = found.as_ref().map(|found| found.ratio.as_ref().ok_or(Status::NoAxis));
+                    levels.push(t, LEVEL, ratio.unwrap_or(Err(Status::GateFail)));
                 }
                 let Some(found) = found else {
-                    rows.push((series.key(t), Residual { u, ..empty(k, "gate_fail") }));
+                    rows.push((series.key(t), Residual { u, ..empty(k, Status::GateFail) }));
                     continue;
                 };
                 let (residual, residual_lower, residual_upper) = columns(found.ratio.and_then(|ratio| ratio.estimate()));
@@ -179,7 +181,7 @@ impl<'a> Asked<'a> {
                     null_upper: null(2),
                     null_percentile: found.percentile,
                     u,
-                    ..empty(k, if residual.is_some() { "ok" } else { "no_axis" })
+                    ..empty(k, if residual.is_some() { Status::Ok } else { Status::NoAxis })
                 };
                 rows.push((series.key(t), row));
             }
