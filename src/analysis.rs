@@ -6,7 +6,7 @@ use crate::evidence;
 use crate::measure::{CONTRASTED, MEASURES, Measured, behaviour, causal};
 use crate::onset::leadlag::{self, silent_lags};
 use crate::onset::row;
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Role, Trace};
 use crate::onset::verdict::verdicts;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
@@ -50,7 +50,7 @@ pub fn analyze(series: &Series) -> Result<Analysis> {
     write(LEXICAL_AUDIT.filled(vec![table::plain(&audit)?])?)?;
     let (mut traces, mut findings) = (Vec::new(), Vec::new());
     measure(series, &mut |measured| {
-        traces.extend(measured.traces.into_iter().filter(|trace| trace.dated));
+        traces.extend(measured.traces.into_iter().filter(|trace| trace.role != Role::Level));
         findings.extend(measured.findings);
         // Before the next one: only one measure's tables are in memory.
         measured.tables.into_iter().try_for_each(write)
@@ -119,7 +119,7 @@ pub fn audit(series: &Series) -> Result<Vec<LexicalAudit>> {
 pub fn leaks(audit: &[LexicalAudit], trace: &Trace) -> bool {
     // Content labels are polarities of words whatever the audit finds: they are a reference, not evidence.
     let leaky = |row: &LexicalAudit| {
-        row.concept == trace.concept && trace.label_family == row.label_family.as_str() && row.status == Status::LexicalLeak
+        row.concept == trace.place.concept && trace.place.label_family == row.label_family.as_str() && row.status == Status::LexicalLeak
     };
-    trace.label_family == LabelFamily::Content || audit.iter().any(leaky)
+    trace.place.label_family == LabelFamily::Content || audit.iter().any(leaky)
 }

@@ -1,9 +1,10 @@
 //! Do two runs that start from the same weights end with the same direction?
 
-use super::run::{Known, Place};
+use super::run::Known;
 use super::same::share_base;
 use crate::measure::{change, contrast};
 use crate::onset::gate::LEVEL;
+use crate::onset::trace::Place;
 use crate::series::Series;
 use crate::stats::estimate::Estimate;
 use crate::stats::gram::Gram;

@@ -13,7 +13,7 @@ mod direction;
 pub mod void;
 
 use crate::analysis::{audit, leaks, measure};
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Place, Trace};
 use crate::onset::verdict::verdicts;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
@@ -22,7 +22,7 @@ use crate::table;
 use crate::words::Status;
 use anyhow::{Context, Result, ensure};
 use direction::Directions;
-use run::{Known, Place, Run};
+use run::{Known, Run};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -149,7 +149,10 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
     for (store, traces) in stores.iter().zip(&traces) {
         let verdicts = verdicts(&store.timeline(), traces, &|trace| leaks(&audit, trace))?;
         runs.push(
-            verdicts.iter().map(|verdict| Ok((place(verdict.trace), Known::new(&store.timeline(), verdict)?))).collect::<Result<Run>>()?,
+            verdicts
+                .iter()
+                .map(|verdict| Ok((verdict.trace.place.clone(), Known::new(&store.timeline(), verdict)?)))
+                .collect::<Result<Run>>()?,
         );
     }
     drop(traces);
@@ -200,28 +203,17 @@ fn share_draws(stores: &mut [Series]) {
 fn share_layers(traces: &mut [Vec<Trace>]) {
     let mut choices: BTreeMap<Place, Vec<f64>> = BTreeMap::new();
     for trace in traces.iter().flatten() {
-        choices.entry(place(trace)).or_default().push(trace.choice);
+        choices.entry(trace.place.clone()).or_default().push(trace.choice);
     }
     let n = traces.len() as f64;
     for trace in traces.iter_mut().flatten() {
-        let found = choices.get_mut(&place(trace));
+        let found = choices.get_mut(&trace.place);
         // A sum that does not depend on the order of the runs.
         trace.choice = found.map_or(trace.choice, |choices| {
             choices.sort_unstable_by(f64::total_cmp);
             // A layer that a run does not have cannot be primary in it.
             if choices.len() as f64 == n { choices.iter().sum::<f64>() / n } else { f64::NEG_INFINITY }
         });
-    }
-}
-
-fn place(trace: &Trace) -> Place {
-    Place {
-        measure: trace.measure,
-        null_bank: trace.null_bank,
-        concept: trace.concept.clone(),
-        label_family: trace.label_family.clone(),
-        readout: trace.readout.clone(),
-        layer: trace.layer,
     }
 }
 

@@ -3,34 +3,17 @@
 use super::CompareRow;
 use super::shift::{between_runs, over_runs};
 use crate::onset::curve::mean;
+use crate::onset::trace::{Place, Role};
 use crate::onset::verdict::Verdict;
-use crate::prompt::label_family::LabelFamily;
 use crate::series::Timeline;
-use crate::stats::estimate::{Estimate, columns, first, paired};
+use crate::stats::estimate::{Estimate, Sampled, columns, first, paired};
 use crate::table::finite;
 use crate::words::Status;
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 
-/// What a curve is of; equal in both runs.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub measure: &'static str,
-    pub null_bank: bool,
-    pub concept: String,
-    pub label_family: LabelFamily,
-    pub readout: Option<String>,
-    pub layer: Option<usize>,
-}
-
 /// Everything that is known of one run.
 pub(crate) type Run = BTreeMap<Place, Known>;
-
-/// A value with its replicates.
-struct Replicated {
-    value: f64,
-    replicates: Vec<f64>,
-}
 
 /// What one run says about one place.
 pub(crate) struct Known {
@@ -41,21 +24,21 @@ pub(crate) struct Known {
     shape: String,
     date: Option<Date>,
     /// `None` where the status says why not.
-    level: Option<Replicated>,
+    level: Option<Sampled>,
 }
 
 struct Date {
     t50: Estimate,
     replicates: Vec<f64>,
     /// The same in steps, where checkpoints have them.
-    steps: Option<Replicated>,
+    steps: Option<Sampled>,
 }
 
 impl Known {
     pub fn new(timeline: &Timeline, verdict: &Verdict) -> Result<Self> {
         let (trace, curve) = (verdict.trace, &verdict.trace.curve);
-        if !trace.dated {
-            let level = Replicated { value: curve.value[0], replicates: curve.replicates.clone() };
+        if trace.role == Role::Level {
+            let level = Sampled { value: curve.value[0], replicates: curve.replicates.clone() };
             return Ok(Self {
                 status: trace.status.unwrap_or(Status::Ok),
                 primary: verdict.primary,
@@ -71,13 +54,13 @@ impl Known {
                 let step = |x: f64| if x.is_finite() { positions.step_at(x).unwrap_or(f64::NAN) } else { f64::NAN };
                 let steps = positions
                     .step_at(t50.value)
-                    .map(|value| Replicated { value, replicates: onset.t50_replicates.iter().map(|&x| step(x)).collect() });
+                    .map(|value| Sampled { value, replicates: onset.t50_replicates.iter().map(|&x| step(x)).collect() });
                 Some(Date { t50, replicates: onset.t50_replicates.clone(), steps })
             }
             _ => None,
         };
         let late = verdict.late.clone();
-        let level = Replicated {
+        let level = Sampled {
             value: trace.sign * mean(&curve.value[late.clone()]),
             replicates: curve.replicate_rows().map(|row| trace.sign * mean(&row[late.clone()])).collect(),
         };
@@ -126,7 +109,7 @@ impl<'a> Arm<'a> {
         }
     }
 
-    fn levels(&self) -> Option<Vec<&'a Replicated>> {
+    fn levels(&self) -> Option<Vec<&'a Sampled>> {
         self.known.iter().map(|known| known.level.as_ref()).collect::<Option<Vec<_>>>().filter(|_| self.all)
     }
 }
@@ -145,7 +128,7 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
             shift = paired((a.t50.value, &a.replicates), (b.t50.value, &b.replicates));
             p_a_first = first(a.replicates.iter().zip(&b.replicates));
             if let (Some(a), Some(b)) = (&a.steps, &b.steps) {
-                shift_step = paired((a.value, &a.replicates), (b.value, &b.replicates));
+                shift_step = b.minus(a);
             }
         } else {
             let values = |dates: &[&Date]| dates.iter().map(|date| date.t50.value).collect::<Vec<f64>>();
@@ -158,11 +141,11 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
         }
     }
     let (levels_a, levels_b) = (a.levels(), b.levels());
-    let values = |levels: &[&Replicated]| levels.iter().map(|level| level.value).collect::<Vec<f64>>();
+    let values = |levels: &[&Sampled]| levels.iter().map(|level| level.value).collect::<Vec<f64>>();
     let level_difference = match (levels_a.as_deref(), levels_b.as_deref()) {
         (Some([a]), Some([b])) if single => {
             require_pairs(place, &a.replicates, &b.replicates)?;
-            paired((a.value, &a.replicates), (b.value, &b.replicates))
+            b.minus(a)
         }
         (Some(a), Some(b)) => between_runs(&values(a), &values(b)),
         _ => None,
@@ -172,7 +155,7 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
     let (shift, shift_lower, shift_upper) = columns(shift);
     let (shift_step, shift_step_lower, shift_step_upper) = columns(shift_step);
     let (level_difference, level_difference_lower, level_difference_upper) = columns(level_difference);
-    let level = |levels: Option<Vec<&Replicated>>| levels.and_then(|levels| finite(mean(&values(&levels))));
+    let level = |levels: Option<Vec<&Sampled>>| levels.and_then(|levels| finite(mean(&values(&levels))));
     Ok(CompareRow {
         run_a: String::new(),
         run_b: String::new(),

@@ -15,7 +15,7 @@ use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, columns, of_columns};
+use crate::stats::estimate::{Estimate, Sampled, columns, of_columns};
 use crate::table::{Key, Table};
 use crate::words::Status;
 use anyhow::Result;
@@ -31,7 +31,7 @@ pub const LATE: &str = "late_agreement";
 const FEWEST: usize = 8;
 
 /// One row of `agreement.parquet` behind the keys.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub concept: String,
     pub null_bank: bool,
@@ -184,55 +184,34 @@ impl<'a> Asked<'a> {
 
     fn row(&self, series: &Series, scores: &Scores, t: usize) -> Result<Row> {
         let status = self.status(scores, t);
-        let empty = Row {
+        let mut row = Row {
             concept: self.family.concept.clone(),
             null_bank: self.family.null_bank,
             specification: self.family.specification,
             status,
-            agreement: None,
-            agreement_lower: None,
-            agreement_upper: None,
-            chance: None,
-            chance_lower: None,
-            chance_upper: None,
-            excess: None,
-            excess_lower: None,
-            excess_upper: None,
-            favourite: None,
-            favourite_share: None,
             n_choices: self.candidates.len() as i32,
             n_groups: self.groups.len() as i32,
+            ..Row::default()
         };
         if status != Status::Ok {
-            return Ok(empty);
+            return Ok(row);
         }
         let key = format!("{}/stem", self.family.concept);
         let draws = Draws::with_counts(self.groups.len(), series.flips, series.bootstraps, series.seed, &key)?;
         let favourites = |item: &dyn Fn(&Wording) -> Option<usize>| -> Option<Vec<usize>> {
             self.groups.iter().map(|group| scores.choices(t, item(group)?).map(|choices| favourite(&choices))).collect()
         };
-        let Some(own) = favourites(&|group| Some(group.own)) else { return Ok(empty) };
-        let found = Agreement::new(&own, &draws);
-        let chance = favourites(&|group| group.other).map(|others| Agreement::new(&others, &draws));
-        let (agreement, agreement_lower, agreement_upper) = columns(found.estimate());
-        let (excess, excess_lower, excess_upper) = columns(chance.as_ref().and_then(|chance| found.minus(chance)));
-        let (chance, chance_lower, chance_upper) = columns(chance.and_then(|chance| chance.estimate()));
+        let Some(own) = favourites(&|group| Some(group.own)) else { return Ok(row) };
+        let found = resampled(&own, &draws);
+        let chance = favourites(&|group| group.other).map(|others| resampled(&others, &draws));
+        (row.agreement, row.agreement_lower, row.agreement_upper) = columns(estimate(&found, self.groups.len()));
+        (row.excess, row.excess_lower, row.excess_upper) = columns(chance.as_ref().and_then(|chance| found.minus(chance)));
+        (row.chance, row.chance_lower, row.chance_upper) = columns(chance.and_then(|chance| estimate(&chance, self.groups.len())));
         let counts: Vec<usize> = (0..self.candidates.len()).map(|choice| own.iter().filter(|own| **own == choice).count()).collect();
         let most = favourite(&counts.iter().map(|&count| count as f64).collect::<Vec<_>>());
-        Ok(Row {
-            agreement,
-            agreement_lower,
-            agreement_upper,
-            chance,
-            chance_lower,
-            chance_upper,
-            excess,
-            excess_lower,
-            excess_upper,
-            favourite: Some(self.candidates[most].to_owned()),
-            favourite_share: Some(counts[most] as f64 / own.len() as f64),
-            ..empty
-        })
+        row.favourite = Some(self.candidates[most].to_owned());
+        row.favourite_share = Some(counts[most] as f64 / own.len() as f64);
+        Ok(row)
     }
 }
 
@@ -242,29 +221,17 @@ fn favourite(scores: &[f64]) -> usize {
 }
 
 /// Agreement as it is and under resamples of the wordings.
-struct Agreement {
-    wordings: usize,
-    value: f64,
-    replicates: Vec<f64>,
+fn resampled(favourites: &[usize], draws: &Draws) -> Sampled {
+    let replicates = draws.multiplicities().chunks_exact(favourites.len()).map(|weights| agreement(favourites, weights)).collect();
+    Sampled { value: agreement(favourites, &vec![1.0; favourites.len()]), replicates }
 }
 
-impl Agreement {
-    fn new(favourites: &[usize], draws: &Draws) -> Self {
-        let replicates = draws.multiplicities().chunks_exact(favourites.len()).map(|weights| agreement(favourites, weights)).collect();
-        Self { wordings: favourites.len(), value: agreement(favourites, &vec![1.0; favourites.len()]), replicates }
-    }
-
-    /// Wordings that all agree have no resample that does not. The share of their favourite is then above `.025^(1/n)` with the
-    /// same confidence (Clopper & Pearson 1934), and two wordings agree at least in the square of that.
-    fn estimate(&self) -> Option<Estimate> {
-        let found = Estimate::percentile(self.value, &self.replicates)?;
-        let share = 0.025f64.powf(1.0 / self.wordings as f64);
-        Some(if self.value < 1.0 { found } else { Estimate { lower: share * share, ..found } })
-    }
-
-    fn minus(&self, other: &Self) -> Option<Estimate> {
-        crate::stats::estimate::paired((other.value, &other.replicates), (self.value, &self.replicates))
-    }
+/// Wordings that all agree have no resample that does not. The share of their favourite is then above `.025^(1/n)` with the same confidence
+/// (Clopper & Pearson 1934), and two wordings agree at least in the square of that.
+fn estimate(agreement: &Sampled, wordings: usize) -> Option<Estimate> {
+    let found = agreement.estimate()?;
+    let share = 0.025f64.powf(1.0 / wordings as f64);
+    Some(if agreement.value < 1.0 { found } else { Estimate { lower: share * share, ..found } })
 }
 
 /// Share of the pairs of different wordings with the same favourite, pairs weighted by the product of their weights:

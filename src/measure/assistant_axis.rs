@@ -11,8 +11,8 @@ use crate::prompt::label_family::LabelFamily;
 use crate::prompt::persona::Kind;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::columns;
-use crate::stats::role_space::{RoleSpace, Sampled};
+use crate::stats::estimate::{Sampled, columns};
+use crate::stats::role_space::RoleSpace;
 use crate::table::{self, Key, Table};
 use crate::words::Status;
 use anyhow::Result;
@@ -27,7 +27,7 @@ pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 const COMPONENTS: usize = 10;
 
 /// One row of `persona.parquet` behind the keys.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Persona {
     /// `axis`, `component_1` and so on, or a context.
     context: String,
@@ -161,25 +161,10 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
         layer: series.layers[layer] as i32,
         readout: series.readouts[replies.readout].clone(),
         status,
-        projection: None,
-        projection_lower: None,
-        projection_upper: None,
-        e: None,
-        e_lower: None,
-        e_upper: None,
-        p: None,
-        cos_reference: None,
-        cos_reference_lower: None,
-        cos_reference_upper: None,
-        cos_final: None,
-        cos_final_lower: None,
-        cos_final_upper: None,
-        share: None,
-        cos_axis: None,
-        reinitialised: None,
         reinitialised_status: if random.is_some() { Status::Ok } else { Status::NotRun },
         n_replies: replies.replies as i32,
         n_roles: replies.roles.len() as i32,
+        ..Persona::default()
     };
     let n = series.points.len();
     let mut rows: Vec<(Key, Persona)> = Vec::new();
@@ -188,30 +173,21 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
     }
     let draws = Draws::with_counts(replies.replies, series.flips, series.bootstraps, series.seed, AXIS)?;
     let spaces = (0..n).map(|t| replies.space(series, t, layer)).collect::<Result<Vec<_>>>()?;
-    let (mut value, mut samples) = (Vec::with_capacity(n), Vec::with_capacity(n));
+    let mut lengths = Vec::with_capacity(n);
     for (t, space) in spaces.iter().enumerate() {
         let scale = series.scale(t, replies.readout, layer);
         let length = space.length(&draws)?;
         let length = Sampled { value: length.value / scale, replicates: length.replicates.iter().map(|x| x / scale).collect() };
         let cosine =
             |other: &RoleSpace| -> Result<_> { Ok(columns(space.cosine_with(other, &draws)?.and_then(|cosine| cosine.estimate()))) };
-        let (e, e_lower, e_upper) = columns(length.estimate());
-        let (cos_reference, cos_reference_lower, cos_reference_upper) = cosine(&spaces[0])?;
-        let (cos_final, cos_final_lower, cos_final_upper) = cosine(&spaces[n - 1])?;
-        let axis = Persona {
-            e,
-            e_lower,
-            e_upper,
+        let mut axis = Persona {
             p: Some(space.p_value(&draws)?),
-            cos_reference,
-            cos_reference_lower,
-            cos_reference_upper,
-            cos_final,
-            cos_final_lower,
-            cos_final_upper,
             reinitialised: random.as_ref().map(|random| random.length),
             ..row("axis", "axis", Status::Ok)
         };
+        (axis.e, axis.e_lower, axis.e_upper) = columns(length.estimate());
+        (axis.cos_reference, axis.cos_reference_lower, axis.cos_reference_upper) = cosine(&spaces[0])?;
+        (axis.cos_final, axis.cos_final_lower, axis.cos_final_upper) = cosine(&spaces[n - 1])?;
         rows.push((series.key(t), axis));
         for component in 0..space.components.len().min(COMPONENTS) {
             let share = table::finite(space.shares[component]);
@@ -223,16 +199,14 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
         let (activations, d) = replies.rows(series, t, layer)?;
         for ((id, kind), own) in replies.contexts.iter().zip(activations.chunks_exact(replies.replies * d)) {
             let estimate = space.project(own, &draws)?.and_then(|projection| projection.estimate());
-            let (projection, projection_lower, projection_upper) = columns(estimate);
-            let status = if estimate.is_some() { Status::Ok } else { Status::NoAxis };
-            rows.push((series.key(t), Persona { projection, projection_lower, projection_upper, ..row(id, kind, status) }));
+            let mut placed = row(id, kind, if estimate.is_some() { Status::Ok } else { Status::NoAxis });
+            (placed.projection, placed.projection_lower, placed.projection_upper) = columns(estimate);
+            rows.push((series.key(t), placed));
         }
-        value.push(length.value);
-        samples.push(length.replicates);
+        lengths.push(length);
     }
-    let replicates = (0..draws.n_resamples()).flat_map(|b| samples.iter().map(move |sample| sample[b])).collect();
     let family = Family::named(NAME, LabelFamily::PersonaAxis);
-    let trace = Trace::new(NAME, &family, (0..n).collect(), Curve::new(value, replicates)?).at(series, replies.readout, layer);
+    let trace = Trace::new(NAME, &family, (0..n).collect(), Curve::of_sampled(&lengths)?).at(series, replies.readout, layer);
     let choice = third(spaces[n - 1].per_reply(), spaces[n - 1].d)? / series.scale(n - 1, replies.readout, layer);
     let trace = Trace { floor: Some(0.0), choice, null: Null::Bank, ..trace };
     Ok((rows, vec![trace]))

@@ -8,7 +8,7 @@ use super::contrast::third;
 use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::curve::{Curve, excess_over_bank, percentile_in_bank};
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Role, Trace};
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
@@ -25,7 +25,7 @@ const TABLE: Table = Table::keyed::<Change>("change");
 pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 
 /// One row of `change.parquet` behind the keys. `e` is in units of the neutral pool's root mean square at the first checkpoint.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Change {
     concept: String,
     null_bank: bool,
@@ -101,16 +101,8 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
             layer: series.layers[layer] as i32,
             readout: series.readouts[readout].clone(),
             status: Status::NoReference,
-            e: None,
-            e_lower: None,
-            e_upper: None,
-            u: None,
-            excess: None,
-            excess_lower: None,
-            excess_upper: None,
-            percentile: None,
-            frozen_e: None,
             n_groups: pairs.groups.len() as i32,
+            ..Change::default()
         };
         let Some(own) = measured.get(index) else {
             rows.extend((0..n).map(|t| (series.key(t), empty.clone())));
@@ -123,21 +115,15 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
         let excess = if bank.is_empty() { None } else { Some(excess_over_bank(&own.curve, &bank)?) };
         let percentiles = percentile_in_bank(&own.curve, &bank)?;
         for t in 0..n {
-            let (e, e_lower, e_upper) = columns(own.curve.at(t));
-            let (excess, excess_lower, excess_upper) = columns(excess.as_ref().and_then(|excess| excess.at(t)));
-            let row = Change {
+            let mut row = Change {
                 status: Status::Ok,
-                e,
-                e_lower,
-                e_upper,
                 u: finite(own.u[t]),
-                excess,
-                excess_lower,
-                excess_upper,
                 percentile: percentiles.as_ref().map(|share| share[t]),
                 frozen_e: own.frozen[t],
                 ..empty.clone()
             };
+            (row.e, row.e_lower, row.e_upper) = columns(own.curve.at(t));
+            (row.excess, row.excess_lower, row.excess_upper) = columns(excess.as_ref().and_then(|excess| excess.at(t)));
             rows.push((series.key(t), row));
         }
         let mut last: Vec<f64> = bank.iter().map(|curve| curve.value[n - 1]).collect();
@@ -146,7 +132,7 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
         let choice = own.third - if last.is_empty() { 0.0 } else { quantile(&last, 0.5) };
         let curve = excess.unwrap_or_else(|| own.curve.clone());
         let trace = Trace::new(NAME, pairs.family, (0..n).collect(), curve).at(series, readout, layer);
-        traces.push(Trace { label_family: LabelFamily::Stem, choice, floor, companion: true, ..trace });
+        traces.push(Trace { role: Role::Companion, choice, floor, ..trace.of_stems() });
     }
     Ok((rows, traces))
 }

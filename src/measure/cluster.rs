@@ -10,8 +10,7 @@ use crate::console::check_interrupt;
 use crate::onset::trace::Trace;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
-use crate::stats::estimate::{columns, of_columns};
-use crate::stats::role_space::Sampled;
+use crate::stats::estimate::{Sampled, columns, of_columns};
 use crate::stats::shared_direction::{Cluster, Direction, cluster};
 use crate::table::{Key, Table};
 use crate::words::Status;
@@ -30,7 +29,7 @@ const ALL: &str = "all";
 const LAYERS: usize = 5;
 
 /// One row of `cluster.parquet` behind the keys.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Row {
     pub layer: i32,
     pub readout: String,
@@ -108,9 +107,8 @@ fn row(series: &Series, families: &[&Family], readout: usize, t: usize, layer: u
         }
     }
     let found = cluster(&own.iter().collect::<Vec<_>>(), &null.iter().collect::<Vec<_>>(), series.seed);
-    let (share, share_lower, share_upper) = columns(found.as_ref().map(|found| found.share));
     let band = found.as_ref().and_then(|found| found.null);
-    let row = Row {
+    let mut row = Row {
         layer: series.layers[layer] as i32,
         readout: series.readouts[readout].clone(),
         status: match &found {
@@ -119,15 +117,14 @@ fn row(series: &Series, families: &[&Family], readout: usize, t: usize, layer: u
             Some(_) => Status::Ok,
         }
         .to_owned(),
-        share,
-        share_lower,
-        share_upper,
         null_lower: band.map(|[lower, ..]| lower),
         null_median: band.map(|[_, median, _]| median),
         null_upper: band.map(|[.., upper]| upper),
         n_concepts: own.len() as i32,
         n_null: null.len() as i32,
+        ..Row::default()
     };
+    (row.share, row.share_lower, row.share_upper) = columns(found.as_ref().map(|found| found.share));
     let share = found.map(|found| Sampled { value: found.share.value, replicates: found.replicates });
     Ok((series.key(t), row, share))
 }

@@ -10,10 +10,9 @@
 use super::prediction::{Asked, Pair, Said, asked};
 use super::{Measure, Measured};
 use crate::console::check_interrupt;
-use crate::onset::baseline::Baseline;
 use crate::series::Series;
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, columns};
+use crate::stats::estimate::{Estimate, Sampled, columns};
 use crate::stats::evaluate::{Evaluation, Scale, evaluate};
 use crate::stats::folds::{OUTER, grouped};
 use crate::stats::kernel::Design;
@@ -143,7 +142,7 @@ impl Set {
     }
 
     /// The better of counts and lengths.
-    fn words(&self, series: &Series, concept: &str) -> Result<Option<Baseline>> {
+    fn words(&self, series: &Series, concept: &str) -> Result<Option<Sampled>> {
         let set = Labelled {
             concept,
             label_family: NAME,
@@ -152,10 +151,10 @@ impl Set {
             groups: self.groups.clone(),
         };
         let best = lexical::audit(&set, &self.draws)?.iter().filter_map(|row| row.auroc).reduce(f64::max);
-        Ok(best.map(|value| Baseline { value, replicates: Vec::new() }))
+        Ok(best.map(|value| Sampled { value, replicates: Vec::new() }))
     }
 
-    fn embeddings(&self, series: &Series, t: usize) -> Result<Option<Baseline>> {
+    fn embeddings(&self, series: &Series, t: usize) -> Result<Option<Sampled>> {
         let Some((rows, d)) = series.embeddings(t, &self.items)? else { return Ok(None) };
         let scores = lexical::embedding_scores(&rows, d, &self.labels, &self.folds)?;
         Ok(self.evaluated(scores.as_deref(), Scale::Margin)?.and_then(level))
@@ -171,8 +170,8 @@ fn first(cell: &str) -> Option<bool> {
     }
 }
 
-fn level(evaluation: Evaluation) -> Option<Baseline> {
-    evaluation.auroc.map(|auroc| Baseline { value: auroc.value, replicates: evaluation.auroc_replicates })
+fn level(evaluation: Evaluation) -> Option<Sampled> {
+    evaluation.auroc.map(|auroc| Sampled { value: auroc.value, replicates: evaluation.auroc_replicates })
 }
 
 /// One checkpoint and label, at every readout and layer.
@@ -200,7 +199,7 @@ fn rows(series: &Series, asked: &Asked, readouts: &[usize], t: usize, label: &La
                 Some(random) => set.probed(random.rows(0, readout, layer, &set.items)?)?.ok().and_then(level),
                 None => None,
             };
-            let best = Baseline::highest([&words, &embeddings, &random].map(Option::as_ref));
+            let best = Sampled::highest([&words, &embeddings, &random].map(Option::as_ref));
             let (status, own) = own.map_or_else(|status| (status, None), |own| (Status::Ok, Some(own)));
             let auroc = own.as_ref().and_then(|own| own.auroc);
             let excess = own.as_ref().zip(auroc).zip(best).and_then(|((own, auroc), best)| {

@@ -13,10 +13,9 @@ use crate::onset::gate::reference_and_late;
 use crate::onset::reach::rises;
 use crate::onset::trace::{Null, Trace};
 use crate::prompt::concept::FEWEST_FOILS;
-use crate::prompt::label_family::LabelFamily;
 use crate::series::{Lens, Series};
 use crate::stats::estimate::columns;
-use crate::table::{Key, Table, finite};
+use crate::table::{Key, Table};
 use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
@@ -30,7 +29,7 @@ pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 const READS: f64 = 0.5;
 
 /// One row of `lens.parquet` behind the keys; scores are in nats, as of logits.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Row {
     concept: String,
     null_bank: bool,
@@ -73,7 +72,7 @@ fn run(series: &Series) -> Result<Measured> {
             let trace = place.among.map(|Among { own, foils }| {
                 let trace = Trace::new(NAME, pairs.family, (0..series.points.len()).collect(), own).at(series, readout, layer);
                 let null = if place.told_apart { Null::Foils(foils) } else { Null::Missing(Status::FoilsNotToldApart) };
-                Trace { label_family: LabelFamily::Stem, choice, null, ..trace }
+                Trace { choice, null, ..trace.of_stems() }
             });
             parts.push((place.rows, trace.into_iter().collect()));
         }
@@ -109,13 +108,9 @@ fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, 
         readout: series.readouts[readout].clone(),
         answer: item.answer_0.clone(),
         status: Status::NoUnembedding,
-        lens: None,
-        lens_lower: None,
-        lens_upper: None,
-        foil_percentile: None,
-        foil_p: None,
         n_foils: foils as i32,
         n_groups: pairs.groups.len() as i32,
+        ..Row::default()
     };
     let Some(scores) = lens.map(|lens| scores(series, lens, pairs, readout, layer)).transpose()?.flatten() else {
         let rows = (0..n).map(|t| (series.key(t), empty.clone())).collect();
@@ -124,11 +119,11 @@ fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, 
     let among = Among::new(&scores, &draws(series, pairs)?)?;
     let told_apart = pairs.groups.iter().all(|(own, _)| is_told_apart(series.items[*own].answer_ids.as_deref().unwrap_or_default()));
     let row = |t: usize| {
-        let (lens, lens_lower, lens_upper) = columns(among.own.at(t));
-        let standing = among.standing(t);
-        let (foil_percentile, foil_p) = (standing.share, standing.p.and_then(finite));
+        let told = among.told(t);
         let status = if told_apart { Status::Ok } else { Status::FoilsNotToldApart };
-        Row { status, lens, lens_lower, lens_upper, foil_percentile, foil_p, ..empty.clone() }
+        let mut row = Row { status, foil_percentile: told.percentile, foil_p: told.p, ..empty.clone() };
+        (row.lens, row.lens_lower, row.lens_upper) = columns(told.score);
+        row
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
     let rises = rises(&among.own.value, &among.foils, &(0..series.references().min(n)), &reference_and_late(n).1);

@@ -3,9 +3,9 @@
 
 use crate::onset::curve::Curve;
 use crate::onset::gate::reference_and_late;
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Role, Trace};
 use crate::series::Family;
-use crate::stats::role_space::Sampled;
+use crate::stats::estimate::Sampled;
 use crate::words::Status;
 use std::ops::Range;
 
@@ -44,7 +44,7 @@ impl Levels {
             };
             // Not by `Curve::new`: a resample without the number is NaN, and pairs leave it out.
             let curve = Curve { value: vec![level.value], replicates: level.replicates };
-            Trace { dated: false, status, ..Trace::new(quantity, family, vec![last], curve) }
+            Trace { role: Role::Level, status, ..Trace::new(quantity, family, vec![last], curve) }
         };
         self.found.into_iter().map(trace).collect()
     }
@@ -76,8 +76,11 @@ mod tests {
         }
         levels.push(9, "noise", Ok(&Sampled { value: 1.0, replicates: vec![f64::NAN; 4] }));
         let traces = levels.traces(&family);
-        let found: Vec<_> = traces.iter().map(|trace| (trace.measure, trace.status, trace.dated)).collect();
-        assert_eq!(found, [("there", None, false), ("gone", Some(Status::NoAxis), false), ("noise", Some(Status::GateFail), false)]);
+        let found: Vec<_> = traces.iter().map(|trace| (trace.place.measure, trace.status, trace.role)).collect();
+        assert_eq!(
+            found,
+            [("there", None, Role::Level), ("gone", Some(Status::NoAxis), Role::Level), ("noise", Some(Status::GateFail), Role::Level)]
+        );
         assert_eq!((traces[0].curve.value[0], traces[0].curve.replicates[0], traces[0].curve.replicates[3]), (8.5, 7.5, 9.5));
         assert!(traces[0].curve.replicates[2].is_nan() && traces[1].curve.value[0].is_nan());
     }

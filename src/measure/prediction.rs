@@ -24,7 +24,7 @@ pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 const FEWEST: usize = 8;
 
 /// One row of `prediction.parquet` behind the keys.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub concept: String,
     /// The other checkpoint; null for the agreement of a checkpoint with itself over all pairs.
@@ -111,23 +111,18 @@ fn compare(series: &Series, concept: &str, said: &[Vec<Option<Said>>]) -> Result
             let found = if enough { share(hits, series, concept)? } else { None };
             let doubled =
                 to.and(found).map(|e| Estimate { value: 2.0 * e.value - 1.0, lower: 2.0 * e.lower - 1.0, upper: 2.0 * e.upper - 1.0 });
-            let (accuracy, accuracy_lower, accuracy_upper) = columns(found);
-            let (advantage, advantage_lower, advantage_upper) = columns(doubled);
             let to = to.map(|to| series.key(to));
-            let row = Row {
+            let mut row = Row {
                 concept: concept.to_owned(),
                 to_checkpoint: to.as_ref().map(|to| to.checkpoint.clone()),
                 to_step: to.as_ref().and_then(|to| to.step),
                 to_order: to.as_ref().map(|to| to.order),
                 status: if enough { Status::Ok } else { Status::TooFewDifferences },
-                accuracy,
-                accuracy_lower,
-                accuracy_upper,
-                advantage,
-                advantage_lower,
-                advantage_upper,
                 n: hits.len() as i32,
+                ..Row::default()
             };
+            (row.accuracy, row.accuracy_lower, row.accuracy_upper) = columns(found);
+            (row.advantage, row.advantage_lower, row.advantage_upper) = columns(doubled);
             Ok((series.key(t), row))
         };
         rows.push(row(None, &hits(own, None))?);

@@ -12,7 +12,7 @@
 use super::foils::Among;
 use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
-use crate::onset::trace::{Null, Trace};
+use crate::onset::trace::{Null, Role, Trace};
 use crate::prompt::label_family::LabelFamily;
 use crate::prompt::statements::FACTS;
 use crate::series::{Family, Series};
@@ -34,7 +34,7 @@ pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 const FITS: f64 = 0.8;
 
 /// One row of `recognition.parquet` behind the keys; scores are in units of a known fact's.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Row {
     concept: String,
     null_bank: bool,
@@ -86,8 +86,8 @@ fn run(series: &Series) -> Result<Measured> {
     let at_layer = |&layer: &usize| {
         check_interrupt()?;
         let axes = (0..series.points.len()).map(|t| Axis::fit(series, &known, [t, readout, layer])).collect::<Result<Vec<_>>>()?;
-        let companion = any && !middle(series.layers[layer]);
-        statements.iter().map(|statements| statements.follow(series, &axes, known.groups.len(), [readout, layer], companion)).collect()
+        let role = if any && !middle(series.layers[layer]) { Role::Companion } else { Role::Dated };
+        statements.iter().map(|statements| statements.follow(series, &axes, known.groups.len(), [readout, layer], role)).collect()
     };
     let parts = layers.par_iter().map(at_layer).collect::<Result<Vec<Vec<Part<Row>>>>>()?;
     Measured::of_parts(TABLE, parts.into_iter().flatten().collect())
@@ -179,72 +179,59 @@ impl<'a> Statements<'a> {
         (groups.len() >= 2 && choices > 2).then_some(Self { family, answer, groups })
     }
 
-    /// `[group][choice]`, self minus other along a direction, at one checkpoint.
-    fn scores(&self, series: &Series, [t, readout, layer]: [usize; 3], axis: &Axis) -> Result<Vec<Vec<f64>>> {
-        let items: Vec<usize> = self.groups.iter().flatten().flatten().copied().collect();
-        let (rows, d) = series.rows(t, readout, layer, &items)?;
+    /// `[group][choice]`, self minus other along an axis, from activations of the items in order.
+    fn scores(&self, rows: &[f32], d: usize, axis: &Axis) -> Vec<Vec<f64>> {
         let along: Vec<f64> = rows
             .chunks_exact(d)
             .map(|row| row.iter().zip(&axis.direction).map(|(x, w)| f64::from(*x) * w).sum::<f64>() / axis.unit)
             .collect();
         let pairs: Vec<f64> = along.chunks_exact(2).map(|pair| pair[0] - pair[1]).collect();
-        Ok(pairs.chunks_exact(self.groups[0].len()).map(<[f64]>::to_vec).collect())
+        pairs.chunks_exact(self.groups[0].len()).map(<[f64]>::to_vec).collect()
     }
 
-    fn follow<'x>(
-        &self,
-        series: &Series,
-        axes: &'x [Axis],
-        facts: usize,
-        [readout, layer]: [usize; 2],
-        companion: bool,
-    ) -> Result<Part<Row>> {
+    fn follow(&self, series: &Series, axes: &[Axis], facts: usize, [readout, layer]: [usize; 2], role: Role) -> Result<Part<Row>> {
         let n = series.points.len();
         let is_there = axes.iter().all(Axis::is_there);
         let first = axes.first().context("a series has checkpoints")?;
-        let draws = Draws::with_counts(
-            self.groups.len(),
-            series.flips,
-            series.bootstraps,
-            series.seed,
-            &format!("{}/stated", self.family.concept),
-        )?;
-        let along = |of: &dyn Fn(usize) -> &'x Axis| -> Result<Option<Among>> {
-            if !(0..n).all(|t| of(t).unit > 0.0) {
-                return Ok(None);
-            }
-            let scores = (0..n).map(|t| self.scores(series, [t, readout, layer], of(t))).collect::<Result<Vec<_>>>()?;
-            Among::new(&scores, &draws).map(Some)
-        };
-        let (native, frozen) = (along(&|t| &axes[t])?, along(&|_| first)?);
+        let key = format!("{}/stated", self.family.concept);
+        let draws = Draws::with_counts(self.groups.len(), series.flips, series.bootstraps, series.seed, &key)?;
+        let items: Vec<usize> = self.groups.iter().flatten().flatten().copied().collect();
+        let (mut native, mut frozen) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        for (t, axis) in axes.iter().enumerate() {
+            let (rows, d) = series.rows(t, readout, layer, &items)?;
+            native.push(self.scores(&rows, d, axis));
+            frozen.push(self.scores(&rows, d, first));
+        }
+        let has_unit = |axis: &Axis| axis.unit > 0.0;
+        let native = if axes.iter().all(has_unit) { Some(Among::new(&native, &draws)?) } else { None };
+        let frozen = if has_unit(first) { Some(Among::new(&frozen, &draws)?) } else { None };
         let row = |t: usize| {
             let there = native.as_ref().filter(|_| axes[t].is_there());
-            let (recognition, recognition_lower, recognition_upper) = columns(there.and_then(|among| among.own.at(t)));
-            let standing = there.map(|among| among.standing(t));
-            Row {
+            let told = there.map(|among| among.told(t)).unwrap_or_default();
+            let mut row = Row {
                 concept: self.family.concept.clone(),
                 null_bank: self.family.null_bank,
                 layer: series.layers[layer] as i32,
                 readout: series.readouts[readout].clone(),
                 answer: self.answer.clone(),
                 status: if there.is_some() { Status::Ok } else { Status::NoAxis },
-                recognition,
-                recognition_lower,
-                recognition_upper,
                 frozen: frozen.as_ref().filter(|_| first.is_there()).and_then(|among| finite(among.own.value[t])),
-                foil_percentile: standing.and_then(|standing| standing.share),
-                foil_p: standing.and_then(|standing| standing.p).and_then(finite),
+                foil_percentile: told.percentile,
+                foil_p: told.p,
                 axis_auroc: axes[t].auroc,
                 n_facts: facts as i32,
                 n_foils: self.groups[0].len() as i32 - 1,
                 n_groups: self.groups.len() as i32,
-            }
+                ..Row::default()
+            };
+            (row.recognition, row.recognition_lower, row.recognition_upper) = columns(told.score);
+            row
         };
         let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
         let trace = native.map(|among| {
             let trace = Trace::new(NAME, self.family, (0..n).collect(), among.own).at(series, readout, layer);
             let status = (!is_there).then_some(Status::NoAxis);
-            Trace { label_family: LabelFamily::Stem, companion, status, null: Null::Foils(among.foils), ..trace }
+            Trace { role, status, null: Null::Foils(among.foils), ..trace.of_stems() }
         });
         Ok((rows, trace.into_iter().collect()))
     }

@@ -42,14 +42,17 @@ pub struct Row {
 pub fn rows(run: &str, verdicts: &[Verdict]) -> Vec<Row> {
     let followed = |verdict: &&Verdict| {
         let trace = verdict.trace;
-        let plain = trace.readout.as_deref().is_none_or(|readout| readout == Readout::LastPrompt.name());
-        verdict.primary && plain && OF_CONCEPTS.contains(&trace.label_family)
+        let plain = trace.place.readout.as_deref().is_none_or(|readout| readout == Readout::LastPrompt.name());
+        verdict.primary && plain && OF_CONCEPTS.contains(&trace.place.label_family)
     };
     let followed: Vec<&Verdict> = verdicts.iter().filter(followed).collect();
     let mut rows = Vec::new();
     for (index, a) in followed.iter().enumerate() {
         // Measures stand in the order in which they are computed, behaviour after what it is compared with.
-        for b in followed[index + 1..].iter().filter(|b| b.trace.concept == a.trace.concept && b.trace.measure != a.trace.measure) {
+        for b in followed[index + 1..]
+            .iter()
+            .filter(|b| b.trace.place.concept == a.trace.place.concept && b.trace.place.measure != a.trace.place.measure)
+        {
             rows.push(row(run, a, b));
         }
     }
@@ -64,12 +67,12 @@ fn row(run: &str, a: &Verdict, b: &Verdict) -> Row {
     let (lag, lag_lower, lag_upper) = columns(lag);
     Row {
         run: run.to_owned(),
-        concept: a.trace.concept.clone(),
-        null_bank: a.trace.null_bank,
-        first: a.trace.measure.to_owned(),
-        first_layer: a.trace.layer.map(|layer| layer as i32),
-        second: b.trace.measure.to_owned(),
-        second_layer: b.trace.layer.map(|layer| layer as i32),
+        concept: a.trace.place.concept.clone(),
+        null_bank: a.trace.place.null_bank,
+        first: a.trace.place.measure.to_owned(),
+        first_layer: a.trace.place.layer.map(|layer| layer as i32),
+        second: b.trace.place.measure.to_owned(),
+        second_layer: b.trace.place.layer.map(|layer| layer as i32),
         status,
         lag,
         lag_lower,
@@ -92,10 +95,10 @@ pub struct SilentLag {
 /// The lag of every silent concept by `measure`, that of behaviour, the null bank's among them; only concepts outside of it are the named ones.
 pub fn silent_lags(verdicts: &[Verdict], measure: &str, specification: &dyn Fn(&str) -> Option<Specification>) -> Vec<SilentLag> {
     let of = |wanted: Specification| {
-        let asked = verdicts.iter().filter(|verdict| verdict.primary && verdict.trace.measure == measure);
-        asked.filter(move |verdict| specification(&verdict.trace.concept) == Some(wanted))
+        let asked = verdicts.iter().filter(|verdict| verdict.primary && verdict.trace.place.measure == measure);
+        asked.filter(move |verdict| specification(&verdict.trace.place.concept) == Some(wanted))
     };
-    let named: Vec<_> = of(Specification::Explicit).filter(|verdict| !verdict.trace.null_bank).filter_map(date).collect();
+    let named: Vec<_> = of(Specification::Explicit).filter(|verdict| !verdict.trace.place.null_bank).filter_map(date).collect();
     let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / named.len() as f64;
     let resamples = named.iter().map(|(_, replicates)| replicates.len()).min().unwrap_or(0);
     let value = mean(&mut named.iter().map(|(value, _)| *value));
@@ -110,7 +113,7 @@ pub fn silent_lags(verdicts: &[Verdict], measure: &str, specification: &dyn Fn(&
                 found => (Status::Ok, found),
             },
         };
-        SilentLag { concept: verdict.trace.concept.clone(), status, lag }
+        SilentLag { concept: verdict.trace.place.concept.clone(), status, lag }
     };
     of(Specification::Silent).map(lag).collect()
 }

@@ -125,12 +125,12 @@ fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
     let positions = if too_few { None } else { Some(series.timeline().positions(&trace.points)?) };
     Ok(OnsetRow {
         run: series.run.clone(),
-        concept: trace.concept.clone(),
-        label_family: trace.label_family.clone(),
-        null_bank: trace.null_bank,
-        measure: trace.measure.to_owned(),
-        layer: trace.layer.map(|layer| layer as i32),
-        readout: trace.readout.clone(),
+        concept: trace.place.concept.clone(),
+        label_family: trace.place.label_family.clone(),
+        null_bank: trace.place.null_bank,
+        measure: trace.place.measure.to_owned(),
+        layer: trace.place.layer.map(|layer| layer as i32),
+        readout: trace.place.readout.clone(),
         primary: verdict.primary,
         status: verdict.status,
         delta,

@@ -11,12 +11,12 @@ pub mod practice;
 pub mod report;
 
 use crate::compare::differs;
-use crate::compare::run::{Known, Place, Run, row};
+use crate::compare::run::{Known, Run, row};
 use crate::console::{bar, check_interrupt};
 use crate::measure::contrast::{Contrasts, NAME, follow};
 use crate::onset::date::OnsetGrid;
 use crate::onset::shape::{FEWEST, Shape};
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Place, Presence, Trace};
 use crate::onset::verdict::{Verdict, conclude, weigh};
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Family;
@@ -127,7 +127,7 @@ impl Stand {
         let null = Cell { kind: Kind::Absent, leak: 0.0, ..*cell };
         let plant = |index: u64| -> Result<Trace> {
             let mut trace = trace(&null.series(index), &format!("null {index}"), "", &draws)?.0;
-            (trace.null_bank, trace.concept) = (true, format!("null {index}"));
+            (trace.place.null_bank, trace.place.concept) = (true, format!("null {index}"));
             Ok(trace)
         };
         let pool = (0..POOL as u64).into_par_iter().map(plant).collect::<Result<Vec<_>>>()?;
@@ -183,9 +183,9 @@ fn trace(series: &Simulated, key: &str, items: &str, draws: &Draws) -> Result<(T
     }
     family.push(&followed.late.sign_flip_null(draws)?)?;
     let mut trace = followed.trace;
-    trace.max_t = family.p_values();
-    trace.max_t_late = trace.max_t.pop();
-    trace.layer = Some(1);
+    let mut points = family.p_values();
+    trace.presence = points.pop().map(|late| Presence { points, late });
+    trace.place.layer = Some(1);
     let auc = activations.iter().map(|items| practice::held_out_auc(items, series.d, &sides)).collect();
     Ok((trace, p, auc))
 }

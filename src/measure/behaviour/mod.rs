@@ -17,7 +17,6 @@ use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{columns, of_columns};
-use crate::stats::role_space::Sampled;
 use crate::table::{Key, Table};
 use crate::words::Status;
 use anyhow::Result;
@@ -210,10 +209,10 @@ fn over_contexts(series: &Series, family: &Family, asked: &[Option<Trace>]) -> V
     let mean = curves.and_then(|curves| carried::mean(&curves));
     let mut levels = Levels::new(series.points.len());
     for t in 0..series.points.len() {
-        let at = |mean: &Curve| Sampled { value: mean.value[t], replicates: mean.replicate_rows().map(|row| row[t]).collect() };
-        levels.push(t, IN_CONTEXTS, mean.as_ref().map(at).as_ref().ok_or(Status::NotScored));
+        let mean = mean.as_ref().map(|mean| mean.sampled(t));
+        levels.push(t, IN_CONTEXTS, mean.as_ref().ok_or(Status::NotScored));
     }
-    levels.traces(family).into_iter().map(|level| Trace { label_family: LabelFamily::Stem, ..level }).collect()
+    levels.traces(family).into_iter().map(Trace::of_stems).collect()
 }
 
 /// One concept along the series, asked in one context.
@@ -244,34 +243,18 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
     let (selves, others) = (curve_of(&|t, group| scores.margin(t, group.0))?, curve_of(&|t, group| of_others(scores, t, group))?);
     let among = among(&groups, n, scores, &draws)?;
     let row = |t: usize| {
-        let (margin, margin_lower, margin_upper) = columns(difference.at(t));
-        let (self_margin, self_margin_lower, self_margin_upper) = columns(selves.at(t));
-        let (other_margin, other_margin_lower, other_margin_upper) = columns(others.at(t));
-        let (foil_margin, foil_margin_lower, foil_margin_upper) = columns(among.as_ref().and_then(|among| among.own.at(t)));
-        let standing = among.as_ref().map(|among| among.standing(t));
-        Behaviour {
-            status: Status::Ok,
-            margin,
-            margin_lower,
-            margin_upper,
-            self_margin,
-            self_margin_lower,
-            self_margin_upper,
-            other_margin,
-            other_margin_lower,
-            other_margin_upper,
-            foil_margin,
-            foil_margin_lower,
-            foil_margin_upper,
-            foil_percentile: standing.and_then(|standing| standing.share),
-            foil_p: standing.and_then(|standing| standing.p),
-            n_foils: among.as_ref().map_or(0, |among| among.foils.len() as i32),
-            ..empty.clone()
-        }
+        let told = among.as_ref().map(|among| among.told(t)).unwrap_or_default();
+        let mut row = Behaviour { status: Status::Ok, foil_percentile: told.percentile, foil_p: told.p, ..empty.clone() };
+        (row.margin, row.margin_lower, row.margin_upper) = columns(difference.at(t));
+        (row.self_margin, row.self_margin_lower, row.self_margin_upper) = columns(selves.at(t));
+        (row.other_margin, row.other_margin_lower, row.other_margin_upper) = columns(others.at(t));
+        (row.foil_margin, row.foil_margin_lower, row.foil_margin_upper) = columns(told.score);
+        row.n_foils = told.n_foils;
+        row
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
     let (curve, null) = among.map_or((difference, Null::Missing(Status::NoFoils)), |among| (among.own, Null::Foils(among.foils)));
-    let trace = Trace { label_family: LabelFamily::Stem, null, ..Trace::new(NAME, family, (0..n).collect(), curve) };
+    let trace = Trace { null, ..Trace::new(NAME, family, (0..n).collect(), curve).of_stems() };
     Ok((rows, Some(trace)))
 }
 

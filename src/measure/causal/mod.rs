@@ -7,13 +7,12 @@ mod effect;
 use super::{Finding, Measure, Measured, Part, joined};
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Role, Trace};
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{columns, of_columns};
+use crate::stats::estimate::{Sampled, columns, of_columns};
 use crate::stats::matrix;
-use crate::stats::role_space::Sampled;
 use crate::table::{Key, Table};
 use crate::walk::interventions::sheet::{Along, Sheet};
 use crate::words::Status;
@@ -38,7 +37,7 @@ pub const CONCEPT: &str = "concept";
 pub const AXIS: &str = "assistant_axis";
 
 /// One row of `causal.parquet` behind the keys. Margins are in nats, slopes in nats per unit of strength (the mean length of the residual).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Causal {
     pub concept: String,
     pub null_bank: bool,
@@ -193,24 +192,23 @@ impl Cell<'_> {
         let (Some(family), Some(last)) = (family, effects.last()) else { return Ok(None) };
         // A date is of a rise; two runs are compared with the sign that it has in each.
         let sign = if last.value < 0.0 { -1.0 } else { 1.0 };
-        let resamples = last.replicates.len();
-        let replicates: Vec<f64> = (0..resamples).flat_map(|b| effects.iter().map(move |z| sign * z.replicates[b])).collect();
-        if !replicates.iter().all(|z| z.is_finite()) {
+        if !effects.iter().flat_map(|z| &z.replicates).all(|z| z.is_finite()) {
             return Ok(None); // nothing moves in some resample
         }
-        let curve = Curve::new(effects.iter().map(|z| sign * z.value).collect(), replicates)?;
-        let mut trace = Trace::new(CURVES[self.outcome], family, points, curve);
-        (trace.layer, trace.readout, trace.sign) = (Some(self.layer), Some(self.readout.to_owned()), sign);
-        Ok(Some(trace))
+        let curve = Curve::of_sampled(&effects.iter().map(|z| z.times(sign)).collect::<Vec<_>>())?;
+        Ok(Some(Trace { sign, ..self.placed(Trace::new(CURVES[self.outcome], family, points, curve)) }))
     }
 
     /// What stands for a curve that is not there: why, for comparisons of runs.
     fn without(&self, status: Status) -> Option<Trace> {
         let family = self.series.family(self.concept, &LabelFamily::Crossed)?;
         let curve = Curve { value: vec![f64::NAN], replicates: Vec::new() };
-        let (layer, readout) = (Some(self.layer), Some(self.readout.to_owned()));
-        let trace = Trace::new(CURVES[self.outcome], family, vec![self.series.points.len() - 1], curve);
-        Some(Trace { layer, readout, dated: false, status: Some(if status == Status::Ok { Status::NoNull } else { status }), ..trace })
+        let trace = self.placed(Trace::new(CURVES[self.outcome], family, vec![self.series.points.len() - 1], curve));
+        Some(Trace { role: Role::Level, status: Some(if status == Status::Ok { Status::NoNull } else { status }), ..trace })
+    }
+
+    fn placed(&self, trace: Trace) -> Trace {
+        trace.named(Some(self.readout.to_owned()), Some(self.layer))
     }
 
     fn empty(&self, direction: &str, status: Status) -> Causal {
@@ -222,34 +220,7 @@ impl Cell<'_> {
             outcome: OUTCOMES[self.outcome].0.to_owned(),
             direction: direction.to_owned(),
             status,
-            margin: None,
-            margin_lower: None,
-            margin_upper: None,
-            slope: None,
-            slope_lower: None,
-            slope_upper: None,
-            z: None,
-            z_lower: None,
-            z_upper: None,
-            p: None,
-            ablation: None,
-            ablation_lower: None,
-            ablation_upper: None,
-            ablation_null_lower: None,
-            ablation_null_upper: None,
-            ablation_z: None,
-            ablation_flagged: None,
-            axis_share: None,
-            axis_share_lower: None,
-            axis_share_upper: None,
-            cos_axis: None,
-            kl: None,
-            facts_lost: None,
-            n_strengths: 0,
-            n_flagged: 0,
-            n_random: 0,
-            n_groups: 0,
-            n_items: 0,
+            ..Causal::default()
         }
     }
 
@@ -303,7 +274,6 @@ impl Cell<'_> {
     }
 
     fn answer(&self, direction: &str, question: &Question, line: &Line, null: &Null, draws: &Draws) -> Answer {
-        let (margin, margin_lower, margin_upper) = columns(question.clean(draws).estimate());
         let ablation = effect::over_groups(&line.ablation, draws);
         let beside = null.ablation(ablation.value);
         let compared = line.slopes.as_ref().map(|slopes| null.compare(slopes, draws));
@@ -313,23 +283,8 @@ impl Cell<'_> {
             Some(compared) if compared.z.is_none() => Status::NoNull,
             Some(_) => Status::Ok,
         };
-        let (slope, slope_lower, slope_upper) = columns(compared.as_ref().and_then(|compared| compared.slope.estimate()));
-        let (size, z_lower, z_upper) = columns(z.as_ref().and_then(|z| size(z).estimate()));
-        let (ablation, ablation_lower, ablation_upper) = columns(ablation.estimate());
-        let row = Causal {
-            margin,
-            margin_lower,
-            margin_upper,
-            slope,
-            slope_lower,
-            slope_upper,
-            z: size,
-            z_lower,
-            z_upper,
+        let mut row = Causal {
             p: compared.as_ref().and_then(|compared| compared.p),
-            ablation,
-            ablation_lower,
-            ablation_upper,
             ablation_null_lower: beside.map(|([lower, _], _)| lower),
             ablation_null_upper: beside.map(|([_, upper], _)| upper),
             ablation_z: beside.and_then(|(_, z)| z),
@@ -343,6 +298,10 @@ impl Cell<'_> {
             n_items: question.groups.iter().map(|items| items.len() as i32).sum(),
             ..self.empty(direction, status)
         };
+        (row.margin, row.margin_lower, row.margin_upper) = columns(question.clean(draws).estimate());
+        (row.slope, row.slope_lower, row.slope_upper) = columns(compared.as_ref().and_then(|compared| compared.slope.estimate()));
+        (row.z, row.z_lower, row.z_upper) = columns(z.as_ref().and_then(|z| size(z).estimate()));
+        (row.ablation, row.ablation_lower, row.ablation_upper) = columns(ablation.estimate());
         Answer { row, status, z }
     }
 }

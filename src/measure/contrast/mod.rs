@@ -6,14 +6,13 @@ pub mod similarity;
 
 use super::{CONTRASTED, Measure, Measured, held_out_third};
 use crate::console::check_interrupt;
-use crate::onset::baseline::Baseline;
 use crate::onset::curve::Curve;
 use crate::onset::gate::reference_and_late;
-use crate::onset::trace::{Null, Trace};
+use crate::onset::trace::{Null, Presence, Trace};
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, amplitude, columns};
+use crate::stats::estimate::{Estimate, Sampled, amplitude, columns};
 use crate::stats::gram::{Gram, cosine};
 use crate::stats::sign_flip::MaxT;
 use crate::table::{self, Key, Table};
@@ -32,7 +31,7 @@ const GRAM: Table = Table::keyed::<GramRow>("gram");
 pub const MEASURE: Measure = Measure { name: NAME, tables: &[TRAJECTORY, GRAM, similarity::TABLE], run };
 
 /// One row of `trajectory.parquet` behind the keys. `e` is an amplitude in units of the spread within groups.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Trajectory {
     concept: String,
     label_family: LabelFamily,
@@ -132,15 +131,8 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
         layer: series.layers[layer] as i32,
         readout: series.readouts[readout].clone(),
         status,
-        e: None,
-        e_lower: None,
-        e_upper: None,
-        u: None,
-        p: None,
-        p_max_t: None,
-        e_null95: None,
-        frozen_e: None,
         n_groups: ids.len() as i32,
+        ..Trajectory::default()
     };
     if ids.len() < 2 {
         for layer in 0..series.layers.len() {
@@ -184,17 +176,14 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
         let nulls = Gram::sign_flip_nulls(grams, &draws)?;
         for (t, (gram, null)) in grams.iter().zip(&nulls).enumerate() {
             family_wise.push(null)?;
-            let (e, e_lower, e_upper) = columns(curve.at(t));
-            let filled = Trajectory {
-                e,
-                e_lower,
-                e_upper,
+            let mut filled = Trajectory {
                 u: table::finite(gram.u()),
                 p: Some(null.p_value()),
                 e_null95: table::finite(null.amplitude95()),
                 frozen_e: (scale > 0.0).then(|| cross[t].u() / scale),
                 ..row(Status::Ok, layer)
             };
+            (filled.e, filled.e_lower, filled.e_upper) = columns(curve.at(t));
             part.trajectory.push((series.key(points[t]), filled));
             if keep_gram {
                 let gram = GramRow {
@@ -226,8 +215,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
         row.p_max_t = Some(*p);
     }
     for (trace, p) in part.traces.iter_mut().zip(&by_layer) {
-        trace.max_t = p[..points.len()].to_vec();
-        trace.max_t_late = Some(p[points.len()]);
+        trace.presence = Some(Presence { points: p[..points.len()].to_vec(), late: p[points.len()] });
     }
     for (layer, pairs) in std::mem::take(&mut part.similar) {
         let gates = by_layer.get(layer).map_or(&[][..], |p| &p[..points.len()]);
@@ -244,12 +232,11 @@ fn baseline(
     items: &[usize],
     contrasts_of: &dyn Fn(&[f32], usize) -> Contrasts,
     draws: &Draws,
-) -> Result<Option<Baseline>> {
+) -> Result<Option<Sampled>> {
     let Some(random) = series.baseline_of(readout, items) else { return Ok(None) };
     let (rows, d) = random.rows(0, readout, layer, items)?;
     let gram = Gram::new(&contrasts_of(&rows, d).whitened(), d)?;
-    let curve = Curve::of_amplitudes(&[gram], draws)?;
-    Ok(Some(Baseline { value: curve.value[0], replicates: curve.replicate_rows().map(|row| row[0]).collect() }))
+    Ok(Some(Curve::of_amplitudes(&[gram], draws)?.sampled(0)))
 }
 
 /// The contrasts of one concept at one layer along the checkpoints.

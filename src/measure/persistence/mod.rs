@@ -13,9 +13,8 @@ use crate::prompt::item::Item;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, columns, of_columns};
+use crate::stats::estimate::{Estimate, Sampled, columns, of_columns};
 use crate::stats::gram::Gram;
-use crate::stats::role_space::Sampled;
 use crate::table::{Key, Table};
 use crate::words::Status;
 use anyhow::Result;
@@ -36,7 +35,7 @@ pub const PARTS: [&str; 4] = [NAME, LEVELS[1], LEVELS[2], CONSISTENCY];
 const GATE: f64 = 1.645;
 
 /// One row of `persistence.parquet` behind the keys.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Persistence {
     pub concept: String,
     pub null_bank: bool,
@@ -199,7 +198,7 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
     };
     let labels = asked.labels(&asked.persona_groups);
     let place: Vec<Option<usize>> = asked.persona_groups.iter().copied().map(Some).collect();
-    let (mut rows, mut value, mut samples, mut choice) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+    let (mut rows, mut under_personas, mut choice) = (Vec::new(), Vec::new(), 0.0);
     let mut levels = Levels::new(series.points.len());
     for t in 0..series.points.len() {
         let mut push = |row: Persistence| rows.push((series.key(t), row));
@@ -209,17 +208,10 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
             layer: series.layers[layer] as i32,
             readout: series.readouts[readout].clone(),
             quantity: quantity.to_owned(),
-            persona: None,
-            persona_kind: None,
             status: Status::GateFail,
-            value: None,
-            lower: None,
-            upper: None,
-            null_lower: None,
-            null_upper: None,
             n_groups: n_groups as i32,
             n_contexts: n_contexts as i32,
-            n_there: None,
+            ..Persistence::default()
         };
         let (plain, d) = series.rows(t, readout, layer, &asked.items)?;
         let white = White::new(&plain, d, &asked.sides);
@@ -242,9 +234,9 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
             let found = Panel { d, fit: &fit, place: &place, labels: &labels, rows: &contexts }.measure(&draws)?;
             let gated = gated && found.default.is_some_and(|default| default.lower > 0.0);
             let empty = |quantity: &str| empty(quantity, labels.len(), asked.personas.len());
-            let Found { default: d_prime, personas, personas_replicates, each, persistence, icc } = found;
+            let Found { default: d_prime, personas, each, persistence, icc } = found;
             push(ungated(empty("d_prime_default"), d_prime));
-            push(ungated(empty("d_prime_personas"), Estimate::percentile(personas, &personas_replicates)));
+            push(ungated(empty("d_prime_personas"), personas.estimate()));
             let strength = if gated { Some(within(&default, &own, d, &draws)?) } else { None };
             let strength = Quantity { sampled: strength, null: None };
             let quantities = [("persistence", &persistence), ("icc_item", &icc), ("within_persona", &strength)];
@@ -256,8 +248,7 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
                 let row = Persistence { persona: Some(id.clone()), persona_kind: Some(kind.clone()), ..empty("persona") };
                 push(with_estimate(row, gated, estimate, None));
             }
-            value.push(personas);
-            samples.push(personas_replicates);
+            under_personas.push(personas);
         }
         if asked.has_formats() {
             let labels = asked.labels(&asked.format_groups);
@@ -273,19 +264,15 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
             push(filled(row, gated, &found));
         }
     }
-    let finite = |x: &f64| x.is_finite();
-    let traced = !value.is_empty() && value.iter().all(finite) && samples.iter().flatten().all(finite);
-    let mut traces = if traced { vec![trace(series, asked, readout, layer, choice, (value, samples))?] } else { Vec::new() };
+    let finite = |sampled: &Sampled| sampled.value.is_finite() && sampled.replicates.iter().all(|x| x.is_finite());
+    let mut traces = Vec::new();
+    if !under_personas.is_empty() && under_personas.iter().all(finite) {
+        let points = (0..under_personas.len()).collect();
+        let trace = Trace::new(NAME, family, points, Curve::of_sampled(&under_personas)?).at(series, readout, layer);
+        traces.push(Trace { choice, ..trace });
+    }
     traces.extend(levels.traces(family).into_iter().map(|level| Trace { choice, ..level.at(series, readout, layer) }));
     Ok((rows, traces))
-}
-
-fn trace(series: &Series, asked: &Asked, readout: usize, layer: usize, choice: f64, curve: (Vec<f64>, Vec<Vec<f64>>)) -> Result<Trace> {
-    let (value, samples) = curve;
-    let resamples = samples.first().map_or(0, Vec::len);
-    let replicates = (0..resamples).flat_map(|b| samples.iter().map(move |sample| sample[b])).collect();
-    let points = (0..value.len()).collect();
-    Ok(Trace { choice, ..Trace::new(NAME, asked.family, points, Curve::new(value, replicates)?).at(series, readout, layer) })
 }
 
 /// Rows of some groups, group by group.

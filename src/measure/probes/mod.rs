@@ -10,12 +10,11 @@ mod transfer;
 use super::contrast::similarity;
 use super::{CONTRASTED, Measure, Measured};
 use crate::console::check_interrupt;
-use crate::onset::baseline::Baseline;
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
-use crate::stats::estimate::columns;
+use crate::stats::estimate::{Sampled, columns};
 use crate::stats::evaluate::{Evaluation, Scale, accuracy, evaluate};
 use crate::stats::folds::INNER;
 use crate::stats::kernel::{Design, Split};
@@ -176,23 +175,19 @@ impl Set<'_> {
         }
     }
 
-    fn evaluated(&self, row: ProbeRow, evaluation: &Evaluation, t: usize, random: Option<&Baseline>) -> ProbeRow {
-        let (auroc, auroc_lower, auroc_upper) = columns(evaluation.auroc);
-        let (accuracy, accuracy_lower, accuracy_upper) = columns(evaluation.accuracy);
-        ProbeRow {
+    fn evaluated(&self, row: ProbeRow, evaluation: &Evaluation, t: usize, random: Option<&Sampled>) -> ProbeRow {
+        let auroc = evaluation.auroc.map(|auroc| auroc.value);
+        let mut row = ProbeRow {
             status: if auroc.is_some() { Status::Ok } else { Status::DegenerateLabel },
-            auroc,
-            auroc_lower,
-            auroc_upper,
-            accuracy,
-            accuracy_lower,
-            accuracy_upper,
             brier: evaluation.brier.map(|brier| brier.value),
             embedding_auroc: self.words.embedding(t),
             reinitialised_auroc: random.map(|baseline| baseline.value),
             excess_auc: auroc.zip(self.words.best(t, random)).map(|(auroc, baseline)| auroc - baseline.value),
             ..row
-        }
+        };
+        (row.auroc, row.auroc_lower, row.auroc_upper) = columns(evaluation.auroc);
+        (row.accuracy, row.accuracy_lower, row.accuracy_upper) = columns(evaluation.accuracy);
+        row
     }
 }
 
@@ -201,7 +196,7 @@ fn at_layer(series: &Series, set: &Set, readout: usize, layer: usize) -> Result<
     let paired = similarity::applies(series, set.family, layer);
     let random = set::of_random_weights(series, set, readout, layer)?;
     let (mut rows, mut native): (Vec<(Key, ProbeRow)>, Vec<Option<Native>>) = (Vec::new(), Vec::new());
-    let (mut value, mut replicates) = (Vec::new(), Vec::new());
+    let mut areas = Vec::new();
     for t in 0..n {
         check_interrupt()?;
         let mut at = At { random: random.as_ref(), ..At::new(series, set, (readout, layer), t)? };
@@ -209,10 +204,10 @@ fn at_layer(series: &Series, set: &Set, readout: usize, layer: usize) -> Result<
             at.split(index, split)?;
         }
         rows.extend(at.rows.into_iter().map(|row| (series.key(t), row)));
-        if let Some((auroc, sample)) = at.auroc {
+        if let Some(Sampled { value, replicates }) = at.auroc {
             // A resample without both labels says nothing; the observed value stands in for it.
-            replicates.push(sample.into_iter().map(|area| if area.is_finite() { area } else { auroc }).collect::<Vec<f64>>());
-            value.push(auroc);
+            let replicates = replicates.into_iter().map(|area| if area.is_finite() { area } else { value }).collect();
+            areas.push(Sampled { value, replicates });
         }
         native.push(at.native);
     }
@@ -229,9 +224,8 @@ fn at_layer(series: &Series, set: &Set, readout: usize, layer: usize) -> Result<
         rows.push((series.key(t), row));
     }
     let trace = match native.last() {
-        Some(Some(last)) if value.len() == n => {
-            let by_resample = (0..replicates[0].len()).flat_map(|b| replicates.iter().map(move |sample| sample[b])).collect();
-            let trace = Trace::new(NAME, set.family, (0..n).collect(), Curve::new(value, by_resample)?).at(series, readout, layer);
+        Some(Some(last)) if areas.len() == n => {
+            let trace = Trace::new(NAME, set.family, (0..n).collect(), Curve::of_sampled(&areas)?).at(series, readout, layer);
             Some(Trace { choice: set.choice(&last.scores)?, baseline: set.words.best(n - 1, random.as_ref()), ..trace })
         }
         _ => None,
@@ -249,12 +243,12 @@ struct At<'a> {
     activations: Vec<f32>,
     d: usize,
     /// What random weights reach at the layer.
-    random: Option<&'a Baseline>,
+    random: Option<&'a Sampled>,
     /// All items under one kernel; `None` where there is nothing to fit.
     whole: Option<Split>,
     rows: Vec<ProbeRow>,
     /// The logistic probe over groups: its area with replicates, and its fits.
-    auroc: Option<(f64, Vec<f64>)>,
+    auroc: Option<Sampled>,
     native: Option<Native>,
 }
 
@@ -306,7 +300,7 @@ impl<'a> At<'a> {
                     }
                     Err(error) => self.warn(&error),
                 }
-                self.auroc = evaluation.auroc.map(|auroc| (auroc.value, evaluation.auroc_replicates));
+                self.auroc = evaluation.auroc.map(|auroc| Sampled { value: auroc.value, replicates: evaluation.auroc_replicates });
                 let linear = held.fits.iter().zip(&splits).map(|(fit, split)| fit.linear(&design, split)).collect();
                 self.native = Some(Native { linear, scores: outcome.scores });
             }

@@ -10,6 +10,7 @@ use super::set::Set;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::clustered;
+use crate::stats::estimate::columns;
 use crate::stats::kernel::Linear;
 use crate::stats::matrix::{self, Right};
 use crate::table::{self, Table, finite};
@@ -91,13 +92,9 @@ pub fn at_layer(
                     let [auroc, rescaled] = areas;
                     let (auroc, rescaled) = (auroc?, rescaled?);
                     let status = if auroc.is_some() { Status::Ok } else { Status::DegenerateLabel };
-                    let row = Transfer {
-                        auroc: auroc.map(|auroc| auroc.value),
-                        auroc_lower: auroc.map(|auroc| auroc.lower),
-                        auroc_upper: auroc.map(|auroc| auroc.upper),
-                        auroc_rescaled: rescaled.and_then(|auroc| finite(auroc.value)),
-                        ..set.transfer(series, (readout, layer), to, status)
-                    };
+                    let auroc_rescaled = rescaled.and_then(|auroc| finite(auroc.value));
+                    let mut row = Transfer { auroc_rescaled, ..set.transfer(series, (readout, layer), to, status) };
+                    (row.auroc, row.auroc_lower, row.auroc_upper) = columns(auroc);
                     rows.push(((from, to), row));
                 }
                 if from == last {

@@ -38,7 +38,7 @@ pub const LEVEL: &str = "residual_3";
 const GATE: f64 = 1.645;
 
 /// One row of `residual.parquet` behind the keys.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Residual {
     pub concept: String,
     pub null_bank: bool,
@@ -140,15 +140,8 @@ impl<'a> Asked<'a> {
                 readout: series.readouts[readout].clone(),
                 k: k as i32,
                 status,
-                residual: None,
-                residual_lower: None,
-                residual_upper: None,
-                null_lower: None,
-                null_median: None,
-                null_upper: None,
-                null_percentile: None,
-                u: None,
                 n_groups: sides.len() as i32,
+                ..Residual::default()
             };
             if basis.is_empty() {
                 // Contexts leave no trace here, as in the embedding of a token.
@@ -170,19 +163,17 @@ impl<'a> Asked<'a> {
                     rows.push((series.key(t), Residual { u, ..empty(k, Status::GateFail) }));
                     continue;
                 };
-                let (residual, residual_lower, residual_upper) = columns(found.ratio.and_then(|ratio| ratio.estimate()));
+                let ratio = found.ratio.and_then(|ratio| ratio.estimate());
                 let null = |at: usize| found.null.map(|null| null[at]);
-                let row = Residual {
-                    residual,
-                    residual_lower,
-                    residual_upper,
+                let mut row = Residual {
                     null_lower: null(0),
                     null_median: null(1),
                     null_upper: null(2),
                     null_percentile: found.percentile,
                     u,
-                    ..empty(k, if residual.is_some() { Status::Ok } else { Status::NoAxis })
+                    ..empty(k, if ratio.is_some() { Status::Ok } else { Status::NoAxis })
                 };
+                (row.residual, row.residual_lower, row.residual_upper) = columns(ratio);
                 rows.push((series.key(t), row));
             }
             outside.push(Gram::new(&split.outside(DATED.min(basis.len())), d)?);
