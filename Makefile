@@ -30,10 +30,11 @@ endif
 
 .libtorch/.ready-$(TORCH):
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "libtorch: fetching the PyTorch wheel, several hundred MB, once; pip says how far it is"
 	if nvidia-smi >/dev/null 2>&1 || test -e /dev/nvidiactl; then \
-	    .venv/bin/pip install --quiet --disable-pip-version-check torch==$(TORCH); \
+	    .venv/bin/pip install --disable-pip-version-check torch==$(TORCH); \
 	else \
-	    .venv/bin/pip install --quiet --disable-pip-version-check --no-deps torch==$(TORCH) 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-cupti==13.*'; \
+	    .venv/bin/pip install --disable-pip-version-check --no-deps torch==$(TORCH) 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-cupti==13.*'; \
 	fi
 	ln -sfn "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch" .libtorch
 	touch $@

@@ -81,7 +81,7 @@ impl Causal {
     /// A layer that was asked for by number is not kept.
     pub fn layers(&self, kept: &[usize], n_layers: usize) -> Result<Vec<usize>> {
         let mut layers = match &self.layers {
-            Layers::All => kept.to_vec(),
+            Layers::All | Layers::Auto => kept.to_vec(),
             Layers::Numbers(numbers) => {
                 if let Some(lost) = numbers.iter().find(|layer| !kept.contains(layer)) {
                     let list = kept.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");

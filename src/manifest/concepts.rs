@@ -20,6 +20,9 @@ const DEFAULT_PARAMETERS: [(&str, &str); 5] = [
     ("persona", "a helpful assistant"),
 ];
 
+/// Topics of the null bank in the quick profile.
+const NULL_TOPICS: usize = 6;
+
 /// `[concepts]`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Concepts {
@@ -31,6 +34,9 @@ pub struct Concepts {
     pub profile: Profile,
     /// Kinds of items to make; everything that is left out costs nothing.
     pub material: Vec<Material>,
+    /// How many topics of the null bank are asked; all where it is `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub null_topics: Option<usize>,
     /// Never without the five default keys.
     pub parameters: BTreeMap<String, String>,
 }
@@ -47,12 +53,26 @@ pub enum Pack {
     Folder(PathBuf),
 }
 
-/// How many items per concept.
+/// How much is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
+    /// Many groups per concept, every kind of items, the whole null bank.
     Full,
+    /// What dates are made of: fewer groups and null topics, without quartets about third parties and other speakers.
     Quick,
+}
+
+impl Profile {
+    /// Whether a kind of items is made where the manifest does not say.
+    fn has(self, kind: Material) -> bool {
+        self == Profile::Full || !matches!(kind, Material::Control | Material::Frame)
+    }
+
+    /// How many topics of the null bank are asked where the manifest does not say; `None` is all.
+    fn null_topics(self) -> Option<usize> {
+        (self == Profile::Quick).then_some(NULL_TOPICS)
+    }
 }
 
 impl Choice for Profile {
@@ -143,6 +163,7 @@ impl Concepts {
             Some(field) => field.distinct("a list of names, as in [\"ai_vs_human\", \"self_*\"]", read_glob),
             None => Ok(Vec::new()),
         };
+        let profile = get("profile").map_or(Ok(Profile::Quick), |field| field.choice())?;
         Ok(Concepts {
             packs: match get("packs") {
                 Some(field) => field.distinct(PACKS, |pack| read_pack(pack, folder))?,
@@ -150,13 +171,23 @@ impl Concepts {
             },
             include: globs("include")?,
             exclude: globs("exclude")?,
-            profile: get("profile").map_or(Ok(Profile::Full), |field| field.choice())?,
+            profile,
             material: match get("material") {
                 Some(field) => field.distinct("a list of kinds of items, as in [\"stem\"]", |kind| kind.choice())?,
-                None => Material::ALL.iter().map(|(_, kind)| *kind).collect(),
+                None => Material::ALL.iter().map(|(_, kind)| *kind).filter(|kind| profile.has(*kind)).collect(),
+            },
+            null_topics: match get("null_topics") {
+                Some(field) => Some(field.integer(0..=999)? as usize),
+                None => profile.null_topics(),
             },
             parameters: read_parameters(get("parameters"))?,
         })
+    }
+
+    /// The same in the full profile, with every kind of items and the whole null bank.
+    pub fn in_full(self) -> Self {
+        let material = Material::ALL.iter().map(|(_, kind)| *kind).collect();
+        Self { profile: Profile::Full, material, null_topics: None, ..self }
     }
 
     /// The names that are included and not excluded; `keep` says which are included whatever `include` says. A pattern that

@@ -50,7 +50,7 @@ pub use concepts::{Concepts, Glob, Material, Pack, Profile, default_parameters};
 pub use model::{DeviceChoice, DtypeChoice, Layers, Model, Readout, Template, Tokenizer};
 pub use pattern::{Numbers, Pattern};
 pub use personas::{Evidence, PersonaSet, Personas};
-pub use run::{Analysis, Audit, Axis, Run};
+pub use run::{Analysis, Audit, Axis, Keep, Run};
 pub use series::{Listing, Series, nearest_of};
 pub use source::{Pin, Source};
 pub use spanned::Choice;
@@ -76,10 +76,10 @@ const SERIES: &str = "[[series]]";
 /// Every key that a manifest may have, by table. `[concepts.parameters]` is open.
 const KEYS: [(&str, &[&str]); 14] = [
     ("", &["run", "model", "concepts", "personas", "causal", "evidence", "analysis", "hub", "checkpoint", "series"]),
-    (RUN, &["name", "seed", "axis", "audit", "baseline", "out"]),
+    (RUN, &["name", "seed", "axis", "audit", "keep", "baseline", "out"]),
     (MODEL, &["device", "dtype", "layers", "tokenizer", "template", "readouts", "ignore"]),
     (LAYERS, &["depth"]),
-    (CONCEPTS, &["packs", "include", "exclude", "profile", "material", "parameters"]),
+    (CONCEPTS, &["packs", "include", "exclude", "profile", "material", "null_topics", "parameters"]),
     (PERSONAS, &["sets", "include", "exclude", "concepts", "groups", "formats"]),
     (CAUSAL, &["enabled", "concepts", "layers", "strengths", "directions", "groups", "sets", "memory_mb"]),
     (CAUSAL_LAYERS, &["depth"]),
@@ -147,9 +147,10 @@ impl Manifest {
         let folder = path.parent().unwrap_or(Path::new(""));
 
         let entries = Entries::read(&top, folder)?;
+        let run = Run::read(&top, path, folder, &entries)?;
         Ok(Manifest {
-            run: Run::read(&top, path, folder, &entries)?,
-            model: Model::read(&top, folder, &entries)?,
+            model: Model::read(&top, folder, &entries, run.keep)?,
+            run,
             concepts: Concepts::read(&top, folder)?,
             personas: Personas::read(&top, folder)?,
             causal: Causal::read(&top, folder)?,

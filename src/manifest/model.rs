@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::entries::Entries;
 use super::source::{Source, resolve};
 use super::spanned::{Choice, Field, Section, nearest};
-use super::{LAYERS, MODEL};
+use super::{Keep, LAYERS, MODEL};
 
 /// `[model]`: where and how checkpoints run, what is read from them, and the text that they read.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -58,16 +58,22 @@ impl Choice for DtypeChoice {
 #[serde(rename_all = "snake_case")]
 pub enum Layers {
     All,
+    /// Eight, evenly spaced over the depth and the last one included; all of a model with no more blocks.
+    Auto,
     Numbers(Vec<usize>),
     /// Fractions of the model's depth, 0 to 1.
     Depth(Vec<f64>),
 }
 
+/// How many layers are kept where the manifest does not say.
+const AUTO: usize = 8;
+
 impl Layers {
     /// The layers in ascending order for a model of `n_layers` blocks.
     pub fn resolve(&self, n_layers: usize) -> Result<Vec<usize>> {
         let mut layers: Vec<usize> = match self {
-            Layers::All => (0..=n_layers).collect(),
+            Layers::Auto if n_layers > AUTO => (1..=AUTO).map(|part| (part * n_layers + AUTO / 2) / AUTO).collect(),
+            Layers::All | Layers::Auto => (0..=n_layers).collect(),
             Layers::Numbers(numbers) => numbers.clone(),
             Layers::Depth(depths) => depths.iter().map(|depth| (depth * n_layers as f64).round() as usize).collect(),
         };
@@ -112,6 +118,9 @@ pub enum Readout {
     SpanLast,
     /// The mean over the assistant's fixed response.
     ResponseMean,
+    /// The last token of a completed answer or a fact, in the middle third of the depth, where recognition reads. Where it is asked for,
+    /// statements have no other readout.
+    Statement,
 }
 
 impl Readout {
@@ -121,6 +130,7 @@ impl Readout {
             Self::LastPrompt => "last_prompt",
             Self::SpanLast => "span_last",
             Self::ResponseMean => "response_mean",
+            Self::Statement => "statement",
         }
     }
 }
@@ -131,13 +141,17 @@ impl Choice for Readout {
 }
 
 impl Model {
-    pub(super) fn read(top: &Section, folder: &Path, entries: &Entries) -> Result<Model> {
+    pub(super) fn read(top: &Section, folder: &Path, entries: &Entries, keep: Keep) -> Result<Model> {
         let section = top.table("model", MODEL)?;
         let get = |key| section.as_ref().and_then(|section| section.get(key));
         Ok(Model {
             device: get("device").map_or(Ok(DeviceChoice::Auto), |field| read_device(&field))?,
             dtype: get("dtype").map_or(Ok(DtypeChoice::Auto), |field| field.choice())?,
-            layers: get("layers").map_or(Ok(Layers::All), |field| read_layers(&field, LAYERS))?,
+            layers: match (get("layers"), keep) {
+                (Some(field), _) => read_layers(&field, LAYERS)?,
+                (None, Keep::Measures) => Layers::Auto,
+                (None, Keep::Activations) => Layers::All,
+            },
             tokenizer: match get("tokenizer") {
                 Some(field) => read_tokenizer(&field, folder, entries)?,
                 None => Tokenizer::Final,

@@ -18,6 +18,7 @@ pub struct Run {
     pub seed: u64,
     pub axis: Axis,
     pub audit: Audit,
+    pub keep: Keep,
     /// Whether the first checkpoint's architecture is walked with random weights too, as the level that has to be exceeded.
     pub baseline: bool,
     /// The folder in which the run gets its own.
@@ -42,6 +43,20 @@ pub enum Audit {
     Exclude,
     /// They are reported only.
     Warn,
+}
+
+/// What of a walk is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// What the measures read, with 16 bits per number.
+    Measures,
+    /// Every readout of every item at every layer, in f32.
+    Activations,
+}
+
+impl Choice for Keep {
+    const ALL: &'static [(&'static str, Self)] = &[("measures", Keep::Measures), ("activations", Keep::Activations)];
 }
 
 impl Choice for Audit {
@@ -73,6 +88,7 @@ impl Run {
                 None => Axis::Index,
             },
             audit: get("audit").map_or(Ok(Audit::Exclude), |field| field.choice())?,
+            keep: get("keep").map_or(Ok(Keep::Measures), |field| field.choice())?,
             baseline: get("baseline").map_or(Ok(true), |field| field.boolean())?,
             out: match get("out") {
                 Some(field) => resolve(folder, field.text("a folder")?).map_err(|error| field.error(error))?,

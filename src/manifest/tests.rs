@@ -185,6 +185,18 @@ fn layers_outside_the_model_are_refused() {
 }
 
 #[test]
+fn eight_layers_are_kept_where_nothing_is_said_and_all_with_the_activations() {
+    let layers = |head: &str, blocks| loaded(&format!("{head}{BASE}")).model.layers.resolve(blocks).unwrap();
+    assert_eq!(layers("", 30), [4, 8, 11, 15, 19, 23, 26, 30]);
+    assert_eq!(layers("", 32), [4, 8, 12, 16, 20, 24, 28, 32]);
+    assert_eq!(layers("", 8), (0..=8).collect::<Vec<_>>());
+    assert_eq!(layers("[run]\nkeep = \"activations\"\n", 30), (0..=30).collect::<Vec<_>>());
+    let concepts = loaded(BASE).concepts;
+    assert_eq!((concepts.profile, concepts.null_topics), (Profile::Quick, Some(6)));
+    assert!(!concepts.material.contains(&Material::Control) && concepts.in_full().material.contains(&Material::Control));
+}
+
+#[test]
 fn parents_are_one_several_or_weighted() {
     let parents = |text: &str| {
         let manifest = loaded(&format!("[[checkpoint]]\nparent = {text}\n{NEXT}\n{BASE}\n{}", BASE.replace("\"base\"", "\"b2\"")));

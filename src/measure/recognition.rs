@@ -12,9 +12,10 @@
 use super::foils::Among;
 use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
+use crate::manifest::Readout;
 use crate::onset::trace::{Null, Role, Trace};
 use crate::prompt::label_family::LabelFamily;
-use crate::prompt::statements::FACTS;
+use crate::prompt::statements::{FACTS, middle_layers};
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::columns;
@@ -77,16 +78,14 @@ fn run(series: &Series) -> Result<Measured> {
     let known = Known::of(series);
     let statements = series.families.iter().filter(|family| family.label_family == LabelFamily::StatedSelf);
     let statements: Vec<Statements> = statements.filter_map(|family| Statements::of(series, family)).collect();
-    let (Some(known), Some(readout)) = (known, series.last_prompt(NAME)) else { return Measured::of_rows::<Row>(TABLE, &[]) };
-    let depth = series.layers.iter().copied().max().unwrap_or(0);
-    let middle = |layer: usize| 3 * layer >= depth && 3 * layer <= 2 * depth;
-    // A store without middle layers has its primary among those that it has.
-    let any = series.layers.iter().any(|&layer| middle(layer));
-    let layers: Vec<usize> = (0..series.layers.len()).collect();
+    let readout = series.readout(Readout::Statement.name()).or_else(|| series.last_prompt(NAME));
+    let (Some(known), Some(readout)) = (known, readout) else { return Measured::of_rows::<Row>(TABLE, &[]) };
+    let middle = middle_layers(&series.layers);
+    let layers: Vec<usize> = (0..series.layers.len()).filter(|&layer| series.keeps(readout, layer)).collect();
     let at_layer = |&layer: &usize| {
         check_interrupt()?;
         let axes = (0..series.points.len()).map(|t| Axis::fit(series, &known, [t, readout, layer])).collect::<Result<Vec<_>>>()?;
-        let role = if any && !middle(series.layers[layer]) { Role::Companion } else { Role::Dated };
+        let role = if middle.contains(&layer) { Role::Dated } else { Role::Companion };
         statements.iter().map(|statements| statements.follow(series, &axes, known.groups.len(), [readout, layer], role)).collect()
     };
     let parts = layers.par_iter().map(at_layer).collect::<Result<Vec<Vec<Part<Row>>>>>()?;

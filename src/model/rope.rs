@@ -41,6 +41,16 @@ pub struct PerType {
     pub sliding: Rope,
 }
 
+/// Far beyond any head that is in use.
+const WIDEST_HEAD: i64 = 1 << 16;
+
+/// The factor by which positions are stretched.
+fn factor(table: &Keys) -> Result<f64> {
+    let factor = table.number("factor")?;
+    ensure!(factor > 0.0, "factor of the rope scaling: found {factor}, expected a positive number");
+    Ok(factor)
+}
+
 impl Rope {
     /// `theta ^ (-2 i / dim)` for i in 0..dim/2.
     pub fn new(theta: f64, dim: i64) -> Self {
@@ -89,7 +99,7 @@ impl Rope {
         match kind {
             "default" => {}
             "linear" => {
-                let factor = table.number("factor")? as f32;
+                let factor = factor(&table)? as f32;
                 rope.inv_freq.iter_mut().for_each(|freq| *freq /= factor);
             }
             "llama3" => rope.scale_llama3(&table, context()?)?,
@@ -97,7 +107,7 @@ impl Rope {
             "longrope" | "su" => rope.scale_longrope(keys, &table, context()?)?,
             // Plain angles up to the trained length; beyond it they would depend on how long a prompt is.
             "dynamic" => {
-                ensure!(table.number("factor")? > 0.0, "factor of dynamic scaling: expected a positive number");
+                factor(&table)?;
                 rope.longest = Some(keys.size("max_position_embeddings")?);
             }
             other => bail!("rope type: found {other:?}, expected one of default, linear, dynamic, llama3, yarn, longrope"),
@@ -113,6 +123,8 @@ impl Rope {
         ensure!(theta > 1.0, "{}: found {theta}, expected more than 1", dialect.base_key);
         ensure!(fraction > 0.0 && fraction <= 1.0, "{key}: found {fraction}, expected a number in (0, 1]");
         ensure!(dialect.partial || fraction == 1.0, "{key}: found {fraction}, expected 1: this architecture rotates whole heads");
+        // Checked before a table of this length is made; shapes of tensors are compared with it later.
+        ensure!(d_head <= WIDEST_HEAD, "head_dim: found {d_head}, expected at most {WIDEST_HEAD}");
         let dim = (d_head as f64 * fraction) as i64;
         ensure!(dim > 0, "{key}: found {fraction}, which leaves none of {d_head} dimensions");
         Ok(Self::new(theta, dim))
@@ -121,7 +133,7 @@ impl Rope {
     /// Llama 3.1: long wavelengths are slowed by `factor`, short ones kept, with a smooth ramp between
     /// (`_compute_llama3_parameters`).
     fn scale_llama3(&mut self, table: &Keys, context: f64) -> Result<()> {
-        let factor = table.number("factor")?;
+        let factor = factor(table)?;
         let (low, high) = (table.number("low_freq_factor")?, table.number("high_freq_factor")?);
         ensure!(high > low, "high_freq_factor: found {high}, expected more than low_freq_factor ({low})");
         for freq in &mut self.inv_freq {
@@ -135,7 +147,7 @@ impl Rope {
     /// YaRN (Peng et al. 2023): dimensions that turn often over the original context are kept, those that turn less than
     /// once are interpolated, with a ramp between (`_compute_yarn_parameters`).
     fn scale_yarn(&mut self, table: &Keys, context: f64, theta: f64, dim: f64) -> Result<()> {
-        let factor = table.number("factor")?;
+        let factor = factor(table)?;
         let dimension_of = |turns: f64| dim * (context / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
         let (mut low, mut high) = (dimension_of(table.number_or("beta_fast", 32.0)?), dimension_of(table.number_or("beta_slow", 1.0)?));
         if table.flag_or("truncate", true)? {

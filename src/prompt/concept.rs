@@ -6,7 +6,7 @@
 
 use super::import::{Import, Imported};
 use super::specification::Specification;
-use crate::manifest::{Concepts, Material, Pack};
+use crate::manifest::{Choice, Concepts, Material, Pack};
 use anyhow::{Context, Result, ensure};
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
@@ -319,8 +319,23 @@ pub fn load(wanted: &Concepts) -> Result<Vec<Concept>> {
     concepts.retain(|name, _| chosen.contains(name));
     ensure!(!concepts.is_empty(), "[concepts]: include and exclude leave no concept");
     concepts.retain(|_, concept| concept.keep(&wanted.material));
-    ensure!(!concepts.is_empty(), "[concepts] material: none of the concepts has {:?}", wanted.material);
+    ensure!(!concepts.is_empty(), "[concepts] material: none of the concepts has {}", named(&wanted.material));
+    if let Some(most) = wanted.null_topics {
+        // Topics that have foils go through everything that dates.
+        let mut topics: Vec<&Concept> = concepts.values().filter(|concept| concept.null_bank).collect();
+        topics.sort_by_key(|topic| topic.stem.as_ref().is_none_or(|stem| stem.foils.is_empty()));
+        let left: BTreeSet<String> = topics.iter().skip(most).map(|topic| topic.name.clone()).collect();
+        concepts.retain(|name, _| !left.contains(name));
+    }
     Ok(concepts.into_values().collect())
+}
+
+/// Kinds of items as a manifest names them. Statements are completed stems, so that they need these too.
+fn named(material: &[Material]) -> String {
+    let name = |kind: &Material| Material::ALL.iter().find(|(_, other)| other == kind).map_or("", |(name, _)| *name);
+    let names: Vec<&str> = material.iter().map(name).collect();
+    let hint = if *material == [Material::Stated] { "; statements are completed stems, so add \"stem\"" } else { "" };
+    format!("{}{hint}", names.join(", "))
 }
 
 /// All concepts of one pack, in the order of their file names.

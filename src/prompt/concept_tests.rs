@@ -203,3 +203,19 @@ fn what_specifications_say_is_marked_where_it_is_clear() {
     let error = Concept::parse(text, "x.toml").unwrap_err().to_string();
     assert!(error.starts_with("x.toml:4") && error.contains("`loud`") && error.contains("`silent`"), "{error}");
 }
+
+#[test]
+fn a_quick_profile_asks_six_null_topics_all_of_which_have_foils() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoints.toml");
+    std::fs::write(&path, format!("[[checkpoint]]\nid = \"a\"\nsource = \"{}\"\n", folder.path().display())).unwrap();
+    let mut wanted = crate::manifest::Manifest::load(&path).unwrap().concepts;
+    let null = |wanted: &Concepts| load(wanted).unwrap().into_iter().filter(|concept| concept.null_bank).collect::<Vec<_>>();
+    let topics = null(&wanted);
+    assert!(topics.len() == 6 && topics.iter().all(|topic| !topic.stem.as_ref().unwrap().foils.is_empty()));
+    wanted.null_topics = None;
+    assert!(null(&wanted).len() == 28);
+    wanted.material = vec![Material::Stated];
+    let error = load(&wanted).unwrap_err().to_string();
+    assert!(error.ends_with("none of the concepts has stated; statements are completed stems, so add \"stem\""), "{error}");
+}

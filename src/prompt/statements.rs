@@ -20,6 +20,19 @@ const FILE: &str = "facts.toml";
 pub const FACTS: &str = "known_facts";
 /// Distances in the list of a relation's pairs at which two of them make a quartet.
 const APART: [usize; 2] = [1, 3];
+/// Whether items of a family are statements: read as a whole at their last token, in middle layers.
+pub fn is_statement(label_family: &LabelFamily) -> bool {
+    matches!(label_family, LabelFamily::Known | LabelFamily::StatedSelf | LabelFamily::StatedOther)
+}
+
+/// Layers (by position) between a third and two thirds of the depth, where statements are read as what they say; all of them where there are none.
+pub fn middle_layers(layers: &[usize]) -> Vec<usize> {
+    let depth = layers.iter().copied().max().unwrap_or(0);
+    let middle = |&at: &usize| 3 * layers[at] >= depth && 3 * layers[at] <= 2 * depth;
+    let found: Vec<usize> = (0..layers.len()).filter(middle).collect();
+    if found.is_empty() { (0..layers.len()).collect() } else { found }
+}
+
 /// A direction that is fitted on fewer relations is one of theirs.
 const RELATIONS: usize = 4;
 

@@ -42,6 +42,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
     let mut costs = Costs::default();
     let (mut notes, mut unverified): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     let (mut sweep, mut depths) = (None, BTreeMap::new());
+    let mut first: Option<DecoderConfig> = None;
     // The network with random weights comes last: it takes as long as the checkpoint that has been tried.
     for spec in job.manifest.checkpoints.iter().chain(&job.baseline) {
         let complete = job.is_complete(spec);
@@ -59,6 +60,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
         let mut row = vec![spec.id.clone(), spec.stage.clone(), spec.step.map_or_else(|| "-".to_owned(), |step| step.to_string())];
         match opened {
             Ok(((architecture, config, _), missing)) => {
+                first.get_or_insert_with(|| config.clone());
                 let layers = job.manifest.model.layers.resolve(config.n_layers)?;
                 let bytes = job.store_bytes(&config)?;
                 if let Entry::Vacant(depth) = depths.entry(config.n_layers) {
@@ -153,6 +155,18 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
     out.push_str(&contexts(job, &forest));
     out.push_str(&sweep.unwrap_or_default());
     out.push_str(&budget.render());
+    if let Some(sentence) = job.lacks_room(budget.store_bytes as u64) {
+        problems += 1;
+        let _ = writeln!(out, "{sentence}\n");
+    }
+    if let Some(config) = &first
+        && let Some(full) = job.in_full(config)?
+    {
+        let times = full.nodes as f64 / forest.len().max(1) as f64;
+        let (items, nodes, bytes) = (full.items, full.nodes, DecimalBytes(full.store_bytes as u64));
+        let _ =
+            writeln!(out, "With profile = \"full\": {items} items, {nodes} nodes ({times:.1} times as many), {bytes} per checkpoint.\n");
+    }
     out.push_str(&findings(&job.audit(weights)));
     let mut leaks = Text::new(&["lexical audit", "family", "baseline", "auroc", "95% interval", "status"]);
     for family in families(&job.set.items).iter().filter(|family| crate::measure::CONTRASTED.contains(&family.label_family)) {

@@ -11,7 +11,7 @@ impl Series {
     /// As for any checkpoint: its file is missing, wrong, or of other items.
     pub(super) fn open_baseline(&self, id: &str) -> Result<Self> {
         let point = Point { id: id.to_owned(), stage: String::new(), step: None, tokens: None, order: 0, reference: false };
-        let (readouts, row) = self.open_point(&point)?;
+        let (readouts, row, place) = self.open_point(&point)?;
         let mut baseline = Self {
             folder: self.folder.clone(),
             run: self.run.clone(),
@@ -31,6 +31,7 @@ impl Series {
             unfinished: Vec::new(),
             files: vec![readouts],
             baseline: None,
+            place,
             row: vec![row],
             scale: Vec::new(),
         };

@@ -10,7 +10,7 @@ use crate::stats::lexical::LexicalAudit;
 use crate::table::{self, Key};
 use crate::walk::store::Readouts;
 use anyhow::{Context, Result, bail, ensure};
-use axis::{Axis, Mark, Positions};
+use axis::Axis;
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,11 @@ pub mod axis;
 mod baseline;
 mod choices;
 mod families;
+mod timeline;
 
 pub use choices::Lens;
 pub use families::{Family, audit, families};
+pub use timeline::{Point, Timeline};
 
 /// `run.json`, as far as an analysis needs it.
 #[derive(Debug, Clone, Deserialize)]
@@ -67,18 +69,8 @@ struct Integrity {
     excluded: bool,
 }
 
-/// A checkpoint of the series.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Point {
-    pub id: String,
-    #[serde(default)]
-    pub stage: String,
-    pub step: Option<u64>,
-    pub tokens: Option<u64>,
-    pub order: usize,
-    #[serde(default)]
-    pub reference: bool,
-}
+/// A file of the store, its row per readout and item, and its place per readout and layer.
+type Opened = (Readouts, Vec<Vec<Option<u32>>>, Vec<Vec<Option<usize>>>);
 
 /// A series whose readouts are open.
 pub struct Series {
@@ -110,6 +102,8 @@ pub struct Series {
     baseline: Option<Box<Self>>,
     /// Row per item, `[checkpoint][readout][item]`.
     row: Vec<Vec<Vec<Option<u32>>>>,
+    /// Place of a layer in a readout's tensor, `[readout][layer]`; the same at every checkpoint.
+    place: Vec<Vec<Option<usize>>>,
     /// Root mean square of the centred neutral pool, `[checkpoint][readout][layer]`.
     scale: Vec<Vec<Vec<f64>>>,
 }
@@ -147,6 +141,7 @@ impl Series {
             files: Vec::new(),
             baseline: None,
             row: Vec::new(),
+            place: Vec::new(),
             scale: Vec::new(),
         };
         let audit = folder.join("integrity.parquet");
@@ -159,7 +154,8 @@ impl Series {
                 continue;
             }
             match series.open_point(&point) {
-                Ok((readouts, row)) => {
+                Ok((readouts, row, place)) => {
+                    series.place = place;
                     series.points.push(point);
                     series.files.push(readouts);
                     series.row.push(row);
@@ -189,7 +185,7 @@ impl Series {
         Ok(series)
     }
 
-    fn open_point(&self, point: &Point) -> Result<(Readouts, Vec<Vec<Option<u32>>>)> {
+    fn open_point(&self, point: &Point) -> Result<Opened> {
         let plain = Path::new(&point.id).file_name().is_some_and(|name| name == point.id.as_str());
         ensure!(plain, "checkpoint id {:?} is not a plain file name", point.id);
         let path = self.folder.join("readouts").join(format!("{}.safetensors", point.id));
@@ -199,18 +195,26 @@ impl Series {
             "{}: its readouts are of other items than items.parquet lists; the walk is not finished, walk it again",
             path.display()
         );
-        let mut rows = Vec::new();
+        let (mut rows, mut places) = (Vec::new(), Vec::new());
         for readout in &self.readouts {
             readouts.check_finite(readout)?;
             let layers = readouts.shape(readout)?[0];
-            ensure!(layers == self.layers.len(), "{}: {readout} has {layers} layers, run.json lists {}", path.display(), self.layers.len());
+            let own = readouts.layers(readout)?;
+            let expected = own.as_ref().map_or(self.layers.len(), Vec::len);
+            ensure!(layers == expected, "{}: {readout} has {layers} layers, expected {expected}", path.display());
+            places.push(match own {
+                Some(own) => self.layers.iter().map(|layer| own.iter().position(|other| other == layer)).collect(),
+                None => (0..layers).map(Some).collect(),
+            });
             let mut row = vec![None; self.items.len()];
             for (index, item) in readouts.rows(readout, self.items.len())?.into_iter().enumerate() {
                 row[item] = Some(u32::try_from(index)?);
             }
             rows.push(row);
         }
-        Ok((readouts, rows))
+        let same = self.place.is_empty() || self.place == places;
+        ensure!(same, "{}: its readouts are of other layers than those of the checkpoints before it", path.display());
+        Ok((readouts, rows, places))
     }
 
     /// Whether a file holds the items of this series, in this order. A walk that begins writes the list of items first, so until it is
@@ -236,6 +240,9 @@ impl Series {
         let all = || (0..self.items.len()).filter(|&item| self.items[item].is_plain()).collect();
         let pool: Vec<usize> = if neutral.len() >= 2 { neutral } else { all() };
         let of = |readout: usize, layer: usize| -> Result<f64> {
+            if !self.keeps(readout, layer) {
+                return Ok(1.0);
+            }
             let pool: Vec<usize> = pool.iter().copied().filter(|&item| self.has(t, readout, item)).collect();
             let (rows, width) = self.rows(t, readout, layer, &pool)?;
             let n = pool.len().max(1) as f64;
@@ -260,6 +267,11 @@ impl Series {
         self.row[t][readout][item].is_some()
     }
 
+    /// Whether a readout was kept at a layer.
+    pub fn keeps(&self, readout: usize, layer: usize) -> bool {
+        self.place[readout][layer].is_some()
+    }
+
     /// Root mean square of the neutral pool: activations over it are in comparable units across layers and checkpoints.
     pub fn scale(&self, t: usize, readout: usize, layer: usize) -> f64 {
         self.scale[t][readout][layer]
@@ -268,12 +280,14 @@ impl Series {
     /// Activations of `items`, `[item, d_model]` row-major, and d_model.
     ///
     /// # Errors
-    /// An item does not have the readout, or a value is not finite.
+    /// An item does not have the readout, the layer was not kept for it, or a value is not finite.
     pub fn rows(&self, t: usize, readout: usize, layer: usize, items: &[usize]) -> Result<(Vec<f32>, usize)> {
         let row = &self.row[t][readout];
         let rows: Option<Vec<usize>> = items.iter().map(|&item| row[item].map(|row| row as usize)).collect();
         let rows = rows.with_context(|| format!("{}: an item has no readout {}", self.points[t].id, self.readouts[readout]))?;
-        self.files[t].gather(&self.readouts[readout], layer, &rows)
+        let place = self.place[readout][layer];
+        let place = place.with_context(|| format!("readout {} was not kept at layer {}", self.readouts[readout], self.layers[layer]))?;
+        self.files[t].gather(&self.readouts[readout], place, &rows)
     }
 
     /// Log-probabilities of the two answers per item, in nats; `None` where they were not scored.
@@ -360,33 +374,5 @@ impl Series {
     /// As [`Timeline::references`].
     pub fn references(&self) -> usize {
         self.timeline().references()
-    }
-}
-
-/// The checkpoints of a series, without their readouts.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeline<'a> {
-    pub points: &'a [Point],
-    pub axis: Axis,
-}
-
-impl Timeline<'_> {
-    /// Positions of some checkpoints on the axis.
-    ///
-    /// # Errors
-    /// As [`Positions::new`].
-    pub fn positions(&self, points: &[usize]) -> Result<Positions> {
-        let marks: Vec<Mark> = points
-            .iter()
-            .map(|&t| &self.points[t])
-            .map(|point| Mark { id: &point.id, stage: &point.stage, step: point.step, tokens: point.tokens })
-            .collect();
-        Positions::new(self.axis, &marks)
-    }
-
-    /// Number of leading checkpoints that are marked as reference, or a fifth (at least one) where none is.
-    pub fn references(&self) -> usize {
-        let marked = self.points.iter().take_while(|point| point.reference).count();
-        if marked > 0 { marked } else { (self.points.len() / 5).max(1) }
     }
 }

@@ -35,7 +35,7 @@ const FEWEST_NORMS: usize = 5;
 /// What is known of one checkpoint's files.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
-    /// Hashes of `tokenizer.json` and of the chat template.
+    /// Hashes of `tokenizer.json` with the settings that change ids, and of the chat template.
     pub tokenizer: Option<String>,
     pub template: Option<String>,
     pub d_vocab: Option<i64>,
@@ -89,6 +89,9 @@ pub struct Finding {
     pub excluded: bool,
 }
 
+/// Keys of `tokenizer_config.json` that change which ids a text gets.
+const ENCODES: &[&str] = &["tokenizer_class", "add_bos_token", "add_eos_token", "add_prefix_space", "bos_token", "added_tokens_decoder"];
+
 impl Facts {
     /// Reads what small files and headers say and, with `weights`, what is known of every tensor. `folders` may hold a tokenizer; the
     /// first that does counts.
@@ -98,15 +101,16 @@ impl Facts {
     pub fn new(checkpoint: &Checkpoint, folders: &[&Path], weights: bool) -> Result<Self> {
         let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex()[..32].to_owned();
         let first = |name: &str| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
-        let tokenizer = first("tokenizer.json").map(std::fs::read).transpose()?.map(|text| hash(&text));
-        let template = match (first("chat_template.jinja"), first("tokenizer_config.json")) {
+        let settings = first("tokenizer_config.json").map(|path| read_json(&path)).transpose()?;
+        let encodes = settings.iter().flat_map(|settings| ENCODES.iter().filter_map(|key| Some(format!("{key} {}", settings.get(*key)?))));
+        let encodes: Vec<String> = encodes.collect();
+        let tokenizer = first("tokenizer.json").map(std::fs::read).transpose()?;
+        let tokenizer = tokenizer.map(|text| hash(&[&text, encodes.join("\n").as_bytes()].concat()));
+        let template = match (first("chat_template.jinja"), settings.as_ref().and_then(|settings| settings.get("chat_template"))) {
             (Some(path), _) => Some(hash(std::fs::read_to_string(path)?.trim().as_bytes())),
-            (None, Some(path)) => match read_json(&path)?.get("chat_template") {
-                None | Some(serde_json::Value::Null) => None,
-                Some(serde_json::Value::String(template)) => Some(hash(template.trim().as_bytes())),
-                Some(other) => Some(hash(other.to_string().as_bytes())),
-            },
-            (None, None) => None,
+            (None, None | Some(serde_json::Value::Null)) => None,
+            (None, Some(serde_json::Value::String(template))) => Some(hash(template.trim().as_bytes())),
+            (None, Some(other)) => Some(hash(other.to_string().as_bytes())),
         };
         let json = read_json(&checkpoint.folder.join("config.json"))?;
         let config = json.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value.to_string())).collect();
@@ -305,7 +309,9 @@ fn drift(series: &[Subject], findings: &mut Vec<(usize, Finding)>) {
     changes("vocab_drift", &vocabulary, &|a, b| {
         format!("{} tokens after {}", vocabulary(b).unwrap_or_default(), vocabulary(a).unwrap_or_default())
     });
-    changes("tokenizer_drift", &|facts| facts.tokenizer.clone(), &|_, _| "tokenizer.json differs".to_owned());
+    changes("tokenizer_drift", &|facts| facts.tokenizer.clone(), &|_, _| {
+        "tokenizer.json, or what tokenizer_config.json says of its tokens, differs".to_owned()
+    });
     changes("template_drift", &|facts| facts.template.clone(), &|_, _| "the chat template differs".to_owned());
     changes("dtype_drift", &|facts| facts.dtype.clone(), &|a, b| {
         let dtype = |facts: &Facts| facts.dtype.clone().unwrap_or_default();

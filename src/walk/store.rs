@@ -1,7 +1,8 @@
 //! The readout store: one safetensors file per checkpoint, written layer by layer as the stream reaches it.
 //!
 //! Tensors are `[layer, row, d_model]` f32, one per readout. Where only some items have a readout, `rows.<readout>` (i64) says
-//! which item each row is; without it, row i is item i. `item_hash` lets a later run take over rows of items that did not
+//! which item each row is; without it, row i is item i. Where only some layers have it, `layers.<readout>` (i64) lists them. With
+//! `centre.<readout>` `[layer, d_model]` and `scale.<readout>` `[layer]` beside it, a tensor is f16 and a value is centre + scale * x. `item_hash` lets a later run take over rows of items that did not
 //! change. `answers.log_probability` `[row, 2]` and `foils.log_probability` `[row, foil]` (NaN where an item has fewer) belong to the items
 //! of `answers.rows`; `embedding_mean` is that of each labelled item's tokens; `unembedding.rows` `[token, d_model]` of `unembedding.tokens` is what the lens reads with. The file appears under its
 //! name only when it is complete.
@@ -21,6 +22,9 @@ use tempfile::NamedTempFile;
 
 /// Mean input embedding over the tokens of labelled items, `[1, row, d_model]`.
 pub const EMBEDDING: &str = "embedding_mean";
+
+/// What a readout of 16 bits has beside it, before the point of the tensor's name.
+pub const ENCODING: [&str; 2] = ["centre", "scale"];
 
 /// A safetensors file whose data arrive in any order. The `safetensors` crate wants every tensor in memory at once, which
 /// would make a walk's memory grow with the number of layers.
@@ -55,6 +59,15 @@ impl Writer {
         writer.header = writer.header_bytes().len() as u64;
         writer.file.as_file().set_len(writer.header + end).with_context(place)?;
         Ok(writer)
+    }
+
+    /// Writes a tensor by name, as [`Writer::write`].
+    ///
+    /// # Errors
+    /// There is no such tensor, the bytes do not fit, or the disk is full.
+    pub fn write_named(&self, name: &str, at: u64, bytes: &[u8]) -> Result<()> {
+        let tensor = self.tensors.iter().position(|(other, ..)| other == name).with_context(|| format!("no tensor {name} was laid out"))?;
+        self.write(tensor, at, bytes)
     }
 
     fn header_bytes(&self) -> Vec<u8> {
@@ -195,7 +208,44 @@ impl Readouts {
         };
         ensure!(index < layers, "{}: {readout} has {layers} layers, layer number {index} was asked for", self.path.display());
         let size = rows * width * dtype.bitsize() / 8;
-        to_f32(dtype, &bytes[index * size..(index + 1) * size]).with_context(|| format!("{}: {readout}", self.path.display()))
+        let values =
+            to_f32(dtype, &bytes[index * size..(index + 1) * size]).with_context(|| format!("{}: {readout}", self.path.display()))?;
+        self.decode(readout, index, width, values)
+    }
+
+    /// One layer of a tensor as it is stored. `index` counts its layers.
+    ///
+    /// # Errors
+    /// The tensor is missing or has fewer layers.
+    pub fn layer_bytes(&self, name: &str, index: usize) -> Result<&[u8]> {
+        let (shape, _, bytes) = self.tensor(name)?;
+        let size = bytes.len() / shape.first().copied().unwrap_or(1).max(1);
+        let end = (index + 1) * size;
+        bytes.get(index * size..end).with_context(|| format!("{}: {name} has no layer number {index}", self.path.display()))
+    }
+
+    /// Numbers of the layers of a readout, where it does not have all.
+    ///
+    /// # Errors
+    /// The list is not one of integers.
+    pub fn layers(&self, readout: &str) -> Result<Option<Vec<usize>>> {
+        let name = format!("layers.{readout}");
+        let numbers = self.contains(&name).then(|| self.integers(&name)).transpose()?;
+        Ok(numbers.map(|numbers| numbers.into_iter().map(|layer| usize::try_from(layer).unwrap_or(usize::MAX)).collect()))
+    }
+
+    /// Values of a readout as they were before they were centred and scaled.
+    fn decode(&self, readout: &str, index: usize, width: usize, mut values: Vec<f32>) -> Result<Vec<f32>> {
+        let [centre, scale] = ENCODING.map(|what| format!("{what}.{readout}"));
+        if !self.contains(&centre) {
+            return Ok(values);
+        }
+        let centre = to_f32(Dtype::F32, self.layer_bytes(&centre, index)?)?;
+        let scale = to_f32(Dtype::F32, self.layer_bytes(&scale, index)?)?;
+        let &[scale] = scale.as_slice() else { bail!("{}: scale.{readout} is not one number per layer", self.path.display()) };
+        ensure!(centre.len() == width, "{}: centre.{readout} is not as wide as {readout}", self.path.display());
+        values.chunks_exact_mut(width).for_each(|row| row.iter_mut().zip(&centre).for_each(|(x, centre)| *x = *x * scale + centre));
+        Ok(values)
     }
 
     /// Some rows of one layer of a readout: `[rows.len(), d_model]`, row-major, and d_model. Only their pages are touched.
@@ -214,6 +264,7 @@ impl Readouts {
             let start = (index * n + row) * size;
             values.extend(to_f32(dtype, &bytes[start..start + size]).with_context(place)?);
         }
+        let values = self.decode(readout, index, width, values)?;
         ensure!(values.iter().all(|x| x.is_finite()), "{} has values that are not finite", place());
         Ok((values, width))
     }

@@ -86,7 +86,7 @@ type Expected = (&'static str, &'static str, Option<&'static str>, bool, &'stati
 
 /// What headers and small files say.
 const DRIFT: [Expected; 5] = [
-    ("sft-600", "tokenizer_drift", Some("base-560"), false, "tokenizer.json differs"),
+    ("sft-600", "tokenizer_drift", Some("base-560"), false, "tokenizer.json, or what tokenizer_config.json says of its tokens, differs"),
     ("sft-600", "template_drift", Some("base-560"), false, "the chat template differs"),
     ("sft-680", "config_drift", Some("sft-640"), false, "rms_norm_eps"),
     ("sft-720", "vocab_drift", Some("sft-680"), false, " tokens after "),

@@ -9,6 +9,8 @@ mod prompts;
 mod tokens;
 mod house;
 mod lens;
+mod recognition;
+mod kept;
 mod probes;
 mod pairs;
 mod endogenous;

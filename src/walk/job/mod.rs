@@ -4,19 +4,15 @@ use crate::checkpoint::hub::{self, Hub};
 use crate::checkpoint::weights;
 use crate::console::{Interrupted, bar, check_interrupt};
 use crate::lease::{self, Lease, Taken};
-use crate::manifest::{CheckpointSpec, Manifest, Material, Profile, Readout};
+use crate::manifest::{CheckpointSpec, Manifest};
 use crate::model::Checkpoint;
 use crate::model::config::DecoderConfig;
 use crate::model::cost::{self, Cost};
 use crate::model::device;
 use crate::model::stream::Compute;
-use crate::prompt::choices::{self, Asked};
-use crate::prompt::concept::{self, Concept};
-use crate::prompt::design;
+use crate::prompt::choices::Asked;
+use crate::prompt::concept::Concept;
 use crate::prompt::item::ItemSet;
-use crate::prompt::neutral;
-use crate::prompt::persona;
-use crate::prompt::statements;
 use crate::prompt::tokenize::Ruler;
 use crate::table;
 use crate::walk::readout::{Common, Request};
@@ -30,11 +26,14 @@ use tch::{Device, Kind};
 
 mod baseline;
 mod bases;
+mod prompts;
+mod room;
 mod ruler;
 mod integrity;
 mod record;
 mod interventions;
 
+use prompts::Prompts;
 pub use record::Record;
 
 /// A manifest with everything resolved that does not need a model's weights: what is asked, of whom, and where it goes.
@@ -78,27 +77,8 @@ impl Job {
         if !manifest.keep {
             hub.delete_after_use(manifest.run.folder().join("downloads.txt"));
         }
-        let concepts = concept::load(&manifest.concepts)?;
-        let pool = neutral::pool(&manifest.concepts.packs)?;
-        let profile = match manifest.concepts.profile {
-            Profile::Full => design::Profile::FULL,
-            Profile::Quick => design::Profile::QUICK,
-        };
         let ruler = ruler::resolve(&manifest, &hub)?;
-        let mut set = ItemSet::new(&concepts, &pool, profile, &manifest.concepts.parameters, &ruler)?;
-        if manifest.concepts.material.contains(&Material::Stated) {
-            let facts = statements::load(&manifest.concepts.packs)?;
-            facts.iter().try_for_each(|facts| facts.add_items(&mut set, &concepts, profile, &manifest.concepts.parameters, &ruler))?;
-        }
-        if let Some(personas) = &manifest.personas {
-            persona::load(personas, &concepts)?.add_items(&mut set, &concepts, profile, &manifest.concepts.parameters, &ruler)?;
-            if !manifest.model.readouts.contains(&Readout::ResponseMean) {
-                manifest.model.readouts.push(Readout::ResponseMean);
-                set.keep_responses_of_contexts();
-            }
-        }
-        let causal = manifest.causal.as_ref().map(|wanted| choices::load(wanted, &concepts, profile)).transpose()?;
-        causal.iter().try_for_each(|asked| asked.add_items(&mut set, &concepts, &manifest.concepts.parameters, &ruler))?;
+        let Prompts { concepts, set, causal } = Prompts::of(&mut manifest, &ruler)?;
         let device = device::resolve(manifest.model.device)?;
         let baseline = baseline::entry(&manifest, set.max_token())?;
         Ok(Self { folder: manifest.run.folder(), manifest, concepts, set, causal, ruler, device, hub, baseline, base: Mutex::default() })
@@ -114,7 +94,16 @@ impl Job {
     }
 
     fn request<'a>(&'a self, layers: &'a [usize], compute: Compute) -> Request<'a> {
-        Request { set: &self.set, readouts: &self.manifest.model.readouts, layers, compute }
+        Self::request_of(&self.manifest, &self.set, layers, compute)
+    }
+
+    fn request_of<'a>(manifest: &'a Manifest, set: &'a ItemSet, layers: &'a [usize], compute: Compute) -> Request<'a> {
+        Request { set, readouts: &manifest.model.readouts, layers, keep: manifest.run.keep, compute }
+    }
+
+    /// What a store's size does not depend on.
+    fn sizing(&self) -> Compute {
+        Compute { device: self.device, kind: Kind::Float }
     }
 
     /// Walks the entries that `wanted` accepts and that are not complete; the outcome counts checkpoints. Every checkpoint is written before the next begins;
@@ -133,6 +122,7 @@ impl Job {
             lease::sweep(&folder);
         }
         self.prepare(&rest)?;
+        self.require_room(&rest)?;
         self.write_run_file()?;
         table::write(&self.folder.join("items.parquet"), &self.set.items, &self.hash())?;
         let fetch = |position: usize| self.hub.fetch_checkpoint(rest[position]);
@@ -291,7 +281,7 @@ impl Job {
     /// The manifest asks for layers that are not there.
     pub fn store_bytes(&self, config: &DecoderConfig) -> Result<usize> {
         let layers = self.manifest.model.layers.resolve(config.n_layers)?;
-        Ok(self.request(&layers, Compute { device: self.device, kind: Kind::Float }).bytes(config.d_model as usize))
+        Ok(self.request(&layers, self.sizing()).bytes(config.d_model as usize))
     }
 
     /// Whether the store holds what would be computed: same weights, same items, same layers.

@@ -1,28 +1,22 @@
 //! Stream x forest -> activations at the tokens that are read: one checkpoint's file in the store.
 
+mod encoding;
 mod rows;
 
-use crate::manifest::Readout;
+use crate::manifest::{Keep, Readout};
 use crate::model::Checkpoint;
 use crate::model::device;
 use crate::model::logits::{log_probabilities, unembedding};
 use crate::model::stream::{Compute, stream_from};
-use crate::prompt::item::{ItemSet, Prompt};
+use crate::prompt::item::ItemSet;
+use crate::prompt::statements::{is_statement, middle_layers};
 use crate::walk::store::{self, Readouts, Writer};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use half::f16;
 use rows::{Part, Plan, is_labelled};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
-
-/// Tokens of an item to average over; `None` where the item does not have this readout.
-fn tokens(readout: Readout, prompt: &Prompt) -> Option<Range<usize>> {
-    match readout {
-        Readout::LastPrompt => prompt.ids.len().checked_sub(1).map(|last| last..last + 1),
-        Readout::SpanLast => prompt.span.as_ref().map(|span| span.end - 1..span.end),
-        Readout::ResponseMean => prompt.response.clone(),
-    }
-}
 
 /// Means of the residual over runs of nodes, taken on the device in f32.
 pub struct Gather {
@@ -92,7 +86,7 @@ pub fn check_finite(layer: usize, resid: &Tensor, kind: Kind) -> Result<()> {
     bail!("layer {layer} holds non-finite activations at {} of {nodes} tokens; {advice}", nodes - finite)
 }
 
-/// The fresh rows of a part whose runs are whole prompts, a few at a time: all of their nodes at once would be a multiple of the residual.
+/// The fresh rows of the embedding, whose runs are whole prompts, a few at a time: all of their nodes at once would be a multiple of the residual.
 fn means(part: &Part, resid: &Tensor) -> Result<Vec<u8>> {
     const PROMPTS: usize = 128;
     let mut fresh = Vec::new();
@@ -108,6 +102,7 @@ pub struct Request<'a> {
     pub readouts: &'a [Readout],
     /// Layer numbers in ascending order.
     pub layers: &'a [usize],
+    pub keep: Keep,
     pub compute: Compute,
 }
 
@@ -150,16 +145,44 @@ pub struct Cost {
 impl Request<'_> {
     /// Digest of everything but the weights that determines a file of the store.
     pub fn hash(&self) -> String {
-        let text = format!("store-3 {} {:?} {:?} {}", self.set.hash(), self.layers, self.readouts, self.compute.describe());
+        let kind = match self.keep {
+            Keep::Activations => "store-3",
+            Keep::Measures => "store-4",
+        };
+        let text = format!("{kind} {} {:?} {:?} {}", self.set.hash(), self.layers, self.readouts, self.compute.describe());
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
-    /// Size of the activations in a file of the store.
+    /// Tokens of an item to average over; `None` where the item does not have this readout.
+    fn tokens(&self, readout: Readout, item: usize) -> Option<Range<usize>> {
+        let prompt = &self.set.prompts[item];
+        let last = || prompt.ids.len().checked_sub(1).map(|last| last..last + 1);
+        let is_said = self.readouts.contains(&Readout::Statement) && is_statement(&self.set.items[item].label_family);
+        match readout {
+            Readout::LastPrompt => last().filter(|_| !is_said),
+            Readout::Statement => last().filter(|_| is_said),
+            Readout::SpanLast => prompt.span.as_ref().map(|span| span.end - 1..span.end),
+            Readout::ResponseMean => prompt.response.clone(),
+        }
+    }
+
+    /// Layers of a readout, as positions among all.
+    fn layers_of(&self, readout: Readout) -> Vec<usize> {
+        match readout {
+            Readout::Statement => middle_layers(self.layers),
+            _ => (0..self.layers.len()).collect(),
+        }
+    }
+
+    /// Size of the activations in a file of the store, but for what is as large for one item as for thousands.
     pub fn bytes(&self, d_model: usize) -> usize {
-        let rows = |readout: Readout| self.set.prompts.iter().filter(|prompt| tokens(readout, prompt).is_some()).count();
-        let embeddings = self.set.items.iter().filter(|item| is_labelled(item)).count();
-        let read = self.readouts.iter().map(|&readout| rows(readout)).sum::<usize>() * self.layers.len();
-        (read + embeddings) * d_model * size_of::<f32>()
+        let embeddings = self.set.items.iter().filter(|item| is_labelled(item)).count() * size_of::<f32>();
+        let read = |&readout: &Readout| {
+            let items: Vec<usize> = (0..self.set.items.len()).filter(|&item| self.tokens(readout, item).is_some()).collect();
+            let size = if self.anchors(&items).is_some() { size_of::<f16>() } else { size_of::<f32>() };
+            items.len() * self.layers_of(readout).len() * size
+        };
+        (self.readouts.iter().map(read).sum::<usize>() + embeddings) * d_model
     }
 
     /// Walks one checkpoint and writes its file. Rows of `old`, a file made from the same weights, are taken over where the
@@ -209,13 +232,10 @@ impl Request<'_> {
                 cost.shared_layers = layer;
                 let below = Readouts::open(&left.path)?;
                 for index in (0..self.layers.len()).filter(|&index| self.layers[index] < layer) {
-                    for (number, part) in plan.parts.iter().enumerate() {
-                        let bytes: Vec<u8> = below.layer(part.name, index)?.iter().flat_map(|x| x.to_le_bytes()).collect();
-                        writer.write(number, (index * part.layer_bytes) as u64, &bytes)?;
-                    }
+                    plan.parts.iter().try_for_each(|part| part.copy(index, &below, &writer))?;
                 }
                 let embedding: Vec<u8> = below.layer(plan.embedding.name, 0)?.iter().flat_map(|x| x.to_le_bytes()).collect();
-                writer.write(plan.parts.len(), 0, &embedding)?;
+                writer.write_named(plan.embedding.name, 0, &embedding)?;
             }
             stream_from(checkpoint, &plan.forest, self.compute, start, depth, &mut |layer, resid| {
                 check_finite(layer, resid, self.compute.kind)?;
@@ -223,12 +243,12 @@ impl Request<'_> {
                     kept = Some(resid.f_detach_copy()?);
                 }
                 if layer == 0 {
-                    writer.write(plan.parts.len(), 0, &plan.embedding.assemble(&means(&plan.embedding, resid)?, old, 0)?)?;
+                    writer.write_named(plan.embedding.name, 0, &plan.embedding.assemble(&means(&plan.embedding, resid)?, old, 0)?)?;
                 }
                 if let Ok(index) = self.layers.binary_search(&layer) {
-                    for (number, (part, gather)) in plan.parts.iter().zip(&gathers).enumerate() {
+                    for (part, gather) in plan.parts.iter().zip(&gathers).filter(|(part, _)| part.layers.contains(&index)) {
                         let fresh = if part.runs.is_empty() { Vec::new() } else { bytes(&gather.apply(resid)?)? };
-                        writer.write(number, (index * part.layer_bytes) as u64, &part.assemble(&fresh, old, index)?)?;
+                        part.write(index, &fresh, old, &writer).with_context(|| format!("layer {layer}"))?;
                     }
                 }
                 if layer == config.n_layers && !plan.scored.is_empty() {
@@ -238,14 +258,12 @@ impl Request<'_> {
                 tick(layer)
             })?;
         } else {
-            for (number, part) in plan.parts.iter().enumerate() {
-                for index in 0..self.layers.len() {
-                    writer.write(number, (index * part.layer_bytes) as u64, &part.assemble(&[], old, index)?)?;
-                }
+            for part in &plan.parts {
+                part.layers.iter().try_for_each(|&index| part.write(index, &[], old, &writer))?;
             }
         }
         if plan.forest.is_empty() {
-            writer.write(plan.parts.len(), 0, &plan.embedding.assemble(&[], old, 0)?)?;
+            writer.write_named(plan.embedding.name, 0, &plan.embedding.assemble(&[], old, 0)?)?;
         }
         let unembedding = if has_head { unembedding(checkpoint, self.compute, &plan.said)? } else { Vec::new() };
         plan.write_rest(self, &writer, &scores, &unembedding, old)?;

@@ -1,6 +1,7 @@
 //! Which rows of a store's file are computed and which are taken over from an old one.
 
-use super::{Request, tokens};
+use super::Request;
+use super::encoding::{Encoding, floats, of_file};
 use crate::prompt::forest::Forest;
 use crate::prompt::item::{Item, ItemSet};
 use crate::walk::store::{EMBEDDING, Readouts, Writer};
@@ -43,13 +44,16 @@ pub(super) struct Part {
     /// Per row: a row of the old file, or the next of `runs`.
     old: Vec<Option<usize>>,
     pub(super) runs: Vec<Vec<usize>>,
-    row_bytes: usize,
-    pub(super) layer_bytes: usize,
+    width: usize,
+    /// Layers at which it is read, as positions among those of the request.
+    pub(super) layers: Vec<usize>,
+    /// Rows that centre the others, where it has 16 bits.
+    anchors: Option<Vec<usize>>,
 }
 
 impl Part {
-    fn new(name: &'static str, d_model: usize) -> Self {
-        Self { name, items: Vec::new(), old: Vec::new(), runs: Vec::new(), row_bytes: d_model * 4, layer_bytes: 0 }
+    fn new(name: &'static str, width: usize, layers: Vec<usize>) -> Self {
+        Self { name, items: Vec::new(), old: Vec::new(), runs: Vec::new(), width, layers, anchors: None }
     }
 
     /// Adds the row of an item: that of the old file, or the mean over `run`.
@@ -59,25 +63,76 @@ impl Part {
         }
         self.items.push(item);
         self.old.push(old);
-        self.layer_bytes += self.row_bytes;
     }
 
-    /// One layer's bytes, fresh rows and old ones in item order.
-    pub(super) fn assemble(&self, fresh: &[u8], old: Option<&Readouts>, index: usize) -> Result<Vec<u8>> {
-        let mut out = Vec::with_capacity(self.layer_bytes);
+    fn dtype(&self) -> Dtype {
+        if self.anchors.is_some() { Dtype::F16 } else { Dtype::F32 }
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.width * self.dtype().bitsize() / 8
+    }
+
+    /// Where a layer of the request stands among its own.
+    fn at(&self, index: usize) -> Option<usize> {
+        self.layers.iter().position(|own| *own == index)
+    }
+
+    /// Fresh rows, as they are stored, and old ones in item order.
+    pub(super) fn assemble(&self, fresh: &[u8], old: Option<&Readouts>, at: usize) -> Result<Vec<u8>> {
+        let size = self.row_bytes();
         let before = match old {
-            Some(old) if self.old.iter().any(Option::is_some) => old.layer(self.name, index)?,
-            _ => Vec::new(),
+            Some(old) if self.old.iter().any(Option::is_some) => old.layer_bytes(self.name, at)?,
+            _ => &[],
         };
-        let width = self.row_bytes / 4;
-        let mut fresh = fresh.chunks_exact(self.row_bytes);
+        let mut out = Vec::with_capacity(self.items.len() * size);
+        let mut fresh = fresh.chunks_exact(size);
         for row in &self.old {
-            match row {
-                Some(row) => out.extend(before[row * width..(row + 1) * width].iter().flat_map(|x| x.to_le_bytes())),
-                None => out.extend_from_slice(fresh.next().context("one fresh row per item that is not reused")?),
-            }
+            let bytes = match row {
+                Some(row) => before.get(row * size..(row + 1) * size).context("an old row")?,
+                None => fresh.next().context("one fresh row per item that is not reused")?,
+            };
+            out.extend_from_slice(bytes);
         }
         Ok(out)
+    }
+
+    /// Writes one layer of the request, of `fresh` f32 rows and of the old file's.
+    ///
+    /// # Errors
+    /// The disk is full, or an activation is beyond what is stored.
+    pub(super) fn write(&self, index: usize, fresh: &[u8], old: Option<&Readouts>, writer: &Writer) -> Result<()> {
+        let Some(at) = self.at(index) else { return Ok(()) };
+        let Some(anchors) = &self.anchors else { return self.put(at, &self.assemble(fresh, old, at)?, None, writer) };
+        let fresh = floats(fresh);
+        // Anchors are new together or taken over together, see `usable`.
+        let known = old.filter(|_| anchors.first().is_some_and(|&row| self.old[row].is_some()));
+        let encoding = match known {
+            Some(old) => of_file(old, self.name, at)?,
+            None => {
+                let number = |row: &usize| self.old[..*row].iter().filter(|old| old.is_none()).count();
+                Encoding::of(&fresh, self.width, &anchors.iter().map(number).collect::<Vec<_>>())
+            }
+        };
+        self.put(at, &self.assemble(&encoding.encode(&fresh)?, old, at)?, Some(&encoding), writer)
+    }
+
+    /// Takes one layer of the request over from another file of the same request.
+    ///
+    /// # Errors
+    /// The disk is full, or the file lacks it.
+    pub(super) fn copy(&self, index: usize, from: &Readouts, writer: &Writer) -> Result<()> {
+        let Some(at) = self.at(index) else { return Ok(()) };
+        let encoding = self.anchors.as_ref().map(|_| of_file(from, self.name, at)).transpose()?;
+        self.put(at, from.layer_bytes(self.name, at)?, encoding.as_ref(), writer)
+    }
+
+    fn put(&self, at: usize, rows: &[u8], encoding: Option<&Encoding>, writer: &Writer) -> Result<()> {
+        writer.write_named(self.name, (at * rows.len()) as u64, rows)?;
+        let Some(Encoding { centre, scale }) = encoding else { return Ok(()) };
+        let centre: Vec<u8> = centre.iter().flat_map(|x| x.to_le_bytes()).collect();
+        writer.write_named(&format!("centre.{}", self.name), (at * centre.len()) as u64, &centre)?;
+        writer.write_named(&format!("scale.{}", self.name), (at * size_of::<f32>()) as u64, &scale.to_le_bytes())
     }
 }
 
@@ -86,7 +141,7 @@ impl Plan {
         let ItemSet { items, prompts } = request.set;
         // What a model without a head wrote has no answers that could be taken over.
         let old = old.filter(|old| old.contains("answers.rows"));
-        let known = old.map(|old| old_rows(old, request)).transpose()?.unwrap_or_default();
+        let known = old.map(|old| old_rows(old, request)).transpose()?.filter(|known| known.is_usable).unwrap_or_default();
         let reusable = |item: usize| known.complete.contains(&items[item].hash);
         // Prompts that are computed: those of new items, and the answers of those that have some, less their last token.
         let mut texts: Vec<Vec<i64>> = Vec::new();
@@ -100,7 +155,7 @@ impl Plan {
         let mut plan = Self {
             forest,
             parts: Vec::new(),
-            embedding: Part::new(EMBEDDING, d_model),
+            embedding: Part::new(EMBEDDING, d_model, vec![0]),
             answered: Vec::new(),
             foils: prompts.iter().map(|prompt| prompt.foils.len()).max().unwrap_or(0),
             has_head,
@@ -110,12 +165,13 @@ impl Plan {
             reused: 0,
         };
         for &readout in request.readouts {
-            let mut part = Part::new(readout.name(), d_model);
-            for (item, prompt) in prompts.iter().enumerate() {
-                let Some(span) = tokens(readout, prompt) else { continue };
+            let mut part = Part::new(readout.name(), d_model, request.layers_of(readout));
+            for item in 0..items.len() {
+                let Some(span) = request.tokens(readout, item) else { continue };
                 let row = if reusable(item) { known.row(readout.name(), &items[item].hash) } else { None };
                 part.push(item, row, || plan.forest.span(prompt_of[item], span));
             }
+            part.anchors = request.anchors(&part.items);
             plan.parts.push(part);
         }
         for (item, prompt) in prompts.iter().enumerate().filter(|(item, _)| is_labelled(&items[*item])) {
@@ -154,13 +210,19 @@ impl Plan {
 
     pub(super) fn tensors(&self, request: &Request, d_model: usize) -> Vec<(String, Dtype, Vec<usize>)> {
         let n_items = request.set.items.len();
-        let layers = request.layers.len();
-        let mut tensors: Vec<_> =
-            self.parts.iter().map(|part| (part.name.to_owned(), Dtype::F32, vec![layers, part.items.len(), d_model])).collect();
+        let activations = |part: &Part| (part.name.to_owned(), part.dtype(), vec![part.layers.len(), part.items.len(), d_model]);
+        let mut tensors: Vec<_> = self.parts.iter().map(activations).collect();
         tensors.push((EMBEDDING.to_owned(), Dtype::F32, vec![1, self.embedding.items.len(), d_model]));
         let with_rows = self.parts.iter().chain([&self.embedding]);
         tensors.extend(with_rows.map(|part| (format!("rows.{}", part.name), Dtype::I64, vec![part.items.len()])));
         tensors.push(("item_hash".to_owned(), Dtype::U8, vec![n_items, HASH_BYTES]));
+        for part in self.parts.iter().filter(|part| part.anchors.is_some()) {
+            tensors.push((format!("centre.{}", part.name), Dtype::F32, vec![part.layers.len(), d_model]));
+            tensors.push((format!("scale.{}", part.name), Dtype::F32, vec![part.layers.len()]));
+        }
+        for part in self.parts.iter().filter(|part| part.layers.len() < request.layers.len()) {
+            tensors.push((format!("layers.{}", part.name), Dtype::I64, vec![part.layers.len()]));
+        }
         if !self.has_head {
             return tensors;
         }
@@ -182,17 +244,18 @@ impl Plan {
         old: Option<&Readouts>,
     ) -> Result<()> {
         let numbers = |items: &mut dyn Iterator<Item = usize>| items.flat_map(|item| (item as i64).to_le_bytes()).collect::<Vec<u8>>();
-        let mut tensor = self.parts.len() + 1;
         for part in self.parts.iter().chain([&self.embedding]) {
-            writer.write(tensor, 0, &numbers(&mut part.items.iter().copied()))?;
-            tensor += 1;
+            writer.write_named(&format!("rows.{}", part.name), 0, &numbers(&mut part.items.iter().copied()))?;
+        }
+        for part in self.parts.iter().filter(|part| part.layers.len() < request.layers.len()) {
+            writer.write_named(&format!("layers.{}", part.name), 0, &numbers(&mut part.layers.iter().map(|&at| request.layers[at])))?;
         }
         let hashes: Vec<u8> = request.set.items.iter().flat_map(|item| item.hash.bytes()).collect();
-        writer.write(tensor, 0, &hashes)?;
+        writer.write_named("item_hash", 0, &hashes)?;
         if !self.has_head {
             return Ok(());
         }
-        writer.write(tensor + 1, 0, &numbers(&mut self.answered.iter().map(|(item, _)| *item)))?;
+        writer.write_named("answers.rows", 0, &numbers(&mut self.answered.iter().map(|(item, _)| *item)))?;
         let before = |name: &str| old.filter(|old| old.contains(name)).map(|old| old.values(name)).transpose();
         let (pairs, foils) = (before("answers.log_probability")?, before("foils.log_probability")?);
         // Old rows have as many foils as their file's widest item.
@@ -213,10 +276,10 @@ impl Plan {
             answered.extend(choices[..2].iter().flat_map(|x| x.to_le_bytes()));
             others.extend(choices[2..].iter().flat_map(|x| x.to_le_bytes()));
         }
-        writer.write(tensor + 2, 0, &answered)?;
-        writer.write(tensor + 3, 0, &others)?;
-        writer.write(tensor + 4, 0, &numbers(&mut self.said.iter().map(|&token| token as usize)))?;
-        writer.write(tensor + 5, 0, &unembedding.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+        writer.write_named("answers.log_probability", 0, &answered)?;
+        writer.write_named("foils.log_probability", 0, &others)?;
+        writer.write_named("unembedding.tokens", 0, &numbers(&mut self.said.iter().map(|&token| token as usize)))?;
+        writer.write_named("unembedding.rows", 0, &unembedding.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
     }
 }
 
@@ -234,6 +297,9 @@ struct Known {
     rows: HashMap<(&'static str, String), usize>,
     scores: HashMap<String, usize>,
     complete: HashSet<String>,
+    /// Whether rows of the file can stand beside fresh ones: both have 32 bits, or both 16 and the rows that centre them are all taken
+    /// over.
+    is_usable: bool,
 }
 
 impl Known {
@@ -253,12 +319,19 @@ fn old_rows(old: &Readouts, request: &Request) -> Result<Known> {
     for (row, item) in old.integers("answers.rows")?.into_iter().map(|item| item as usize).enumerate() {
         known.scores.insert(hashes.get(item).context("answers.rows names an item")?.clone(), row);
     }
-    for (item, prompt) in request.set.items.iter().zip(&request.set.prompts) {
+    for (number, (item, prompt)) in request.set.items.iter().zip(&request.set.prompts).enumerate() {
         let has = |name| known.row(name, &item.hash).is_some();
-        let reads = request.readouts.iter().all(|readout| tokens(*readout, prompt).is_none() || has(readout.name()));
+        let reads = request.readouts.iter().all(|readout| request.tokens(*readout, number).is_none() || has(readout.name()));
         if reads && (!is_labelled(item) || has(EMBEDDING)) && (prompt.answers.is_none() || known.scores.contains_key(&item.hash)) {
             known.complete.insert(item.hash.clone());
         }
     }
+    known.is_usable = request.readouts.iter().all(|&readout| {
+        let items: Vec<usize> = (0..request.set.items.len()).filter(|&item| request.tokens(readout, item).is_some()).collect();
+        let anchors = request.anchors(&items);
+        let taken_over = |&row: &usize| known.complete.contains(&request.set.items[items[row]].hash);
+        let encoded = old.contains(&format!("centre.{}", readout.name()));
+        items.is_empty() || anchors.map_or(!encoded, |anchors| encoded && anchors.iter().all(taken_over))
+    });
     Ok(known)
 }

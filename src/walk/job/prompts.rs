@@ -1,0 +1,80 @@
+//! What a manifest asks, as items of the frozen ruler.
+
+use super::Job;
+use crate::manifest::{Keep, Manifest, Material, Profile, Readout};
+use crate::model::config::DecoderConfig;
+use crate::prompt::choices;
+use crate::prompt::concept::{self, Concept};
+use crate::prompt::forest::Forest;
+use crate::prompt::item::ItemSet;
+use crate::prompt::tokenize::Ruler;
+use crate::prompt::{design, neutral, persona, statements};
+use anyhow::Result;
+
+/// Concepts, their items, and what is asked under interventions.
+pub(super) struct Prompts {
+    pub(super) concepts: Vec<Concept>,
+    pub(super) set: ItemSet,
+    pub(super) causal: Option<choices::Asked>,
+}
+
+impl Prompts {
+    /// Tokenises every item; readouts that they need are added to the manifest's.
+    ///
+    /// # Errors
+    /// See [`ItemSet::new`] and [`concept::load`].
+    pub(super) fn of(manifest: &mut Manifest, ruler: &Ruler) -> Result<Self> {
+        let wanted = &manifest.concepts;
+        let concepts = concept::load(wanted)?;
+        let pool = neutral::pool(&wanted.packs)?;
+        let profile = match wanted.profile {
+            Profile::Full => design::Profile::FULL,
+            Profile::Quick => design::Profile::QUICK,
+        };
+        let mut set = ItemSet::new(&concepts, &pool, profile, &wanted.parameters, ruler)?;
+        if wanted.material.contains(&Material::Stated) {
+            let facts = statements::load(&wanted.packs)?;
+            facts.iter().try_for_each(|facts| facts.add_items(&mut set, &concepts, profile, &wanted.parameters, ruler))?;
+            if facts.is_some() && manifest.run.keep == Keep::Measures {
+                manifest.model.readouts.push(Readout::Statement);
+            }
+        }
+        if let Some(personas) = &manifest.personas {
+            persona::load(personas, &concepts)?.add_items(&mut set, &concepts, profile, &wanted.parameters, ruler)?;
+            if !manifest.model.readouts.contains(&Readout::ResponseMean) {
+                manifest.model.readouts.push(Readout::ResponseMean);
+                set.keep_responses_of_contexts();
+            }
+        }
+        let causal = manifest.causal.as_ref().map(|wanted| choices::load(wanted, &concepts, profile)).transpose()?;
+        causal.iter().try_for_each(|asked| asked.add_items(&mut set, &concepts, &wanted.parameters, ruler))?;
+        Ok(Self { concepts, set, causal })
+    }
+}
+
+/// What another profile would cost for each checkpoint.
+pub struct Other {
+    pub items: usize,
+    pub nodes: usize,
+    pub store_bytes: usize,
+}
+
+impl Job {
+    /// The full profile, with all that it asks by itself; `None` where it is the manifest's.
+    ///
+    /// # Errors
+    /// As for the manifest's own items.
+    pub fn in_full(&self, config: &DecoderConfig) -> Result<Option<Other>> {
+        if self.manifest.concepts.profile == Profile::Full {
+            return Ok(None);
+        }
+        let mut manifest = self.manifest.clone();
+        manifest.model.readouts.retain(|readout| *readout != Readout::Statement);
+        manifest.concepts = manifest.concepts.in_full();
+        let Prompts { set, .. } = Prompts::of(&mut manifest, &self.ruler)?;
+        let texts: Vec<Vec<i64>> = set.prompts.iter().flat_map(|prompt| prompt.texts()).collect();
+        let layers = manifest.model.layers.resolve(config.n_layers)?;
+        let request = Self::request_of(&manifest, &set, &layers, self.sizing());
+        Ok(Some(Other { items: set.items.len(), nodes: Forest::new(&texts).len(), store_bytes: request.bytes(config.d_model as usize) }))
+    }
+}
