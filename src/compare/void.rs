@@ -9,13 +9,14 @@
 //! `exp(mean log variance of the silent ones - of the explicit ones)`, with Welch's interval of the logarithms, and the concept is the
 //! unit. The bias of a logarithm is the same on both sides and cancels.
 
-use super::shift::{between_runs, chi_squared};
+use super::shift::between_runs;
 use crate::evidence::{Verdict, verdict};
 use crate::measure::agreement::{Margin, late_margins};
 use crate::onset::curve::mean;
 use crate::prompt::specification::Specification;
 use crate::series::Series;
 use crate::stats::estimate::{Estimate, columns};
+use crate::stats::tails::chi_squared_quantile;
 use crate::words::Status;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -165,7 +166,7 @@ fn between_run_variance(arms: &[&[f64]]) -> Option<Estimate> {
         })
         .sum();
     let freedom: usize = arms.iter().map(|runs| runs.len() - 1).sum();
-    let end = |p: f64| squares / chi_squared(p, freedom as u32);
+    let end = |p: f64| squares / chi_squared_quantile(p, freedom as u32);
     (squares > 0.0).then(|| Estimate { value: squares / freedom as f64, lower: end(0.975), upper: end(0.025) })
 }
 

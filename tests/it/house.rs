@@ -12,7 +12,6 @@ const TENSORS: &[&str] = &[
     "walk/interventions/mod.rs",
     "walk/interventions/board.rs",
     "walk/job/",
-    "analysis.rs",
     "lab/organism/",
 ];
 /// Lines of a file, tests included.
