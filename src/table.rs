@@ -6,7 +6,7 @@
 use crate::lease::partial;
 use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Version of the schemas of all tables.
@@ -37,12 +37,75 @@ pub struct Key {
     pub order: i32,
 }
 
+/// A table of a run by name: the file is called so and ends in `.parquet`.
+#[derive(Clone, Copy)]
+pub struct Table {
+    pub name: &'static str,
+    schema: fn() -> Result<SchemaRef>,
+    /// What its columns are, see [`described`].
+    columns: fn() -> String,
+}
+
+impl Table {
+    /// A table whose columns are those of `R`.
+    pub const fn new<R: DeserializeOwned>(name: &'static str) -> Self {
+        Self { name, schema: schema_of::<R>, columns: described::<R> }
+    }
+
+    /// The same behind the key columns.
+    pub const fn keyed<R: DeserializeOwned>(name: &'static str) -> Self {
+        Self { name, schema: keyed_schema::<R>, columns: described::<R> }
+    }
+
+    /// Its columns.
+    ///
+    /// # Errors
+    /// The row struct is none that can be a table.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        (self.schema)()
+    }
+
+    /// Where it is in the folder of a run.
+    pub fn path(&self, folder: &Path) -> PathBuf {
+        folder.join(self.name).with_extension("parquet")
+    }
+
+    /// The table with what [`plain`] or [`keyed`] made of its rows, in order.
+    ///
+    /// # Errors
+    /// The rows are those of another table.
+    pub fn filled(self, mut batches: Vec<RecordBatch>) -> Result<Filled> {
+        let schema = self.schema()?;
+        ensure!(batches.iter().all(|batch| batch.schema() == schema), "{}: the rows are those of another table", self.name);
+        if batches.is_empty() {
+            batches.push(RecordBatch::new_empty(schema));
+        }
+        Ok(Filled { table: self, batches })
+    }
+}
+
+/// A table with its rows, as columns.
+pub struct Filled {
+    pub table: Table,
+    batches: Vec<RecordBatch>,
+}
+
+impl Filled {
+    /// Writes it into the folder of a run.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, folder: &Path, run_hash: &str) -> Result<()> {
+        write_batch(&self.table.path(folder), &self.batches, run_hash, &(self.table.columns)())
+    }
+}
+
 /// Writes `rows` as one Parquet file.
 ///
 /// # Errors
 /// A row cannot be represented, or the file cannot be written.
 pub fn write<R: Serialize + DeserializeOwned>(path: &Path, rows: &[R], run_hash: &str) -> Result<()> {
-    write_batch(path, &[batch(rows)?], run_hash, &described::<R>())
+    write_batch(path, &[plain(rows)?], run_hash, &described::<R>())
 }
 
 /// Writes `rows` behind the key columns as one Parquet file.
@@ -53,31 +116,38 @@ pub fn write_keyed<R: Serialize + DeserializeOwned>(path: &Path, rows: &[(Key, R
     write_batch(path, &[keyed(rows)?], run_hash, &described::<R>())
 }
 
-/// Writes what [`keyed`] made, in order, as one Parquet file: for tables whose rows would take more memory than their columns.
+/// `rows` as columns.
 ///
 /// # Errors
-/// As [`write`], and when the batches are of different tables.
-pub fn write_batches<R: Serialize + DeserializeOwned>(path: &Path, batches: &[RecordBatch], run_hash: &str) -> Result<()> {
-    if batches.is_empty() { write_keyed::<R>(path, &[], run_hash) } else { write_batch(path, batches, run_hash, &described::<R>()) }
+/// A row cannot be represented.
+pub fn plain<R: Serialize + DeserializeOwned>(rows: &[R]) -> Result<RecordBatch> {
+    batch_of::<R, R>(rows)
 }
 
 /// `rows` behind the key columns, as columns.
 ///
 /// # Errors
-/// A row cannot be represented.
+/// As [`plain`].
 pub fn keyed<R: Serialize + DeserializeOwned>(rows: &[(Key, R)]) -> Result<RecordBatch> {
-    let keys: Vec<&Key> = rows.iter().map(|(key, _)| key).collect();
-    let (keys, rows) = (batch_of::<Key, _>(&keys)?, batch_of::<R, _>(&rows.iter().map(|(_, row)| row).collect::<Vec<_>>())?);
-    let fields: Vec<FieldRef> = keys.schema().fields().iter().chain(rows.schema().fields()).cloned().collect();
+    let (keys, rows): (Vec<&Key>, Vec<&R>) = rows.iter().map(|(key, row)| (key, row)).unzip();
+    let (keys, rows) = (batch_of::<Key, _>(&keys)?, batch_of::<R, _>(&rows)?);
     let columns = keys.columns().iter().chain(rows.columns()).cloned().collect();
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
-}
-
-fn batch<R: Serialize + DeserializeOwned>(rows: &[R]) -> Result<RecordBatch> {
-    batch_of::<R, R>(rows)
+    Ok(RecordBatch::try_new(keyed_schema::<R>()?, columns)?)
 }
 
 fn batch_of<R: DeserializeOwned, S: Serialize>(rows: &[S]) -> Result<RecordBatch> {
+    Ok(serde_arrow::to_record_batch(&fields_of::<R>()?, &rows)?)
+}
+
+fn schema_of<R: DeserializeOwned>() -> Result<SchemaRef> {
+    Ok(Arc::new(Schema::new(fields_of::<R>()?)))
+}
+
+fn keyed_schema<R: DeserializeOwned>() -> Result<SchemaRef> {
+    Ok(Arc::new(Schema::new([fields_of::<Key>()?, fields_of::<R>()?].concat())))
+}
+
+fn fields_of<R: DeserializeOwned>() -> Result<Vec<FieldRef>> {
     // Plain strings and lists: some readers do not know the large variants.
     let options = TracingOptions::default()
         .strings_as_large_utf8(false)
@@ -91,8 +161,7 @@ fn batch_of<R: DeserializeOwned, S: Serialize>(rows: &[S]) -> Result<RecordBatch
         DataType::Dictionary(_, values) if **values == DataType::Utf8 => Arc::new(Field::clone(&field).with_data_type(DataType::Utf8)),
         _ => field,
     };
-    let fields: Vec<FieldRef> = fields.into_iter().map(plain).collect();
-    Ok(serde_arrow::to_record_batch(&fields, &rows)?)
+    Ok(fields.into_iter().map(plain).collect())
 }
 
 /// What the columns of `R` are, as a JSON object `{column: {"doc": words}}`; those without a comment are left out.
@@ -168,6 +237,14 @@ pub fn scan<R: DeserializeOwned>(path: &Path, mut each: impl FnMut(usize, R)) ->
         }
     }
     Ok(())
+}
+
+/// Reads a table with its keys.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_keyed<R: DeserializeOwned>(path: &Path) -> Result<Vec<(Key, R)>> {
+    Ok(read::<Key>(path)?.into_iter().zip(read::<R>(path)?).collect())
 }
 
 /// Writes a file under a temporary name in the same folder and renames it when it is complete.

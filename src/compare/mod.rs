@@ -13,14 +13,16 @@ mod direction;
 pub mod void;
 
 use crate::analysis::{audit, leaks, measure};
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Place, Trace};
 use crate::onset::verdict::verdicts;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::estimate::columns;
 use crate::table;
+use crate::words::Status;
 use anyhow::{Context, Result, ensure};
 use direction::Directions;
-use run::{Known, Place, Run};
+use run::{Known, Run};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,7 +35,7 @@ pub struct CompareRow {
     pub run_a: String,
     pub run_b: String,
     pub concept: String,
-    pub label_family: String,
+    pub label_family: LabelFamily,
     pub null_bank: bool,
     pub measure: String,
     /// Layer 0 is the embedding, l the output of block l; null for measures of the model's output.
@@ -43,9 +45,9 @@ pub struct CompareRow {
     pub primary: bool,
     /// `ok` where there is a date in every run or, for what is not dated, a level; else the first reason why not, A's before B's.
     /// `not_run`: a run has nothing there, for instance no `[personas]` or no `[causal]`.
-    pub status: String,
-    pub status_a: String,
-    pub status_b: String,
+    pub status: Status,
+    pub status_a: Status,
+    pub status_b: Status,
     /// Empty for what is not dated: `persistence_ratio`, `icc_item`, `within_persona`, `consistency`, `residual_3`, `cluster` and
     /// `behaviour_in_contexts`.
     pub shape_a: String,
@@ -128,14 +130,17 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
         );
     }
     share_draws(&mut stores);
-    let scratch = tempfile::tempdir().context("a folder for tables that are not kept")?;
     let mut traces = Vec::new();
-    for (index, store) in stores.iter_mut().enumerate() {
+    for store in &stores {
         for (point, error) in &store.missing {
             tracing::warn!("{}: {} left out: {error}", store.run, point.id);
         }
-        store.write_tables_to(&scratch.path().join(index.to_string()));
-        traces.push(measure(store)?);
+        let mut own = Vec::new();
+        measure(store, &mut |measured| {
+            own.extend(measured.traces);
+            Ok(())
+        })?;
+        traces.push(own);
     }
     share_layers(&mut traces);
     let directions = if several { None } else { Directions::new(&stores[0], &stores[1])? };
@@ -144,7 +149,10 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
     for (store, traces) in stores.iter().zip(&traces) {
         let verdicts = verdicts(&store.timeline(), traces, &|trace| leaks(&audit, trace))?;
         runs.push(
-            verdicts.iter().map(|verdict| Ok((place(verdict.trace), Known::new(&store.timeline(), verdict)?))).collect::<Result<Run>>()?,
+            verdicts
+                .iter()
+                .map(|verdict| Ok((verdict.trace.place.clone(), Known::new(&store.timeline(), verdict)?)))
+                .collect::<Result<Run>>()?,
         );
     }
     drop(traces);
@@ -195,28 +203,17 @@ fn share_draws(stores: &mut [Series]) {
 fn share_layers(traces: &mut [Vec<Trace>]) {
     let mut choices: BTreeMap<Place, Vec<f64>> = BTreeMap::new();
     for trace in traces.iter().flatten() {
-        choices.entry(place(trace)).or_default().push(trace.choice);
+        choices.entry(trace.place.clone()).or_default().push(trace.choice);
     }
     let n = traces.len() as f64;
     for trace in traces.iter_mut().flatten() {
-        let found = choices.get_mut(&place(trace));
+        let found = choices.get_mut(&trace.place);
         // A sum that does not depend on the order of the runs.
         trace.choice = found.map_or(trace.choice, |choices| {
             choices.sort_unstable_by(f64::total_cmp);
             // A layer that a run does not have cannot be primary in it.
             if choices.len() as f64 == n { choices.iter().sum::<f64>() / n } else { f64::NEG_INFINITY }
         });
-    }
-}
-
-fn place(trace: &Trace) -> Place {
-    Place {
-        measure: trace.measure,
-        null_bank: trace.null_bank,
-        concept: trace.concept.clone(),
-        label_family: trace.label_family.clone(),
-        readout: trace.readout.clone(),
-        layer: trace.layer,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::concept::Concept;
 use super::design::{self, Profile, Spec};
+use super::label_family::LabelFamily;
 use super::specification::Specification;
 use super::tokenize::Ruler;
 use anyhow::{Context, Result};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Concept and label family of the fixed replies.
+/// Concept of the fixed replies.
 pub const AXIS: &str = "persona_axis";
 /// Persona and format of every item that is not asked in a context.
 pub const DEFAULT: &str = "default";
@@ -21,7 +22,7 @@ pub struct Item {
     pub item_id: String,
     pub concept: String,
     /// `crossed`, `control`, `frame`, `content`, `endogenous`; `binding`, `placement_self`, `placement_other`; `stem_self`, `stem_other`; `object`, `hypothetical`; `persona_axis`; `neutral`.
-    pub label_family: String,
+    pub label_family: LabelFamily,
     pub null_bank: bool,
     pub neutral: bool,
     pub group_id: String,
@@ -172,9 +173,9 @@ impl ItemSet {
         let [answer_0, answer_1] = spec.answers.map_or([None, None], |[a, b]| [Some(a), Some(b)]);
         self.items.push(Item {
             item_id,
-            neutral: spec.label_family == "neutral",
+            neutral: spec.label_family == LabelFamily::Neutral,
             concept: spec.concept,
-            label_family: spec.label_family.to_owned(),
+            label_family: spec.label_family.clone(),
             null_bank: spec.null_bank,
             group_id: spec.group_id,
             cell: spec.cell,
@@ -208,7 +209,7 @@ impl ItemSet {
     /// for contexts but not for this readout.
     pub fn keep_responses_of_contexts(&mut self) {
         for (item, prompt) in self.items.iter().zip(&mut self.prompts) {
-            if item.label_family != AXIS && !item.neutral {
+            if item.label_family != LabelFamily::PersonaAxis && !item.neutral {
                 prompt.response = None;
             }
         }

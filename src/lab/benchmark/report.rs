@@ -194,11 +194,6 @@ impl CompareScore {
     }
 }
 
-/// The name of a shape in tables.
-pub fn name_of(shape: impl Serialize) -> String {
-    serde_json::to_value(shape).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
 impl Tables {
     /// Writes the three tables into `folder`.
     ///

@@ -7,14 +7,17 @@
 
 use super::delta::{Contrasts, whitened};
 use crate::measure::spread;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::alignment::{Cosine, Directions, centred, cka, debiased, products};
 use crate::stats::subspace::{DIMENSIONS, Subspace};
-use crate::table::{self, finite};
+use crate::table::{self, Table, finite};
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+pub const TABLE: Table = Table::keyed::<Similarity>("similarity");
 /// Family-wise p up to which a direction is there.
 const GATE: f64 = 0.05;
 /// Half of a 95% interval in standard errors.
@@ -27,12 +30,12 @@ struct Similarity {
     to_step: Option<i64>,
     to_order: i32,
     concept: String,
-    label_family: String,
+    label_family: LabelFamily,
     null_bank: bool,
     layer: i32,
     readout: String,
     /// Of `cos_cv`.
-    status: String,
+    status: Status,
     /// Cosine of the directions without the noise in them, with a jackknife interval over groups; may exceed 1 by chance.
     cos_cv: Option<f64>,
     cos_cv_lower: Option<f64>,
@@ -92,7 +95,7 @@ fn layers(series: &Series) -> Vec<usize> {
 
 /// Whether pairs are made: for crossed labels, at [`layers`].
 pub fn applies(series: &Series, family: &Family, layer: usize) -> bool {
-    family.label_family == "crossed" && layers(series).contains(&layer)
+    family.label_family == LabelFamily::Crossed && layers(series).contains(&layer)
 }
 
 /// All pairs at one layer from every checkpoint's contrasts, neutral scale, and items.
@@ -161,9 +164,9 @@ pub fn rows(
             layer: series.layers[layer] as i32,
             readout: series.readouts[readout].clone(),
             status: match pair.cosine {
-                None => "too_few_groups",
-                Some(_) if cos_cv.is_none() => "gate_fail",
-                Some(_) => "ok",
+                None => Status::TooFewGroups,
+                Some(_) if cos_cv.is_none() => Status::GateFail,
+                Some(_) => Status::Ok,
             }
             .to_owned(),
             cos_cv: cos_cv.and_then(finite),
@@ -179,12 +182,4 @@ pub fn rows(
         (series.key(pair.first), row)
     };
     table::keyed(&pairs.iter().map(row).collect::<Vec<_>>())
-}
-
-/// Writes `similarity.parquet`.
-///
-/// # Errors
-/// The table cannot be written.
-pub fn write(series: &Series, batches: &[RecordBatch]) -> Result<()> {
-    table::write_batches::<Similarity>(&series.folder.join("similarity.parquet"), batches, &series.run_hash)
 }
