@@ -479,9 +479,11 @@ fn odd_runs_have_a_page() {
     assert!(page.contains("1 checkpoint is too few"), "one checkpoint");
     let (_few, page) = made(Size { checkpoints: 3, ..SMALL });
     assert!(page.contains("fewer than six checkpoints have no shape or date"));
-    let (folder, page) = made(Size { concepts: 60, null: 3, checkpoints: 200, layers: 2 });
-    assert!(page.contains("Of 200 checkpoints one in 4 is drawn") && page.len() < 6_000_000, "{} bytes", page.len());
+    let (folder, page) = made(Size { concepts: 3, null: 1, checkpoints: 200, layers: 2 });
+    assert!(page.contains("Of 200 checkpoints one in 4 is drawn") && page.len() < 1_000_000, "{} bytes", page.len());
     numbers_are_the_tables(folder.path(), &page);
+    let (_many, page) = made(Size { concepts: 60, null: 3, checkpoints: 8, layers: 2 });
+    assert!(page.contains("concept_59") && page.len() < 3_000_000, "{} bytes", page.len());
 
     // A checkpoint that failed is on no curve, and its reason is at the top and with the audits.
     let folder = tempfile::tempdir().unwrap();
