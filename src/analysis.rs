@@ -165,6 +165,11 @@ pub fn is_current(series: &Series) -> Result<bool> {
     Ok(note == key(series) && TABLES.iter().all(|table| series.folder.join(table).is_file()))
 }
 
+/// When the tables in a folder were written; nothing where they are not complete.
+pub fn written(folder: &std::path::Path) -> Option<std::time::SystemTime> {
+    std::fs::metadata(folder.join(NOTE)).ok()?.modified().ok()
+}
+
 /// The rows of `onset.parquet` as they were written.
 ///
 /// # Errors

@@ -7,3 +7,4 @@ pub mod verify;
 pub mod check;
 pub mod page;
 pub mod forest;
+pub mod ended;

@@ -44,7 +44,7 @@ pub fn demo() -> &'static (PathBuf, String) {
 }
 
 /// A manifest over some of the demo's checkpoints, in a folder of its own.
-fn manifest(folder: &Path, extra: &str) -> PathBuf {
+pub fn manifest(folder: &Path, extra: &str) -> PathBuf {
     let series = demo().0.join("series");
     let text = format!(
         "[run]\nname = \"test\"\naxis = \"index\"\n[model]\ntemplate = \"native:rl-960\"\n[concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\ninclude = [\"own_name\"]\nexclude = [\"colour\", \"drink\", \"fruit\", \"hat\", \"month\"]\n\
@@ -57,7 +57,7 @@ fn manifest(folder: &Path, extra: &str) -> PathBuf {
 }
 
 /// Bytes of every table, checkpoints.parquet apart, which has times in it.
-fn tables(folder: &Path) -> Vec<(String, Vec<u8>)> {
+pub fn tables(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut tables: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder.join("reports/test"))
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -15,6 +15,8 @@ pub struct Repo {
     pub branches: BTreeMap<String, String>,
     pub tags: BTreeMap<String, String>,
     pub commits: BTreeMap<String, Files>,
+    /// Commits that lead to `main` with their titles, the newest first.
+    pub history: Vec<(String, String)>,
     /// Files need the token.
     pub gated: bool,
     /// Where the API redirects to.
@@ -227,6 +229,16 @@ fn hub(state: &State, path: &str, range: Option<&str>, token: Option<&str>, urls
             Some((commit, _)) => reply(200, &[], format!("{{\"sha\":\"{commit}\"}}")),
             None => error(404, "RevisionNotFound"),
         },
+        // Two on a page.
+        ["commits", commit] => {
+            let Some(from) = repo.history.iter().position(|(id, _)| id == commit) else { return error(404, "RevisionNotFound") };
+            let page: usize = query.split('&').find_map(|pair| pair.strip_prefix("p=")?.parse().ok()).unwrap_or(0);
+            let led: Vec<&(String, String)> = repo.history[from..].iter().skip(2 * page).take(2).collect();
+            let entries: Vec<_> = led.iter().map(|(id, title)| serde_json::json!({"id": id, "title": title, "authors": []})).collect();
+            let link = format!("<{}{route}?limit=2&p={}>; rel=\"next\"", urls.0, page + 1);
+            let headers: &[_] = if repo.history[from..].len() > 2 * (page + 1) { &[("Link", link.as_str())] } else { &[] };
+            reply(200, headers, serde_json::Value::from(entries).to_string())
+        }
         ["tree", commit] => {
             let Some(files) = repo.commits.get(commit) else { return error(404, "RevisionNotFound") };
             // Three entries on a page.

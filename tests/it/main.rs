@@ -33,4 +33,5 @@ mod compare_contexts;
 mod interventions;
 mod causal;
 mod organisms;
+mod jobs;
 mod baseline;

@@ -126,3 +126,46 @@ fn a_commit_in_the_manifest_is_what_is_read() {
     write(&home, &entry("abcdef123"));
     home.run(&["walk"]).says(2, &["hub:acme/base has no commit abcdef123; write all 40 digits"]);
 }
+
+/// What a trainer pushes to one branch: a commit per saved step, others between, and a step that was saved twice.
+#[test]
+fn commits_of_a_branch_are_checkpoints_by_their_titles() {
+    let mut repo = Repo::default();
+    let pushed = [
+        ("Training in progress, step 400", "base/checkpoint-400"),
+        ("Update README.md", "base/checkpoint-400"),
+        ("Training in progress, step 480", "base/checkpoint-480"),
+        ("Training in progress, step 560", "base/checkpoint-560"),
+        ("End of training", "base/checkpoint-560"),
+    ];
+    for (number, (title, checkpoint)) in pushed.iter().enumerate() {
+        let mut files = trained(checkpoint);
+        files.insert("log.txt".to_owned(), vec![number as u8]);
+        let commit = repo.commit("main", files);
+        repo.history.insert(0, (commit, (*title).to_owned()));
+    }
+    let commit_of = |title: &str| repo.history.iter().find(|(_, other)| other.ends_with(title)).unwrap().0.clone();
+    let commits = ["step 400", "step 480", "step 560"].map(commit_of);
+    let server = Server::start(&[("acme/run", repo)]);
+    let home = Home::new(&server);
+    let head = MANIFEST.split("[[series]]").next().unwrap().replace("native:rl-960", "native:base-400");
+    let series = |title: &str| format!("{head}[[series]]\nstage = \"base\"\nsource = \"hub:acme/run\"\ncommits = \"{title}\"\n");
+    write(&home, &series("Training in progress, step {step}"));
+    let plan = home.run(&["check"]).ok();
+    // The two titles that do not fit are listed.
+    assert!(plan.text.contains("Update README.md") && plan.text.contains("End of training"), "{}", plan.text);
+    home.run(&["walk"]).ok();
+    let run = run_file(&home);
+    let found: Vec<(&str, &str)> = run["checkpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (entry["id"].as_str().unwrap(), entry["commit"].as_str().unwrap()))
+        .collect();
+    let expected: Vec<(&str, &str)> = ["base-400", "base-480", "base-560"].into_iter().zip(commits.iter().map(String::as_str)).collect();
+    assert_eq!(found, expected);
+    home.run(&["walk"]).ok();
+    assert!(weights(&server.take_log()).len() == 3, "what never changes is not fetched again");
+    write(&home, &series("Saved at {step}"));
+    home.run(&["check"]).says(2, &["checkpoints.toml:12", "Saved at {step}"]);
+}

@@ -1,41 +1,11 @@
-//! `selftrace report`, and the page at the end of other commands.
+//! What stands at the end of a run: the forest plot, and the page.
 
-use crate::compare;
-use crate::report::forest;
-use crate::report::page::{self, rows::Rows};
-use crate::walk::job::Outcome;
+use super::forest;
+use super::page::{self, rows::Rows};
+use crate::console::say;
 use anyhow::Result;
-use clap::Args;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-
-#[derive(Debug, Args)]
-pub struct ReportArguments {
-    /// The run's folder
-    #[arg(value_name = "RUN")]
-    run: PathBuf,
-    /// Another run of the same items, to be compared with the first
-    #[arg(value_name = "RUN_B")]
-    run_b: Option<PathBuf>,
-    /// Where to write; report.html in the run's folder, or in that of the comparison, unless given
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-}
-
-/// Writes the page that is asked for.
-pub fn report(arguments: &ReportArguments) -> Result<Outcome> {
-    let out = arguments.out.as_deref();
-    let page = match &arguments.run_b {
-        None => page::write(&arguments.run, out, &command())?,
-        Some(run_b) => {
-            let (a, b) = (&arguments.run, run_b);
-            let table = compare::compare(std::slice::from_ref(a), std::slice::from_ref(b), None)?.table;
-            page::write_comparison(table.parent().unwrap_or(Path::new(".")), [a, b], out, &command())?
-        }
-    };
-    tracing::info!("page: {}", page.display());
-    Ok(Outcome::default())
-}
 
 /// Ends a run: the forest plot on stdout where it was just analysed, and the page where one is wanted and missing or out of date. Tables
 /// are what counts, so a page that cannot be written is a warning.
@@ -46,7 +16,7 @@ pub fn after(folder: &Path, wanted: bool, analyzed: bool) -> Option<PathBuf> {
     let written = || -> Result<Option<PathBuf>> {
         let rows = Rows::read(folder)?;
         if analyzed {
-            print!("{}", forest::text(&rows, colours()));
+            say(&forest::text(&rows, colours()));
         }
         if wanted { page::write_rows(&rows, folder, None, &command()).map(Some) } else { Ok(None) }
     };
@@ -76,7 +46,7 @@ pub fn after_comparison(table: &Path, [a, b]: [&Path; 2]) {
 }
 
 /// What was typed, so that it can be typed again.
-fn command() -> String {
+pub fn command() -> String {
     let plain = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:@#,+".contains(c));
     let quoted = |word: String| if plain(&word) { word } else { format!("'{}'", word.replace('\'', r"'\''")) };
     let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
