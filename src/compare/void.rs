@@ -29,8 +29,9 @@ const FEWEST: usize = 2;
 /// One row of `void.parquet`: a concept's variance between runs, or a ratio of such variances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VoidRow {
-    /// Names of the runs, joined by commas.
+    /// Names of the runs of arm A, joined by commas.
     pub run_a: String,
+    /// Those of arm B.
     pub run_b: String,
     /// `a`, `b`, or `both`.
     pub arm: String,
@@ -46,6 +47,7 @@ pub struct VoidRow {
     pub status: String,
     /// Mean late margin over the runs.
     pub margin: Option<f64>,
+    /// The variance or the ratio.
     pub value: Option<f64>,
     pub lower: Option<f64>,
     pub upper: Option<f64>,
@@ -53,6 +55,7 @@ pub struct VoidRow {
     pub threshold: Option<f64>,
     /// `supports`, `opposes` or `inconclusive`: on which side of the threshold the whole interval is.
     pub verdict: Option<String>,
+    /// Runs that it was computed over.
     pub n_runs: i32,
     /// Concepts that went in.
     pub n_concepts: i32,
