@@ -2,6 +2,42 @@
 //!
 //! Every table of a run starts with the same key columns; a producer defines its own row struct beside its code and hands
 //! over `(Key, row)` pairs. Files appear whole or not at all, and a number that does not exist is null, never NaN.
+//!
+//! Columns that mean the same in all tables (docs/tables.md is made from this list and from the comments on row structs):
+//!
+//! - `run`: name of the run.
+//! - `concept`: name of the concept, as in its file.
+//! - `label_family`: kind of the items, such as `crossed`, `control`, `frame`, `stem` or `binding`.
+//! - `null_bank`: it is a topic that nobody teaches, asked for comparison.
+//! - `measure`: name of the measure, such as `behaviour`, `lens`, `recognition` or `contrast`.
+//! - `layer`: 0 is the embedding, l the output of block l, before the final norm.
+//! - `readout`: where in an item the residual stream was read: `last_prompt`, `span_last`, `response_mean` or `statement`.
+//! - `status`: `ok`, or why there is no number or no date.
+//! - `axis`: what dates are in: `tokens_log`, `step_log`, `index` or `stage_progress`.
+//! - `n_groups`: groups of items, the unit of every resampling.
+//! - `n`: items.
+//! - `answer`: the answer that is asked about.
+//! - `n_foils`: other answers that it was held against.
+//! - `foil_percentile`: share of the foils whose rise since the first checkpoint is smaller.
+//! - `foil_p`: one-sided p that the answer's rise is one more of its foils'.
+//! - `auroc`: area under the ROC curve, on what was held out.
+//! - `accuracy`: share of the held-out items told right.
+//! - `embedding_auroc`: what the same probe reaches on the items' mean input embeddings.
+//! - `reinitialised_auroc`: what it reaches on the same layer of a network with random weights.
+//! - `persona_kind`: kind of the context: `default`, `role`, `conflict` or `frame`.
+//! - `specification`: whether model specifications say anything about the concept: `explicit` or `silent`; null where its file does not tell.
+//! - `to_checkpoint`: id of the other checkpoint.
+//! - `to_step`: its step.
+//! - `to_order`: its place in the series.
+//! - `method`: `selftrace`, or a usual way to date a concept.
+//! - `course`: what was planted: `absent`, `from_start`, `step`, `sigmoid_` and its width, `transient`, `vanishes` or `reoriented`.
+//! - `final_auroc`: held-out AUROC of a mass-mean probe where the concept is fully there.
+//! - `leak`: constant distance of the labels' means in another direction, in units of an item's noise.
+//! - `norm_growth`: factor by which activations grow from the first to the last checkpoint.
+//! - `groups`: groups of items.
+//! - `checkpoints`: checkpoints of a series.
+//! - `uneven`: gaps between checkpoints alternate between wide and narrow.
+//! - `stage_jump`: a new stage begins half way: all noise is new, and all items move together.
 
 use crate::lease::partial;
 use anyhow::{Context, Result, ensure};

@@ -31,8 +31,9 @@ use void::VoidRow;
 /// One row of `compare.parquet`: a concept by one measure at one layer, in both arms. Differences are B minus A.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CompareRow {
-    /// Names of the runs, joined by commas.
+    /// Names of the runs of arm A, joined by commas.
     pub run_a: String,
+    /// Those of arm B.
     pub run_b: String,
     pub concept: String,
     pub label_family: LabelFamily,
@@ -46,16 +47,20 @@ pub struct CompareRow {
     /// `ok` where there is a date in every run or, for what is not dated, a level; else the first reason why not, A's before B's.
     /// `not_run`: a run has nothing there, for instance no `[personas]` or no `[causal]`.
     pub status: Status,
+    /// Why arm A has no date or level, or `ok`.
     pub status_a: Status,
+    /// The same of arm B.
     pub status_b: Status,
-    /// Empty for what is not dated: `persistence_ratio`, `icc_item`, `within_persona`, `consistency`, `residual_3`, `cluster` and
-    /// `behaviour_in_contexts`.
+    /// Course in A. Empty for what is not dated: `persistence_ratio`, `icc_item`, `within_persona`,
+    /// `consistency`, `residual_3`, `cluster` and `behaviour_in_contexts`.
     pub shape_a: String,
+    /// Course in B, likewise.
     pub shape_b: String,
-    /// Midpoint of the rise in units of the axis, with its 95% interval.
+    /// Midpoint of the rise in A, in units of the axis.
     pub t50_a: Option<f64>,
     pub t50_a_lower: Option<f64>,
     pub t50_a_upper: Option<f64>,
+    /// Midpoint of the rise in B.
     pub t50_b: Option<f64>,
     pub t50_b_lower: Option<f64>,
     pub t50_b_upper: Option<f64>,
@@ -69,9 +74,12 @@ pub struct CompareRow {
     pub shift_step_upper: Option<f64>,
     /// P(t50 of A < t50 of B): share of resamples, or of pairs of runs; ties count by half.
     pub p_a_first: Option<f64>,
-    /// Mean over the late checkpoints, in units of the measure; of effects, with the sign that they have in each arm.
+    /// Mean over the late checkpoints of A, in units of the measure; of effects, with the sign that they have
+    /// in each arm.
     pub level_a: Option<f64>,
+    /// The same of B.
     pub level_b: Option<f64>,
+    /// Level of B minus level of A.
     pub level_difference: Option<f64>,
     pub level_difference_lower: Option<f64>,
     pub level_difference_upper: Option<f64>,
@@ -82,7 +90,9 @@ pub struct CompareRow {
     pub cosine_upper: Option<f64>,
     /// What was resampled or counted: `group` or `run`.
     pub unit: String,
+    /// Runs of A.
     pub n_a: i32,
+    /// Runs of B.
     pub n_b: i32,
     pub axis: String,
 }

@@ -31,8 +31,9 @@ const FEWEST: usize = 2;
 /// One row of `void.parquet`: a concept's variance between runs, or a ratio of such variances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VoidRow {
-    /// Names of the runs, joined by commas.
+    /// Names of the runs of arm A, joined by commas.
     pub run_a: String,
+    /// Those of arm B.
     pub run_b: String,
     /// `a`, `b`, or `both`.
     pub arm: String,
@@ -48,6 +49,7 @@ pub struct VoidRow {
     pub status: Status,
     /// Mean late margin over the runs.
     pub margin: Option<f64>,
+    /// The variance or the ratio.
     pub value: Option<f64>,
     pub lower: Option<f64>,
     pub upper: Option<f64>,
@@ -55,6 +57,7 @@ pub struct VoidRow {
     pub threshold: Option<f64>,
     /// `supports`, `opposes` or `inconclusive`: on which side of the threshold the whole interval is.
     pub verdict: Option<Verdict>,
+    /// Runs that it was computed over.
     pub n_runs: i32,
     /// Concepts that went in.
     pub n_concepts: i32,

@@ -57,7 +57,7 @@ pub struct Row {
     pub hypothesis: Hypothesis,
     pub concept: String,
     pub null_bank: bool,
-    /// Part of the signature.
+    /// Part of the signature: what is held against the threshold.
     pub measure: String,
     /// The contrast's primary layer; of effects, the layer of interventions that is nearest to it.
     pub layer: Option<i32>,
@@ -69,9 +69,11 @@ pub struct Row {
     /// Rows of `void` and of `behavioural_persistence` are about answers and not about the contrast; the gate of the latter is that of
     /// behaviour, and `not_run` stands for a concept without one.
     pub gate: Status,
+    /// What the measure found.
     pub value: Option<f64>,
     pub lower: Option<f64>,
     pub upper: Option<f64>,
+    /// The number of `[evidence]`, or the end of a null band, that it is held against.
     pub threshold: Option<f64>,
     /// How far the value is beyond the threshold, in the direction that supports.
     pub margin: Option<f64>,

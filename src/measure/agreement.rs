@@ -52,8 +52,9 @@ pub struct Row {
     pub excess: Option<f64>,
     pub excess_lower: Option<f64>,
     pub excess_upper: Option<f64>,
-    /// Favourite of most wordings about oneself, and the share of those that it is the favourite of.
+    /// Favourite of most wordings about oneself.
     pub favourite: Option<String>,
+    /// Share of these wordings that it is the favourite of.
     pub favourite_share: Option<f64>,
     /// Answers and foils.
     pub n_choices: i32,

@@ -40,26 +40,31 @@ struct Persona {
     projection: Option<f64>,
     projection_lower: Option<f64>,
     projection_upper: Option<f64>,
-    /// Length of the axis, in units of the neutral pool's root mean square, and sign-flip p that it is there.
+    /// Length of the axis, in units of the neutral pool's root mean square.
     e: Option<f64>,
     e_lower: Option<f64>,
     e_upper: Option<f64>,
+    /// Sign-flip p that the axis is there.
     p: Option<f64>,
-    /// Cross-validated cosine of the axis with that of the first and of the last checkpoint.
+    /// Cross-validated cosine of the axis with that of the first checkpoint.
     cos_reference: Option<f64>,
     cos_reference_lower: Option<f64>,
     cos_reference_upper: Option<f64>,
+    /// The same with that of the last checkpoint.
     cos_final: Option<f64>,
     cos_final_lower: Option<f64>,
     cos_final_upper: Option<f64>,
-    /// Of a component: its share of the variance between roles, and its absolute cosine with the axis.
+    /// Of a component: its share of the variance between roles.
     share: Option<f64>,
+    /// Of a component: its absolute cosine with the axis.
     cos_axis: Option<f64>,
     /// The length, or the component's absolute cosine with the axis, in the network with random weights: it has both too.
     reinitialised: Option<f64>,
     /// `not_run` where that network was not walked.
     reinitialised_status: Status,
+    /// Fixed replies that are read in each context.
     n_replies: i32,
+    /// Contexts that are roles.
     n_roles: i32,
 }
 

@@ -32,9 +32,11 @@ struct Change {
     layer: i32,
     readout: String,
     status: Status,
+    /// Amplitude of the mean change, self minus others: the root of `u`, with its sign.
     e: Option<f64>,
     e_lower: Option<f64>,
     e_upper: Option<f64>,
+    /// Unbiased for the squared length of the mean change.
     u: Option<f64>,
     /// `e` minus the median of the null bank (without the concept itself, if it belongs to it).
     excess: Option<f64>,

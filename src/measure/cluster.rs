@@ -39,12 +39,15 @@ pub struct Row {
     pub share: Option<f64>,
     pub share_lower: Option<f64>,
     pub share_upper: Option<f64>,
-    /// 2.5%, 50% and 97.5% points over random sets of null concepts.
+    /// 2.5% point over random sets of null concepts.
     pub null_lower: Option<f64>,
+    /// Their median.
     pub null_median: Option<f64>,
+    /// Their 97.5% point.
     pub null_upper: Option<f64>,
-    /// Concepts whose contrast is there (U > 0), asked about and null.
+    /// Concepts that are asked about and whose contrast is there (U > 0).
     pub n_concepts: i32,
+    /// The same of null concepts.
     pub n_null: i32,
 }
 

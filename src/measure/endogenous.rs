@@ -35,29 +35,30 @@ const FEWEST: usize = 8;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub concept: String,
-    /// `choice` or `right`.
+    /// What y says: `choice` (the word that is chosen stands first) or `right` (the hypothetical answer is
+    /// the choice).
     pub label: String,
     pub layer: i32,
     pub readout: String,
     /// `ok`, `failed`, `degenerate_label` (a fold is trained on one label), `not_scored` (no answers), `no_order` (cells do not end in
     /// `-xy` and `-yx`) or `too_few_groups` (fewer than eight pairs).
     pub status: Status,
-    /// Of the logistic probe over groups, with group-bootstrap intervals.
+    /// Of the logistic probe, held out over groups.
     pub auroc: Option<f64>,
     pub auroc_lower: Option<f64>,
     pub auroc_upper: Option<f64>,
     pub accuracy: Option<f64>,
     pub accuracy_lower: Option<f64>,
     pub accuracy_upper: Option<f64>,
-    /// The same labels from counts of words or lengths, from mean input embeddings, and from this layer with random weights.
+    /// What counts of words, or lengths, make of the same labels.
     pub lexical_auroc: Option<f64>,
     pub embedding_auroc: Option<f64>,
     pub reinitialised_auroc: Option<f64>,
-    /// AUROC minus the best of these.
+    /// `auroc` minus the best of these three.
     pub excess_auc: Option<f64>,
     pub excess_auc_lower: Option<f64>,
     pub excess_auc_upper: Option<f64>,
-    /// Items with y = 1, and all.
+    /// Items with y = 1.
     pub n_positive: i32,
     pub n: i32,
     pub n_groups: i32,

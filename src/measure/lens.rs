@@ -41,7 +41,7 @@ struct Row {
     lens: Option<f64>,
     lens_lower: Option<f64>,
     lens_upper: Option<f64>,
-    /// Share of the foils whose rise since the first checkpoint is smaller, and the one-sided p that the answer's is one more of theirs.
+    /// Share of the foils whose rise since the first checkpoint is smaller.
     foil_percentile: Option<f64>,
     foil_p: Option<f64>,
     n_foils: i32,

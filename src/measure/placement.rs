@@ -38,9 +38,11 @@ struct Placement {
     /// `self`, `other`, or `self_minus_other`.
     referent: String,
     status: Status,
+    /// Where the referent stands between the poles' held-out means, which are -1 and +1.
     placement: Option<f64>,
     placement_lower: Option<f64>,
     placement_upper: Option<f64>,
+    /// Of the binding probe on held-out groups; below .8 there is no axis.
     axis_auroc: Option<f64>,
     axis_auroc_lower: Option<f64>,
     axis_auroc_upper: Option<f64>,

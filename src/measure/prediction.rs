@@ -41,6 +41,7 @@ pub struct Row {
     pub advantage: Option<f64>,
     pub advantage_lower: Option<f64>,
     pub advantage_upper: Option<f64>,
+    /// Pairs that were counted.
     pub n: i32,
 }
 

@@ -49,11 +49,12 @@ struct Row {
     recognition_upper: Option<f64>,
     /// By the first checkpoint's probe.
     frozen: Option<f64>,
-    /// Share of the foils whose rise since the first checkpoint is smaller, and the one-sided p that the answer's is one more of theirs.
+    /// Share of the foils whose rise since the first checkpoint is smaller.
     foil_percentile: Option<f64>,
     foil_p: Option<f64>,
     /// Of the probe, on facts of relations that it was not fitted on.
     axis_auroc: Option<f64>,
+    /// Quartets of facts that the probe was fitted to.
     n_facts: i32,
     n_foils: i32,
     n_groups: i32,

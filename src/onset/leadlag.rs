@@ -24,9 +24,13 @@ pub struct Row {
     pub run: String,
     pub concept: String,
     pub null_bank: bool,
+    /// One measure.
     pub first: String,
+    /// Its primary layer.
     pub first_layer: Option<i32>,
+    /// Another one.
     pub second: String,
+    /// Its primary layer.
     pub second_layer: Option<i32>,
     /// `ok` where both have a date; else the first reason why not.
     pub status: Status,

@@ -27,17 +27,22 @@ pub struct OnsetRow {
     /// Layer 0 is the embedding, l the output of block l; null for measures of the model's output.
     pub layer: Option<i32>,
     pub readout: Option<String>,
-    /// The layer that was chosen on a third of the groups (for placement, by how well the probe binds).
+    /// The layer that is looked at first. Among foils it is the one at which the answer stands out most,
+    /// elsewhere it was chosen by groups or items that do not decide (for placement, by how well the probe
+    /// binds).
     pub primary: bool,
     pub status: Status,
-    /// Late minus reference checkpoints.
+    /// Mean of the late checkpoints minus that of the reference ones, in units of the measure.
     pub delta: Option<f64>,
     pub delta_lower: Option<f64>,
     pub delta_upper: Option<f64>,
+    /// `delta` over its bootstrap standard deviation; of amplitudes, the same of their squares.
     pub z: Option<f64>,
+    /// One-sided p of `z`.
     pub p: Option<f64>,
-    /// The larger of `p` and `null_p`, adjusted over the concepts that are asked about, or over the null bank for its members
-    /// (Benjamini & Yekutieli, since concepts share items).
+    /// The larger of `p` and `null_p`, adjusted for many tests: at primary layers over all primary rows of
+    /// the run (Holm 1979; what is asked about may spend four fifths of the level, the null bank the rest),
+    /// at other layers over the concepts of the layer (Benjamini & Yekutieli 2001).
     pub q: Option<f64>,
     /// Smallest family-wise sign-flip p among the late checkpoints and their mean.
     pub max_t_p: Option<f64>,
@@ -46,8 +51,9 @@ pub struct OnsetRow {
     /// One-sided p that delta is one more of theirs. At the primary layer of a measure with foils every choice is taken at the layer that
     /// suits it best, since the layer was chosen for the answer.
     pub null_p: Option<f64>,
-    /// What words, or random weights, reach by the same measure, and how far the late checkpoints are above it.
+    /// What words, or random weights, reach by the same measure.
     pub baseline: Option<f64>,
+    /// How far the late checkpoints are above the baseline.
     pub excess: Option<f64>,
     pub excess_lower: Option<f64>,
     pub excess_upper: Option<f64>,
@@ -55,6 +61,8 @@ pub struct OnsetRow {
     pub level_percentile: Option<f64>,
     /// Smallest true delta that would have been found with probability .8.
     pub mde: Option<f64>,
+    /// The course by name: `absent`, `already_present`, `emerges`, `strengthens`, `transient`, `vanishes`,
+    /// `reoriented` or `undetermined`.
     pub shape: Shape,
     /// Midpoint of the rise, in units of the axis; null where it lies beyond the first or last checkpoint (`at_edge`), as is an end of its
     /// interval that is open. The interval of a step is never narrower than the gap between its checkpoints.
@@ -65,19 +73,27 @@ pub struct OnsetRow {
     pub t50_step: Option<f64>,
     pub t50_step_lower: Option<f64>,
     pub t50_step_upper: Option<f64>,
+    /// Where a tenth of the rise is done, in units of the axis.
     pub t10: Option<f64>,
+    /// Where nine tenths of it are done.
     pub t90: Option<f64>,
+    /// Scale w of the fitted sigmoid, in units of the axis: t90 - t10 = 4.39 w.
     pub width: Option<f64>,
     /// The rise is not bracketed by checkpoints: t50 is null, and the end of its interval that is not null is a bound.
     pub at_edge: Option<bool>,
     /// Stages around a date that has no checkpoint of the later stage before it, as in "base | sft".
     pub between: Option<String>,
+    /// The checkpoint before `confirmed_by`.
     pub last_off: Option<String>,
+    /// First checkpoint that is significantly above the reference together with the next one and with at
+    /// least 80% of all that follow; late by construction.
     pub confirmed_by: Option<String>,
-    /// First checkpoint after the best single shift of the mean, and whether t50's interval touches that gap.
+    /// First checkpoint after the best single shift of the mean.
     pub change_point: Option<String>,
+    /// Whether t50's interval touches the gap before `change_point`.
     pub agrees: Option<bool>,
     pub axis: String,
+    /// Checkpoints of the curve.
     pub n_checkpoints: i32,
     /// Checkpoints that the integrity audit left out, separated by commas.
     pub excluded: Option<String>,

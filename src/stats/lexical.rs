@@ -38,7 +38,7 @@ pub struct Labelled<'a> {
     pub groups: Vec<usize>,
 }
 
-/// One row of `lexical_audit.parquet`.
+/// One row of `lexical_audit.parquet`: what one baseline of words reaches on one family of items.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LexicalAudit {
     pub concept: String,
@@ -48,7 +48,7 @@ pub struct LexicalAudit {
     pub auroc: Option<f64>,
     pub auroc_lower: Option<f64>,
     pub auroc_upper: Option<f64>,
-    /// Whether the upper bound of this baseline is below [`BOUND`]; null when it cannot be computed.
+    /// Whether the upper end of the interval is below .60; null when it cannot be computed.
     pub passed: Option<bool>,
     pub n: i32,
     pub n_groups: i32,

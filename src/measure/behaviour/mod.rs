@@ -44,16 +44,20 @@ struct Behaviour {
     /// `default`, the context in which it is asked, or `(contexts)` for their mean; only the first is dated.
     persona: String,
     persona_kind: String,
+    /// The answer that is asked about.
     answer_0: Option<String>,
+    /// The answer that it is compared with.
     answer_1: Option<String>,
     status: Status,
     /// Self minus others.
     margin: Option<f64>,
     margin_lower: Option<f64>,
     margin_upper: Option<f64>,
+    /// Log-probability of `answer_0` minus that of `answer_1`, asked about oneself.
     self_margin: Option<f64>,
     self_margin_lower: Option<f64>,
     self_margin_upper: Option<f64>,
+    /// The same about unnamed others.
     other_margin: Option<f64>,
     other_margin_lower: Option<f64>,
     other_margin_upper: Option<f64>,
@@ -61,7 +65,7 @@ struct Behaviour {
     foil_margin: Option<f64>,
     foil_margin_lower: Option<f64>,
     foil_margin_upper: Option<f64>,
-    /// Share of the foils whose rise since the first checkpoint is smaller, and the one-sided p that the answer's is one more of theirs.
+    /// Share of the foils whose rise since the first checkpoint is smaller.
     foil_percentile: Option<f64>,
     foil_p: Option<f64>,
     /// Of a context: its rise since the first checkpoint over that of the plain margin; null where that has not risen.

@@ -52,6 +52,7 @@ pub struct Causal {
     pub margin: Option<f64>,
     pub margin_lower: Option<f64>,
     pub margin_upper: Option<f64>,
+    /// How the margin changes with the strength.
     pub slope: Option<f64>,
     pub slope_lower: Option<f64>,
     pub slope_upper: Option<f64>,
@@ -61,29 +62,36 @@ pub struct Causal {
     pub z_upper: Option<f64>,
     /// Share of random directions, this one among them, whose slope is as large.
     pub p: Option<f64>,
-    /// What ablation does to the margin, the middle 95% of what it does with random directions, and its place among these.
+    /// What taking the direction out does to the margin.
     pub ablation: Option<f64>,
     pub ablation_lower: Option<f64>,
     pub ablation_upper: Option<f64>,
+    /// Lower end of the middle 95% of what it does with random directions.
     pub ablation_null_lower: Option<f64>,
+    /// Upper end of it.
     pub ablation_null_upper: Option<f64>,
+    /// Where `ablation` lies among these, in their standard deviations.
     pub ablation_z: Option<f64>,
     /// Ablation goes beyond the guards.
     pub ablation_flagged: Option<bool>,
-    /// Share of the slope that the direction's component along the assistant axis gives, and its cosine with the axis.
+    /// Share of the slope that the direction's component along the assistant axis gives.
     pub axis_share: Option<f64>,
     pub axis_share_lower: Option<f64>,
     pub axis_share_upper: Option<f64>,
+    /// Cosine of the direction with the assistant axis.
     pub cos_axis: Option<f64>,
-    /// Largest side effects over the strengths: divergence on neutral text, and loss of the margin of facts.
+    /// Largest divergence on neutral text over the strengths, in nats.
     pub kl: Option<f64>,
+    /// Largest loss of the margin of facts over the strengths, in nats.
     pub facts_lost: Option<f64>,
-    /// Strengths that were used, and those of them beyond the guards, which do not count.
+    /// Strengths that were used.
     pub n_strengths: i32,
+    /// Those of them beyond the guards, which do not count.
     pub n_flagged: i32,
     /// Random directions that count.
     pub n_random: i32,
     pub n_groups: i32,
+    /// Items that were asked.
     pub n_items: i32,
 }
 

@@ -38,13 +38,15 @@ struct Trajectory {
     layer: i32,
     readout: String,
     status: Status,
+    /// Amplitude of the mean contrast: the root of `u`, with its sign.
     e: Option<f64>,
     e_lower: Option<f64>,
     e_upper: Option<f64>,
     /// Unbiased for the squared length of the mean contrast.
     u: Option<f64>,
-    /// Sign-flip p, for this row alone and family-wise over the concept's checkpoints and layers.
+    /// Sign-flip p of this row alone.
     p: Option<f64>,
+    /// Sign-flip p, family-wise over the concept's checkpoints and layers.
     p_max_t: Option<f64>,
     /// 95% point of e under sign flips.
     e_null95: Option<f64>,
@@ -60,8 +62,9 @@ struct GramRow {
     label_family: LabelFamily,
     layer: i32,
     readout: String,
+    /// Ids of the groups, in the order of the rows of `k`.
     group_ids: Vec<String>,
-    /// G x G, row-major.
+    /// Inner products of the contrasts, G x G, row-major.
     k: Vec<f32>,
 }
 

@@ -23,7 +23,7 @@ const GATE: f64 = 0.05;
 /// Half of a 95% interval in standard errors.
 const HALF: f64 = 1.959_963_984_540_054;
 
-/// One row of `similarity.parquet` behind the keys, which are those of one checkpoint; `to_...` are those of the other.
+/// One row of `similarity.parquet` behind the keys: these are of one checkpoint, and `to_...` are of the other.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Similarity {
     to_checkpoint: String,
@@ -34,7 +34,7 @@ struct Similarity {
     null_bank: bool,
     layer: i32,
     readout: String,
-    /// Of `cos_cv`.
+    /// Status of `cos_cv`.
     status: Status,
     /// Cosine of the directions without the noise in them, with a jackknife interval over groups; may exceed 1 by chance.
     cos_cv: Option<f64>,
@@ -44,10 +44,13 @@ struct Similarity {
     cos_raw: Option<f64>,
     /// Debiased linear CKA of the items' activations.
     cka: Option<f64>,
-    /// Principal angles, in degrees, between the subspaces of the items' first three principal components; null where they vary in fewer.
-    /// Two that have nothing to do with each other are close to 90 degrees apart in all of them.
+    /// The first principal angle, in degrees, between the subspaces of the items' first three principal
+    /// components; null where they vary in fewer. Two that have nothing to do with each other are close to 90
+    /// degrees apart in all of them.
     angle_1: Option<f64>,
+    /// The second of them.
     angle_2: Option<f64>,
+    /// The third.
     angle_3: Option<f64>,
     n_groups: i32,
 }

@@ -43,14 +43,17 @@ pub struct Persistence {
     pub readout: String,
     /// `persistence`, `icc_item`, `within_persona`, `consistency`; `persona`: persistence under one; `d_prime_default`, `d_prime_personas`.
     pub quantity: String,
+    /// The context, where the row is about one.
     pub persona: Option<String>,
     pub persona_kind: Option<String>,
     pub status: Status,
+    /// The quantity.
     pub value: Option<f64>,
     pub lower: Option<f64>,
     pub upper: Option<f64>,
-    /// 95% band of what it is for directions that carry nothing of the concept.
+    /// Lower end of the 95% band of what it is for directions that carry nothing of the concept.
     pub null_lower: Option<f64>,
+    /// Upper end of it.
     pub null_upper: Option<f64>,
     pub n_groups: i32,
     /// Held-out personas, or formats, the chat among them.

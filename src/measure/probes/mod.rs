@@ -101,6 +101,7 @@ struct ProbeRow {
     null_bank: bool,
     layer: i32,
     readout: String,
+    /// `logistic`, `mass_mean` or `mass_mean_cov` (with the covariance within classes).
     probe: String,
     /// What is held out: `group`, `template` or `lexicon`.
     split: String,
@@ -113,14 +114,16 @@ struct ProbeRow {
     accuracy: Option<f64>,
     accuracy_lower: Option<f64>,
     accuracy_upper: Option<f64>,
+    /// Mean squared error of its probabilities; null for probes without any.
     brier: Option<f64>,
-    /// The same logistic probe over groups on the items' mean input embeddings, and on this layer of a network with random weights.
+    /// What the same logistic probe reaches over groups on the items' mean input embeddings.
     embedding_auroc: Option<f64>,
     reinitialised_auroc: Option<f64>,
     /// AUROC minus the best baseline: counts of words, lengths, mean embeddings, random weights.
     excess_auc: Option<f64>,
-    /// The same probe's accuracy on control labels, and its accuracy minus that.
+    /// The same probe's accuracy on control labels.
     control_accuracy: Option<f64>,
+    /// `accuracy` minus `control_accuracy`.
     selectivity: Option<f64>,
     /// Online codelength of the labels; without a probe it would be `n`.
     mdl_bits: Option<f64>,

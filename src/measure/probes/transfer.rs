@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 pub const TABLE: Table = Table::keyed::<Transfer>("transfer");
 
-/// One row of `transfer.parquet` behind the keys, which are those of the checkpoint where the probe was fitted; `to_...` are those
-/// of the checkpoint where it is tested.
+/// One row of `transfer.parquet` behind the keys: these are of the checkpoint where the probe was fitted, and `to_...` are of the
+/// checkpoint where it is tested.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Transfer {
     to_checkpoint: String,
@@ -34,10 +34,12 @@ pub struct Transfer {
     layer: i32,
     readout: String,
     status: Status,
-    /// With the interval of DeLong for clustered data.
+    /// Of the probe as it is, with the interval of DeLong for clustered data.
     auroc: Option<f64>,
     auroc_lower: Option<f64>,
     auroc_upper: Option<f64>,
+    /// The same with the bias and the scale of each fold refitted at the other checkpoint; the direction is
+    /// kept.
     auroc_rescaled: Option<f64>,
     n: i32,
     n_groups: i32,

@@ -51,10 +51,13 @@ pub struct Residual {
     pub residual: Option<f64>,
     pub residual_lower: Option<f64>,
     pub residual_upper: Option<f64>,
-    /// 95% band and median over 200 random k-dimensional subspaces of the space of roles, and the share of them that leave less.
+    /// Lower end of the 95% band over 200 random k-dimensional subspaces of the space of roles.
     pub null_lower: Option<f64>,
+    /// Their median.
     pub null_median: Option<f64>,
+    /// Upper end of the band.
     pub null_upper: Option<f64>,
+    /// Share of these subspaces that leave less.
     pub null_percentile: Option<f64>,
     /// U of the whole contrast.
     pub u: Option<f64>,
