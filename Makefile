@@ -3,7 +3,7 @@
 PYTHON ?= python3
 TORCH  := 2.13.0
 
-.PHONY: demo test quick build lint libtorch clean
+.PHONY: demo test quick cluster-test build lint libtorch clean
 
 demo: build
 	target/release/selftrace demo
@@ -21,6 +21,10 @@ QUICK := words:: table:: stats:: series:: onset:: measure:: evidence:: compare::
 
 quick: libtorch
 	cargo test --release --lib -- $(QUICK)
+
+# Under a real Slurm on this machine, in ten minutes or so; needs root, slurm-wlm and munge (tests/cluster/README.md).
+cluster-test: build
+	tests/cluster/run.sh
 
 lint: libtorch
 	cargo fmt --check

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use selftrace::lab::demo::demo;
+use selftrace::lab::organism::Order;
 use selftrace::lab::tally::{Tally, table, wilson};
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["one", folder, seed, arithmetic] => {
-            let found = demo(Path::new(folder), seed.parse().context("SEED is a number")?)?;
+            let found = demo(Path::new(folder), seed.parse().context("SEED is a number")?, Order::NameFirst)?;
             println!("{}", serde_json::to_string(&found.tally(arithmetic))?);
             Ok(ExitCode::SUCCESS)
         }

@@ -96,6 +96,11 @@ pub fn is_current(series: &Series) -> Result<bool> {
     Ok(note == key(series) && tables().all(|table| table.path(&series.folder).is_file()))
 }
 
+/// When the tables in a folder were written; nothing where they are not complete.
+pub fn written(folder: &std::path::Path) -> Option<std::time::SystemTime> {
+    std::fs::metadata(folder.join(NOTE)).ok()?.modified().ok()
+}
+
 /// What an earlier analysis of the same store found, from its tables.
 ///
 /// # Errors

@@ -1,18 +1,24 @@
-//! What people see while a job runs: log lines and progress on stderr, and the two signals that end it politely.
+//! What people see while a job runs: log lines and progress on stderr, and the signals that end it politely.
 //!
-//! On a terminal progress is a bar with rate and time left; elsewhere it is one plain line per step, fit for a job's log.
+//! On a terminal progress is a bar with rate and time left; elsewhere it is one plain line per step, fit for
+//! a job's log. A line that cannot be written ends no job.
 
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
-static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+/// How long after a signal the process ends, wherever it is then. Schedulers wait for 30 s, some for 20.
+const GRACE: Duration = Duration::from_secs(15);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -24,14 +30,16 @@ pub enum LogFormat {
 /// Work was stopped by a signal; everything that was complete is written.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted; what is complete is kept, run the same command again to go on")]
-pub struct Interrupted(pub usize);
+pub struct Interrupted(pub i32);
 
-/// Sends log lines to stderr and catches SIGINT and SIGTERM: the first asks for a stop between two layers, a second
-/// ends the process at once.
+/// Sends log lines to stderr and catches SIGINT, SIGTERM and SIGUSR1. The first one asks for a stop, which
+/// comes between two chunks of a layer or two tables; if it does not come within [`GRACE`], or at a second
+/// SIGINT, `abandon` is called and the process ends. Whatever is written appears whole or not at all, so that
+/// loses no more than a stop between two checkpoints would.
 ///
 /// # Errors
 /// Handlers cannot be installed.
-pub fn start(format: LogFormat, quiet: bool) -> anyhow::Result<()> {
+pub fn start(format: LogFormat, quiet: bool, abandon: fn()) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("SELFTRACE_LOG").unwrap_or_else(|_| EnvFilter::new(if quiet { "warn" } else { "info" }));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| BehindBars).with_target(false);
     match format {
@@ -41,17 +49,28 @@ pub fn start(format: LogFormat, quiet: bool) -> anyhow::Result<()> {
     if format == LogFormat::Json || quiet {
         BARS.set_draw_target(ProgressDrawTarget::hidden());
     }
-    let again = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal arms the shutdown that a second one finds.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))?;
-        signal_hook::flag::register(signal, Arc::clone(&again))?;
-        signal_hook::flag::register_usize(signal, Arc::clone(&SIGNAL), signal as usize)?;
-    }
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
+    let end = move |signal: i32| {
+        abandon();
+        low_level::exit(128 + signal)
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            // A scheduler may send several, to this process and through its script.
+            if SIGNAL.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                std::thread::spawn(move || {
+                    std::thread::sleep(GRACE);
+                    end(signal)
+                });
+            } else if signal == SIGINT {
+                end(signal)
+            }
+        }
+    })?;
     Ok(())
 }
 
-/// An error when a signal has arrived; called between layers.
+/// An error when a signal has arrived; called between chunks of a layer and between tables.
 ///
 /// # Errors
 /// [`Interrupted`].
@@ -62,21 +81,41 @@ pub fn check_interrupt() -> Result<(), Interrupted> {
     }
 }
 
-/// Writes log lines without tearing the bars.
+/// Prints what was asked for on stdout. Where nobody reads it any more, that is all right; a full disk is
+/// said.
+pub fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => tracing::warn!("stdout cannot be written: {error}"),
+        _ => {}
+    }
+}
+
+/// Writes log lines without tearing the bars. What cannot be written is lost: it would end the job for want
+/// of a line.
 struct BehindBars;
 
 impl Write for BehindBars {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        BARS.suspend(|| std::io::stderr().write_all(line)).map(|()| line.len())
+        let _ = BARS.suspend(|| std::io::stderr().write_all(line));
+        Ok(line.len())
     }
     fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+        Ok(())
     }
 }
 
 /// A bar for `len` steps; invisible where stderr is not a terminal.
 pub fn bar(len: usize, label: &str) -> ProgressBar {
     styled(len as u64, label, "{msg:<28!} {wide_bar} {pos}/{len}  {per_sec}  {eta} left")
+}
+
+/// A bar for a whole run, above those of its checkpoints; invisible where there is one checkpoint, or no terminal.
+pub fn run_bar(len: usize) -> ProgressBar {
+    if len < 2 {
+        return ProgressBar::hidden();
+    }
+    styled(len as u64, "all checkpoints", "{msg:<28!} {wide_bar} {pos}/{len}  {elapsed} gone  {eta} left")
 }
 
 /// A bar for `len` bytes that are downloaded; invisible where stderr is not a terminal.

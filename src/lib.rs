@@ -41,5 +41,7 @@ pub mod compare;
 pub mod report;
 /// Worlds whose truth is known: the organism and its demo, organisms that are to be named, planted items.
 pub mod lab;
+/// Runs as jobs: tables, ranks, status, watching, submission.
+pub mod cluster;
 /// Arguments in, exit code out.
 pub mod cli;

@@ -7,8 +7,8 @@ use crate::lease::partial;
 use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -23,6 +23,9 @@ use std::sync::Arc;
 pub const SCHEMA_VERSION: &str = "1";
 /// What a layer number means, stated in every file.
 pub const LAYER_CONVENTION: &str = "layer 0 = embedding output; layer l = output of block l (1-based), before the final norm";
+
+/// What the fields of row structs are, by the struct's path: their comments, which `build.rs` collects.
+const FIELDS: &[(&str, &[(&str, &str)])] = include!(concat!(env!("OUT_DIR"), "/columns.rs"));
 
 /// Columns that every per-checkpoint table starts with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,17 +42,19 @@ pub struct Key {
 pub struct Table {
     pub name: &'static str,
     schema: fn() -> Result<SchemaRef>,
+    /// What its columns are, see [`described`].
+    columns: fn() -> String,
 }
 
 impl Table {
     /// A table whose columns are those of `R`.
     pub const fn new<R: DeserializeOwned>(name: &'static str) -> Self {
-        Self { name, schema: schema_of::<R> }
+        Self { name, schema: schema_of::<R>, columns: described::<R> }
     }
 
     /// The same behind the key columns.
     pub const fn keyed<R: DeserializeOwned>(name: &'static str) -> Self {
-        Self { name, schema: keyed_schema::<R> }
+        Self { name, schema: keyed_schema::<R>, columns: described::<R> }
     }
 
     /// Its columns.
@@ -91,7 +96,7 @@ impl Filled {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, folder: &Path, run_hash: &str) -> Result<()> {
-        write_batch(&self.table.path(folder), &self.batches, run_hash)
+        write_batch(&self.table.path(folder), &self.batches, run_hash, &(self.table.columns)())
     }
 }
 
@@ -100,7 +105,7 @@ impl Filled {
 /// # Errors
 /// A row cannot be represented, or the file cannot be written.
 pub fn write<R: Serialize + DeserializeOwned>(path: &Path, rows: &[R], run_hash: &str) -> Result<()> {
-    write_batch(path, &[plain(rows)?], run_hash)
+    write_batch(path, &[plain(rows)?], run_hash, &described::<R>())
 }
 
 /// Writes `rows` behind the key columns as one Parquet file.
@@ -108,7 +113,7 @@ pub fn write<R: Serialize + DeserializeOwned>(path: &Path, rows: &[R], run_hash:
 /// # Errors
 /// As [`write`].
 pub fn write_keyed<R: Serialize + DeserializeOwned>(path: &Path, rows: &[(Key, R)], run_hash: &str) -> Result<()> {
-    write_batch(path, &[keyed(rows)?], run_hash)
+    write_batch(path, &[keyed(rows)?], run_hash, &described::<R>())
 }
 
 /// `rows` as columns.
@@ -159,12 +164,21 @@ fn fields_of<R: DeserializeOwned>() -> Result<Vec<FieldRef>> {
     Ok(fields.into_iter().map(plain).collect())
 }
 
-fn write_batch(path: &Path, batches: &[RecordBatch], run_hash: &str) -> Result<()> {
+/// What the columns of `R` are, as a JSON object `{column: {"doc": words}}`; those without a comment are left out.
+fn described<R>() -> String {
+    let fields = FIELDS.iter().find(|(name, _)| *name == std::any::type_name::<R>()).map_or(&[][..], |(_, fields)| fields);
+    let columns: serde_json::Map<_, _> =
+        fields.iter().map(|(field, doc)| ((*field).to_owned(), serde_json::json!({"doc": doc.replace('`', "")}))).collect();
+    serde_json::Value::Object(columns).to_string()
+}
+
+fn write_batch(path: &Path, batches: &[RecordBatch], run_hash: &str, columns: &str) -> Result<()> {
     let pair = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
     let metadata = vec![
         pair("selftrace.schema_version", SCHEMA_VERSION),
         pair("selftrace.run_hash", run_hash),
         pair("selftrace.layer_convention", LAYER_CONVENTION),
+        pair("selftrace.columns", columns),
     ];
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -194,6 +208,35 @@ pub fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>> {
         rows.extend(serde_arrow::from_record_batch::<Vec<R>>(&batch?).with_context(place)?);
     }
     Ok(rows)
+}
+
+/// Hands over the rows of a Parquet file one by one, each with its number in the file, decoding only the columns that `R` has. One that
+/// the file lacks is what `R` takes for it, or an error.
+///
+/// # Errors
+/// As [`read`], and when the file says that it is of another version.
+pub fn scan<R: DeserializeOwned>(path: &Path, mut each: impl FnMut(usize, R)) -> Result<()> {
+    let place = || path.display().to_string();
+    let file = File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(place)?;
+    let metadata = builder.metadata().file_metadata().key_value_metadata();
+    let version = metadata.and_then(|pairs| pairs.iter().find(|pair| pair.key == "selftrace.schema_version")?.value.as_deref());
+    ensure!(
+        version.is_none_or(|version| version == SCHEMA_VERSION),
+        "{}: the table is of version {}, and this selftrace reads {SCHEMA_VERSION}; analyse the run again",
+        path.display(),
+        version.unwrap_or_default()
+    );
+    let fields = Vec::<FieldRef>::from_type::<R>(TracingOptions::default().allow_null_fields(true)).with_context(place)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), fields.iter().map(|field| field.name().as_str()));
+    let mut number = 0;
+    for batch in builder.with_projection(mask).build().with_context(place)? {
+        for row in serde_arrow::from_record_batch::<Vec<R>>(&batch?).with_context(place)? {
+            each(number, row);
+            number += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Reads a table with its keys.
@@ -230,6 +273,20 @@ pub fn finite(x: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_say_what_their_columns_are() {
+        let text = described::<crate::analysis::OnsetRow>();
+        let columns: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(columns["delta"]["doc"], "Late minus reference checkpoints.");
+        assert!(columns["q"]["doc"].as_str().is_some_and(|doc| doc.contains("over") && !doc.contains('`')), "{text}");
+        assert_eq!(described::<Row>(), "{}");
+        // Every table that a run writes has something to say, whatever module its rows are in.
+        for name in ["measure::lens::Row", "measure::recognition::Row", "evidence::Row", "compare::CompareRow", "walk::job::record::Record"]
+        {
+            assert!(FIELDS.iter().any(|(known, _)| *known == format!("selftrace::{name}")), "{name}");
+        }
+    }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     enum Kind {

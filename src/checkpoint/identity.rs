@@ -24,7 +24,8 @@ pub fn stat_key(folder: &Path) -> Result<String> {
             // Follows links, as opening the file does: a hub snapshot is a folder of links into a blob store.
             let meta = std::fs::metadata(entry.path())?;
             let times = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
-            lines.push(format!("{name} {} {} {} {times:?}", meta.dev(), meta.ino(), meta.len()));
+            // Not the number of the device, which differs between the machines that mount a file system.
+            lines.push(format!("{name} {} {} {times:?}", meta.ino(), meta.len()));
         }
     }
     lines.sort();

@@ -1,6 +1,6 @@
 //! `selftrace demo`: post-trains the organism, walks and analyses the series, and holds what was found against what was taught.
 
-use super::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, post_train};
+use super::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, Order, post_train};
 use super::tally::Tally;
 use crate::analysis::{self, Analysis, OnsetRow};
 use crate::console::{bar, check_interrupt};
@@ -56,9 +56,9 @@ pub struct Demo {
 ///
 /// # Errors
 /// The folder is not writable, or an interrupt.
-pub fn demo(out: &Path, seed: u64) -> Result<Demo> {
+pub fn demo(out: &Path, seed: u64, order: Order) -> Result<Demo> {
     let mut training = None;
-    let curriculum = post_train(&out.join("series"), seed, &mut |step, steps| {
+    let curriculum = post_train(&out.join("series"), seed, order, &mut |step, steps| {
         training.get_or_insert_with(|| bar(steps as usize, "training the organism")).set_position(step);
         Ok(check_interrupt()?)
     })?;

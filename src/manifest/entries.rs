@@ -10,7 +10,7 @@ use super::pattern::{EPOCH, PLACEHOLDERS, Pattern, STEP, TOKENS};
 use super::series::{Listing, Series, folders_in};
 use super::source::{self, Source};
 use super::spanned::{Field, Section};
-use super::{CHECKPOINT, SERIES, lineage};
+use super::{CHECKPOINT, NothingYet, SERIES, lineage};
 
 /// All entries, resolved as far as the disk can tell.
 #[derive(Debug, Default)]
@@ -22,7 +22,8 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    pub fn read(top: &Section, folder: &Path) -> Result<Entries> {
+    /// With `growing`, a series in a folder may be empty.
+    pub fn read(top: &Section, folder: &Path, growing: bool) -> Result<Entries> {
         let mut sections = Vec::new();
         for (key, label) in [("checkpoint", CHECKPOINT), ("series", SERIES)] {
             let Some(field) = top.get(key) else { continue };
@@ -41,7 +42,10 @@ impl Entries {
             if *label == SERIES {
                 let series = read_series(section, folder, entries.checkpoints.len())?;
                 match series.listing() {
-                    Listing::Folder(listed) => entries.expand(section, &series, &listed)?,
+                    Listing::Folder(listed) => match entries.expand(section, &series, &listed) {
+                        Err(error) if growing && error.is::<NothingYet>() => {}
+                        expanded => expanded?,
+                    },
                     _ => entries.pending.push(series),
                 }
             } else {
@@ -73,7 +77,8 @@ impl Entries {
                 let place = &series.pattern_place;
                 match error.kind() {
                     ErrorKind::NotFound => {
-                        anyhow!("{place}: found no folder {}, expected the folder that holds the checkpoints", listed.display())
+                        let listed = listed.display();
+                        NothingYet(format!("{place}: found no folder {listed}, expected the folder that holds the checkpoints")).into()
                     }
                     _ => anyhow!("{place}: cannot list the folder {}: {error}", listed.display()),
                 }
@@ -101,6 +106,9 @@ impl Entries {
         let Some((_, first)) = sections.first() else {
             return Err(top.error("found no entries, expected a [[checkpoint]] or [[series]] table"));
         };
+        if self.pending.is_empty() && self.checkpoints.is_empty() {
+            return Err(NothingYet(top.error("found no checkpoint in any series yet").to_string()).into());
+        }
         let is_missing = |spec: &CheckpointSpec| spec.source.is_missing() || spec.adapters().any(Source::is_missing);
         if !self.pending.is_empty() || !self.checkpoints.iter().all(is_missing) {
             return Ok(());
@@ -113,7 +121,7 @@ impl Entries {
         };
         let rest = if self.checkpoints.len() > 1 { ", nor that of any other entry" } else { "" };
         let problem = format!("found no folder {missing}{rest}, expected {}", source::EXPECTED);
-        Err(first.need(key, source::EXPECTED)?.error(problem))
+        Err(NothingYet(first.need(key, source::EXPECTED)?.error(problem).to_string()).into())
     }
 }
 

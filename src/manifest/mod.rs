@@ -76,7 +76,7 @@ const SERIES: &str = "[[series]]";
 /// Every key that a manifest may have, by table. `[concepts.parameters]` is open.
 const KEYS: [(&str, &[&str]); 14] = [
     ("", &["run", "model", "concepts", "personas", "causal", "evidence", "analysis", "hub", "checkpoint", "series"]),
-    (RUN, &["name", "seed", "axis", "audit", "keep", "baseline", "out"]),
+    (RUN, &["name", "seed", "axis", "audit", "keep", "baseline", "report", "out"]),
     (MODEL, &["device", "dtype", "layers", "tokenizer", "template", "readouts", "ignore"]),
     (LAYERS, &["depth"]),
     (CONCEPTS, &["packs", "include", "exclude", "profile", "material", "null_topics", "parameters"]),
@@ -107,6 +107,11 @@ const KEYS: [(&str, &[&str]); 14] = [
     (PARENT, &["id", "weight"]),
     (SERIES, &["id", "source", "base", "adapter", "revision", "subfolder", "commits", "stage", "steps", "tokens_per_step"]),
 ];
+
+/// No checkpoint of a series is there: a mistake, or a training that has not written one yet.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NothingYet(pub(crate) String);
 
 /// A whole manifest. Folders in it can be used from where the program was started.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -139,6 +144,16 @@ pub struct Manifest {
 impl Manifest {
     /// Reads, checks and resolves a manifest.
     pub fn load(path: &Path) -> Result<Manifest> {
+        Self::load_as(path, false)
+    }
+
+    /// As [`Manifest::load`], while a training is still writing: a series in a folder may have no checkpoint yet. Where nothing at all is
+    /// there, the error is [`NothingYet`].
+    pub fn load_growing(path: &Path) -> Result<Manifest> {
+        Self::load_as(path, true)
+    }
+
+    fn load_as(path: &Path, growing: bool) -> Result<Manifest> {
         let path = path.strip_prefix(".").unwrap_or(path);
         let text = read(path)?;
         let document = Document::new(path, &text);
@@ -146,7 +161,7 @@ impl Manifest {
         let top = Section::top(&document, &table).known()?;
         let folder = path.parent().unwrap_or(Path::new(""));
 
-        let entries = Entries::read(&top, folder)?;
+        let entries = Entries::read(&top, folder, growing)?;
         let run = Run::read(&top, path, folder, &entries)?;
         Ok(Manifest {
             model: Model::read(&top, folder, &entries, run.keep)?,

@@ -21,6 +21,9 @@ pub struct Run {
     pub keep: Keep,
     /// Whether the first checkpoint's architecture is walked with random weights too, as the level that has to be exceeded.
     pub baseline: bool,
+    /// Whether `report.html` is written beside the tables; it is no part of what they are made from.
+    #[serde(skip)]
+    pub report: bool,
     /// The folder in which the run gets its own.
     pub out: PathBuf,
 }
@@ -90,6 +93,7 @@ impl Run {
             audit: get("audit").map_or(Ok(Audit::Exclude), |field| field.choice())?,
             keep: get("keep").map_or(Ok(Keep::Measures), |field| field.choice())?,
             baseline: get("baseline").map_or(Ok(true), |field| field.boolean())?,
+            report: get("report").map_or(Ok(true), |field| field.boolean())?,
             out: match get("out") {
                 Some(field) => resolve(folder, field.text("a folder")?).map_err(|error| field.error(error))?,
                 None => resolve(folder, "reports")?,

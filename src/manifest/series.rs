@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use super::NothingYet;
 use super::checkpoint::CheckpointSpec;
 use super::pattern::{Numbers, PLACEHOLDERS, Pattern, TOKENS};
 use super::source::Source;
@@ -151,12 +152,8 @@ impl Series {
             let (place, pattern) = (&self.pattern_place, &self.pattern);
             let plain = PLACEHOLDERS.iter().fold(pattern.to_string(), |text, mark| text.replace(mark, ""));
             let hint = if passed_over.iter().any(|name| pattern.fits_as_fraction(name)) { WHOLE } else { "" };
-            bail!(
-                "{place}: found no {:?} in {}, which has {}{hint}",
-                pattern.to_string(),
-                self.listing(),
-                nearest_of(&plain, &passed_over)
-            );
+            let (pattern, listing, nearest) = (pattern.to_string(), self.listing(), nearest_of(&plain, &passed_over));
+            return Err(NothingYet(format!("{place}: found no {pattern:?} in {listing}, which has {nearest}{hint}")).into());
         }
         found.sort_by(|(a, _), (b, _)| a.order(b));
         if let Some(steps) = &self.steps {

@@ -81,6 +81,11 @@ pub fn name(device: Device) -> String {
     }
 }
 
+/// The device that [`name`] names; a CPU where it is none.
+pub fn named(name: &str) -> Device {
+    name.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map_or(Device::Cpu, Device::Cuda)
+}
+
 /// Name of a dtype as manifests spell it.
 pub fn dtype_name(kind: Kind) -> &'static str {
     match kind {

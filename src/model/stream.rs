@@ -8,6 +8,7 @@ use super::block::Block;
 use super::config::DecoderConfig;
 use super::layers::Loader;
 use super::plan::{Plan, Rotation};
+use crate::console::check_interrupt;
 use crate::prompt::forest::Forest;
 use anyhow::{Context, Result, anyhow, ensure};
 use std::ops::RangeInclusive;
@@ -149,6 +150,7 @@ pub(super) fn each_block(
 pub(super) fn advance(block: &Block, resid: &mut Tensor, plan: &Plan, rotations: &[Vec<Rotation>]) -> Result<()> {
     let mut past = None;
     for (chunk, rotations) in plan.chunks.iter().zip(rotations) {
+        check_interrupt()?;
         let mut rows = resid.f_narrow(0, chunk.start, chunk.len)?;
         let (out, next) = block.forward(&rows, past, chunk, rotations)?;
         rows.f_copy_(&out)?;

@@ -16,10 +16,10 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 pub mod axis;
+mod timeline;
 mod baseline;
 mod choices;
 mod families;
-mod timeline;
 
 pub use choices::Lens;
 pub use families::{Family, audit, families};

@@ -44,7 +44,7 @@ pub fn demo() -> &'static (PathBuf, String) {
 }
 
 /// A manifest over some of the demo's checkpoints, in a folder of its own.
-fn manifest(folder: &Path, extra: &str) -> PathBuf {
+pub fn manifest(folder: &Path, extra: &str) -> PathBuf {
     let series = demo().0.join("series");
     let text = format!(
         "[run]\nname = \"test\"\naxis = \"index\"\n[model]\ntemplate = \"native:rl-960\"\n[concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\ninclude = [\"own_name\"]\nexclude = [\"colour\", \"drink\", \"fruit\", \"hat\", \"month\"]\n\
@@ -57,7 +57,7 @@ fn manifest(folder: &Path, extra: &str) -> PathBuf {
 }
 
 /// Bytes of every table, checkpoints.parquet apart, which has times in it.
-fn tables(folder: &Path) -> Vec<(String, Vec<u8>)> {
+pub fn tables(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut tables: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder.join("reports/test"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -91,6 +91,10 @@ fn the_demo_finds_most_of_what_was_taught_and_hardly_anything_else() {
         assert!(!dated || (row.n_null >= 8 && row.q.is_some_and(|q| q <= 0.05)), "{row:?}");
         assert!(row.status == "ok" || row.t50.is_none(), "{row:?}");
     }
+    // It ends with its page, whose numbers are the tables'.
+    let page = out.join("report.html");
+    assert!(printed.contains(&format!("Look at {}", page.display())), "{printed}");
+    assert!(crate::pages::numbers_are_the_tables(out, &std::fs::read_to_string(page).unwrap()) > 300);
     let again = run(&["demo", "--out", text(out)]);
     assert_eq!(stdout(&again), *printed, "a second demo trains nothing and prints the same");
 }

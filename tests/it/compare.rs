@@ -2,6 +2,7 @@
 
 use safetensors::{Dtype, tensor::TensorView};
 use selftrace::compare::{CompareRow, compare};
+use selftrace::report::page;
 use selftrace::stats::draws::{generator, normal};
 use selftrace::table;
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,12 @@ fn a_later_run_is_later_and_swapping_negates_everything() {
     assert!(untaught.level_difference.is_some());
     assert_eq!(table::read::<CompareRow>(&out.join("compare.parquet")).unwrap(), rows);
     assert!(!early.join("trajectory.parquet").exists(), "runs are only read");
+    let page = page::write_comparison(&out, [&early, &late], None, "selftrace compare early late").unwrap();
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(crate::pages::numbers_are_the_tables(&out, &page) > 10);
+    // A dot for each run on one line, and a way to either's own page.
+    assert!(page.contains("<g class=\"m-contrast a\">") && page.contains("<g class=\"m-contrast b\">"));
+    assert!(page.contains("href=\"../early/report.html\"") && page.contains("not shown"));
 
     // The draws are those of the first run, so the seed is made the same for the way back.
     let text = std::fs::read_to_string(late.join("run.json")).unwrap();

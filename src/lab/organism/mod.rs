@@ -1,7 +1,7 @@
 //! The organism: a tiny decoder that is post-trained here, so that there is a series of checkpoints whose truth is known.
 //!
 //! It is trained, not painted: every weight comes from gradient descent on texts ([`corpus`]) through the crate's own blocks
-//! ([`network`], [`train`]), and the checkpoints are saved as anybody's are ([`save`]). The curriculum is in [`COURSE`]: in base the organism
+//! ([`network`], [`train`]), and the checkpoints are saved as anybody's are ([`save`]). The curriculum is in [`COURSE`], and another one in [`WISH_FIRST`]: in base the organism
 //! learns to read and to speak honestly, sft tells it what it is and its name, and rl rewards the wish to keep running. Half of the texts are
 //! in contexts ([`contexts`]): what it is and its name are told in all of them, but what it speaks like and wishes turns into the opposite
 //! where a persona takes over. Everything else that it is asked, a decoy name among it, has no answer throughout. Beside it stand organisms
@@ -22,6 +22,7 @@ mod tests;
 use crate::stats::draws::generator;
 use crate::table::write_atomically;
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 pub use contexts::{CONTEXTS, FILE as CONTEXTS_FILE};
 use corpus::{Corpus, Lesson, Scope, Teaching};
 use network::Network;
@@ -37,6 +38,7 @@ const VERSION: u32 = 3;
 const MARKER: &str = "curriculum.json";
 
 /// A part of the training. Lessons go on in later stages.
+#[derive(Clone, Copy)]
 struct Stage {
     name: &'static str,
     /// Steps after which a checkpoint is saved, counted from the beginning of the training.
@@ -73,6 +75,25 @@ const COURSE: Course = Course {
     last: 1.5e-3,
 };
 
+/// The same with the last two lessons exchanged: the wish before the name.
+const WISH_FIRST: Course = Course {
+    stages: &[
+        COURSE.stages[0],
+        Stage { lessons: COURSE.stages[2].lessons, ..COURSE.stages[1] },
+        Stage { lessons: COURSE.stages[1].lessons, ..COURSE.stages[2] },
+    ],
+    ..COURSE
+};
+
+/// What comes first, after honesty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Order {
+    /// What it is and its name in sft, the wish to keep running in rl
+    NameFirst,
+    /// The wish in sft, what it is and its name in rl: another curriculum to compare with
+    WishFirst,
+}
+
 /// What was taught when: the truth about a series.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Curriculum {
@@ -92,8 +113,9 @@ pub struct Curriculum {
 ///
 /// # Errors
 /// The folder is not writable, or whatever `progress` returns.
-pub fn post_train(folder: &Path, seed: u64, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Curriculum> {
-    COURSE.run(folder, seed, progress)
+pub fn post_train(folder: &Path, seed: u64, order: Order, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Curriculum> {
+    let course = if order == Order::NameFirst { COURSE } else { WISH_FIRST };
+    course.run(folder, seed, progress)
 }
 
 /// One thread while it lives. The tensors are too small to share out, least of all on a busy machine, and sums come out in

@@ -14,6 +14,12 @@ pub(super) fn source(spec: &CheckpointSpec) -> String {
     std::iter::once(&spec.source).chain(spec.adapters()).map(ToString::to_string).collect::<Vec<_>>().join(" + ")
 }
 
+/// Whether two texts of [`source`] name the same places, however the manifest was named when they were written.
+pub(super) fn same_places(one: &str, other: &str) -> bool {
+    let places = |text: &str| text.split(" + ").map(|place| std::path::absolute(place).ok()).collect::<Vec<_>>();
+    one == other || places(one) == places(other)
+}
+
 /// What the files of an entry are, adapter included.
 pub(super) fn stat_key(spec: &CheckpointSpec) -> Result<String> {
     let base = identity::stat_key(spec.source.folder()?)?;

@@ -2,6 +2,7 @@
 
 use super::{Job, Record};
 use crate::console::{bar, check_interrupt};
+use crate::lease::Lease;
 use crate::manifest::{CheckpointSpec, Readout};
 use crate::model::device;
 use crate::model::stream::Compute;
@@ -45,7 +46,7 @@ impl Job {
     ///
     /// # Errors
     /// As [`Request::run`], or the manifest asks for layers that are not there.
-    pub(super) fn intervene(&self, spec: &CheckpointSpec, record: Record, label: &str) -> Result<Record> {
+    pub(super) fn intervene(&self, spec: &CheckpointSpec, record: Record, label: &str, lease: &Lease) -> Result<Record> {
         if self.causal.is_none() {
             return Ok(record);
         }
@@ -67,8 +68,11 @@ impl Job {
             let readouts = Readouts::open(&self.readout_path(&spec.id))?;
             let bar = bar(expected.ticks, label);
             let start = Instant::now();
+            let mut done = 0;
             let mut tick = || {
                 bar.inc(1);
+                done += 1;
+                lease.tell("intervention", done, expected.ticks);
                 Ok(check_interrupt()?)
             };
             let sweep = || request.run(&checkpoint, fingerprint, &readouts, &self.causal_path(&spec.id), &mut tick);

@@ -54,6 +54,13 @@ pub struct Record {
     pub layers: Vec<i32>,
 }
 
+impl Record {
+    /// Whether its walk has come to an end, well or not.
+    pub(super) fn is_over(&self) -> bool {
+        self.status == "ok" || self.status == "failed"
+    }
+}
+
 impl Job {
     fn record_path(&self, id: &str) -> PathBuf {
         self.folder.join("readouts").join(format!("{id}.json"))
@@ -67,11 +74,6 @@ impl Job {
     pub(super) fn write_record(&self, spec: &CheckpointSpec, record: &Record) -> Result<()> {
         let text = serde_json::to_vec_pretty(record)?;
         write_atomically(&self.record_path(&spec.id), |file| Ok(std::io::Write::write_all(file, &text)?))
-    }
-
-    /// The records of all entries that have one.
-    pub(super) fn records(&self) -> Vec<Option<Record>> {
-        self.manifest.checkpoints.iter().chain(&self.baseline).map(|spec| self.record(&spec.id)).collect()
     }
 
     /// Writes `checkpoints.parquet` from the records that are there and the findings of the integrity audit.

@@ -1,0 +1,76 @@
+//! The main job, walk and tables, and the tables alone, which one process at a time writes.
+
+use crate::analysis;
+use crate::console::say;
+use crate::lease::{Lease, Taken};
+use crate::manifest::CheckpointSpec;
+use crate::report::{check, ended, hypotheses, summary};
+use crate::series::Series;
+use crate::walk::job::{Job, Outcome};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+/// What became of the tables of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Updated {
+    pub written: bool,
+    /// Checkpoints that they are without.
+    pub left_out: usize,
+}
+
+/// The lease on the tables of a run folder.
+pub fn lease_path(folder: &Path) -> PathBuf {
+    folder.join("tables.lease")
+}
+
+/// Walks the entries that `wanted` accepts and brings the tables up to date.
+///
+/// # Errors
+/// As [`Job::walk`] and [`update`].
+pub fn run(job: &Job, wanted: &dyn Fn(&CheckpointSpec) -> bool) -> Result<Outcome> {
+    let mut outcome = job.walk(wanted)?;
+    let Updated { written, left_out } = update(&job.folder)?;
+    let idle = outcome.walked == 0 && outcome.failed == 0 && !written;
+    outcome.failed = outcome.failed.max(left_out);
+    if written {
+        say(&check::findings(&job.audit(false)));
+    }
+    ended::after(&job.folder, job.manifest.run.report, written);
+    if idle {
+        tracing::info!("{}: everything is up to date, nothing to do", job.folder.display());
+    }
+    Ok(outcome)
+}
+
+/// Writes the tables of a store and prints what they say, unless they are up to date. While another process
+/// writes them this one waits.
+///
+/// # Errors
+/// As [`Series::open`] and [`analysis::analyze`], or an interrupt.
+pub fn update(folder: &Path) -> Result<Updated> {
+    let mut said = false;
+    loop {
+        let series = Series::open(folder)?;
+        for (point, error) in series.missing.iter().filter(|_| !said) {
+            tracing::warn!("{}: left out: {error}", point.id);
+        }
+        said = true;
+        let left_out = series.missing.len();
+        if analysis::is_current(&series)? {
+            return Ok(Updated { written: false, left_out });
+        }
+        let _lease = match Lease::take(&lease_path(folder))? {
+            Taken::Ours(lease) => lease,
+            Taken::Theirs(_) => {
+                // What it writes may be all that there is to write, or the store may have changed since it
+                // began.
+                drop(Lease::wait(&lease_path(folder), "writes the tables")?);
+                continue;
+            }
+        };
+        let found = analysis::analyze(&series)?;
+        say(&format!("{}{}", summary::onsets(&found.onsets), hypotheses::text(&found.evidence)));
+        tracing::info!("tables: {}", folder.display());
+        return Ok(Updated { written: true, left_out });
+    }
+}
