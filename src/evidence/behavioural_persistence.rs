@@ -51,7 +51,7 @@ impl<'a> Carried<'a> {
             null_bank: mean.null_bank,
             measure: behaviour::PERSISTENCE.to_owned(),
             verdict: said.map_or_else(Verdict::default, |carried| side.verdict(carried, threshold)),
-            status: status,
+            status,
             gate: gate.to_owned(),
             value: mean.estimate.map(|carried| carried.value),
             lower: mean.estimate.map(|carried| carried.lower),

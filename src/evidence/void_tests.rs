@@ -8,7 +8,7 @@ fn asked(specification: Option<Specification>) -> Asked<'static> {
 
 fn found(interval: Option<[f64; 3]>, status: Status) -> Finding {
     let estimate = interval.map(|[value, lower, upper]| Estimate { value, lower, upper });
-    Finding { concept: "taste".to_owned(), status: status, estimate, ..Finding::default() }
+    Finding { concept: "taste".to_owned(), status, estimate, ..Finding::default() }
 }
 
 #[test]
