@@ -208,7 +208,7 @@ fn what_specifications_say_is_marked_where_it_is_clear() {
 fn a_quick_profile_asks_six_null_topics_all_of_which_have_foils() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoints.toml");
-    std::fs::write(&path, format!("[[checkpoint]]\nid = \"a\"\nsource = \"{}\"\n", folder.path().display())).unwrap();
+    std::fs::write(&path, format!("[[checkpoint]]\nid = \"a\"\nstage = \"sft\"\nsource = \"{}\"\n", folder.path().display())).unwrap();
     let mut wanted = crate::manifest::Manifest::load(&path).unwrap().concepts;
     let null = |wanted: &Concepts| load(wanted).unwrap().into_iter().filter(|concept| concept.null_bank).collect::<Vec<_>>();
     let topics = null(&wanted);

@@ -2,7 +2,7 @@
 
 use super::{Point, Series};
 use crate::walk::store::EMBEDDING;
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 impl Series {
     /// The network with random weights as a series of one checkpoint, with the items, layers and readouts of this one.
@@ -49,7 +49,7 @@ impl Series {
         self.baseline().filter(|random| items.iter().all(|&item| random.has(0, readout, item)))
     }
 
-    /// Mean input embedding of `items` at a checkpoint, `[item, d_model]` row-major, and d_model; `None` where the store does not have them.
+    /// Mean input embedding of `items` at a checkpoint, `[item, d_model]` row-major, and d_model; `None` where the store does not have them all.
     ///
     /// # Errors
     /// The tensor is there and does not fit the items, or a value is not finite.
@@ -63,7 +63,6 @@ impl Series {
             row[item] = Some(index);
         }
         let rows: Option<Vec<usize>> = items.iter().map(|&item| row[item]).collect();
-        let rows = rows.with_context(|| format!("{}: an item has no row of {EMBEDDING}", self.points[t].id))?;
-        file.gather(EMBEDDING, 0, &rows).map(Some)
+        rows.map(|rows| file.gather(EMBEDDING, 0, &rows)).transpose()
     }
 }

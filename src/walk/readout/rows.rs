@@ -4,6 +4,7 @@ use super::Request;
 use super::encoding::{Encoding, floats, of_file};
 use crate::prompt::forest::Forest;
 use crate::prompt::item::{Item, ItemSet};
+use crate::prompt::label_family::LabelFamily;
 use crate::walk::store::{EMBEDDING, Readouts, Writer};
 use anyhow::{Context, Result};
 use safetensors::Dtype;
@@ -286,9 +287,9 @@ impl Plan {
 /// Bytes of an item's hash, which is stored as text.
 const HASH_BYTES: usize = 32;
 
-/// Whether an item is one of a labelled set, whose words might give its label away.
+/// Whether an item is one of a labelled set, whose words might give its label away. Predictions get their labels from what the model says.
 pub(super) fn is_labelled(item: &Item) -> bool {
-    item.y.is_some() && item.is_plain() && !item.neutral
+    (item.y.is_some() || item.label_family == LabelFamily::Hypothetical) && item.is_plain() && !item.neutral
 }
 
 /// Items of an old file that have all that is asked for.
