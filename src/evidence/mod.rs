@@ -54,6 +54,7 @@ words! {
 /// One row of `evidence.parquet` behind the keys.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
+    /// `functional_self`, `self_is_assistant`, `personas_all_the_way_down`, `epiphenomenal` or `void`.
     pub hypothesis: Hypothesis,
     pub concept: String,
     pub null_bank: bool,
@@ -62,6 +63,7 @@ pub struct Row {
     /// The contrast's primary layer; of effects, the layer of interventions that is nearest to it.
     pub layer: Option<i32>,
     pub readout: Option<String>,
+    /// `supports`, `opposes` or `inconclusive`.
     pub verdict: Verdict,
     pub status: Status,
     /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt; where
