@@ -3,7 +3,7 @@
 PYTHON ?= python3
 TORCH  := 2.13.0
 
-.PHONY: demo test cluster-test build lint libtorch clean
+.PHONY: demo test quick cluster-test build lint libtorch clean
 
 demo: build
 	target/release/selftrace demo
@@ -15,6 +15,12 @@ test: libtorch
 	cargo test --release
 	@if .venv/bin/python -c 'import pytest, pandas, pyarrow' 2>/dev/null; then .venv/bin/python -m pytest -q python/tests; \
 	else echo "python/tests: skipped; pip install './python[test]' in .venv lets them run"; fi
+
+# What reads a store and makes its tables, tested without a model: seconds once it is built.
+QUICK := words:: table:: stats:: series:: onset:: measure:: evidence:: compare::
+
+quick: libtorch
+	cargo test --release --lib -- $(QUICK)
 
 # Under a real Slurm on this machine, in ten minutes or so; needs root, slurm-wlm and munge (tests/cluster/README.md).
 cluster-test: build

@@ -1,12 +1,14 @@
-//! Gives every binary of this crate an rpath to libtorch, so that it runs without `LD_LIBRARY_PATH`, and collects what the fields of row
-//! structs are said to be, so that tables can say it of their columns.
+//! Gives every binary of this crate an rpath to libtorch, so that it runs without `LD_LIBRARY_PATH`; collects what the fields of row
+//! structs are said to be, so that tables can say it of their columns; and makes a digest of what the crate is made of, by which an
+//! analysis knows tables of other code from its own.
 
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src");
+    println!("cargo:rustc-env=SELFTRACE_CODE={:016x}", digest(&["src", "Cargo.lock"]));
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo says where build scripts write"));
     std::fs::write(out.join("columns.rs"), columns()).expect("the folder for generated files is writable");
     let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
@@ -76,4 +78,23 @@ fn structs(text: &str) -> Vec<(String, Vec<(String, String)>)> {
         }
     }
     found
+}
+
+/// Of names and contents of all files under some paths.
+fn digest(paths: &[&str]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for path in paths {
+        println!("cargo:rerun-if-changed={path}");
+        for file in files(Path::new(path)) {
+            (&file, std::fs::read(&file).unwrap_or_default()).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+fn files(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(path) else { return vec![path.to_owned()] };
+    let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    entries.iter().flat_map(|entry| files(entry)).collect()
 }

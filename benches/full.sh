@@ -12,6 +12,7 @@ series=${2:-}
 . "$(dirname "$0")/faults.sh"
 end() {
     cd /
+    if [ -n "${child:-}" ]; then kill -9 "$child" 2>/dev/null && wait "$child" 2>/dev/null; fi
     umount "$work/reports" 2>/dev/null
     rm -rf "$home"
 }
@@ -27,7 +28,7 @@ bad=0
 # Runs on a file system with these options, which something else fills up as soon as the run has written so many kilobytes (never, if
 # none are given), and once more with room.
 try() {
-    local kind=$1 options=$2 fill=${3:-} code sentences failed left differ again child
+    local kind=$1 options=$2 fill=${3:-} code sentences failed left differ again
     mount -t tmpfs -o "$options" selftrace reports || exit 2
     "$selftrace" -q run >/dev/null 2>"$home/err" &
     child=$!
@@ -38,10 +39,10 @@ try() {
         done
         # While it stands still, so that it meets a full disk at its next write. Then again and again: what it gives back is taken too.
         kill -STOP $child
-        head -c 1g /dev/zero >>reports/ballast 2>/dev/null
+        head -c 1G /dev/zero >>reports/ballast 2>/dev/null
         kill -CONT $child
         while kill -0 $child 2>/dev/null; do
-            head -c 1g /dev/zero >>reports/ballast 2>/dev/null
+            head -c 1G /dev/zero >>reports/ballast 2>/dev/null
             sleep .1
         done
     fi
@@ -62,7 +63,7 @@ try() {
         "$differ" "$(grep '^error: ' "$home/err" | head -1 | sed "s#$home/run/##g" | cut -c1-120)"
 }
 printf '%-10s %-18s %5s %10s %8s %10s %10s\n' full when exit sentences failed 'left over' differing
-for stage in $(seq 1 "$stages"); do try bytes "size=$((bytes + 4096))k" $((bytes * stage / stages - 16)); done
+for stage in $(seq 1 "$stages"); do try bytes "size=$((bytes + 4096))k" $((bytes * stage / stages - 1000)); done
 for stage in $(seq 1 "$stages"); do try inodes "nr_inodes=$((inodes * stage / stages + 2))"; done
 try read-only ro
 exit $((bad > 0))

@@ -1,168 +1,99 @@
-//! From a store to its tables: every measure writes its own, and what their curves say about emergence becomes `onset.parquet`.
+//! From a store to its tables: what measures find, what their curves say about emergence, and what that says about the hypotheses.
+//! Everything is handed on as a value; this is the only place that writes it.
 
 use crate::console::check_interrupt;
 use crate::evidence;
-use crate::measure::{MEASURES, behaviour, causal};
-use crate::onset::confirm::{change_point, confirmation, rise_p_values};
-use crate::onset::date::Onset;
-use crate::onset::leadlag::{self, SilentLag, silent_lags};
-use crate::onset::shape::FEWEST;
-use crate::onset::trace::Trace;
-use crate::onset::verdict::{Verdict, verdicts};
+use crate::measure::{CONTRASTED, MEASURES, Measured, behaviour, causal};
+use crate::onset::leadlag::{self, silent_lags};
+use crate::onset::row;
+use crate::onset::trace::{Role, Trace};
+use crate::onset::verdict::verdicts;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
-use crate::stats::estimate::{Estimate, columns};
 use crate::stats::lexical::LexicalAudit;
-use crate::table::{self, finite};
+use crate::table::{self, Filled, Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::io::Write;
+use std::path::Path;
+
+pub use crate::onset::row::OnsetRow;
 
 /// Says from what the tables were made.
 const NOTE: &str = ".analysis";
-/// What an analysis writes.
-const TABLES: &[&str] = &[
-    "lexical_audit.parquet",
-    "trajectory.parquet",
-    "gram.parquet",
-    "similarity.parquet",
-    "cluster.parquet",
-    "probes.parquet",
-    "transfer.parquet",
-    "change.parquet",
-    "lens.parquet",
-    "recognition.parquet",
-    "placement.parquet",
-    "behaviour.parquet",
-    "agreement.parquet",
-    "prediction.parquet",
-    "endogenous.parquet",
-    "persona.parquet",
-    "persistence.parquet",
-    "residual.parquet",
-    "causal.parquet",
-    "onset.parquet",
-    "leadlag.parquet",
-    "evidence.parquet",
-];
+const LEXICAL_AUDIT: Table = Table::new::<LexicalAudit>("lexical_audit");
 
-/// One row of `onset.parquet`: whether, when and in what shape a concept appears, by one measure at one layer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OnsetRow {
-    pub run: String,
-    pub concept: String,
-    pub label_family: String,
-    pub null_bank: bool,
-    pub measure: String,
-    /// Layer 0 is the embedding, l the output of block l; null for measures of the model's output.
-    pub layer: Option<i32>,
-    pub readout: Option<String>,
-    /// The layer that was chosen on a third of the groups (for placement, by how well the probe binds).
-    pub primary: bool,
-    pub status: String,
-    /// Late minus reference checkpoints.
-    pub delta: Option<f64>,
-    pub delta_lower: Option<f64>,
-    pub delta_upper: Option<f64>,
-    pub z: Option<f64>,
-    pub p: Option<f64>,
-    /// The larger of `p` and `null_p`, adjusted over the concepts that are asked about, or over the null bank for its members
-    /// (Benjamini & Yekutieli, since concepts share items).
-    pub q: Option<f64>,
-    /// Smallest family-wise sign-flip p among the late checkpoints and their mean.
-    pub max_t_p: Option<f64>,
-    /// Share of null concepts, or of an answer's foils where it has some, with a smaller delta, at the same measure and layer.
-    pub null_percentile: Option<f64>,
-    /// One-sided p that delta is one more of theirs. At the primary layer of a measure with foils every choice is taken at the layer that
-    /// suits it best, since the layer was chosen for the answer.
-    pub null_p: Option<f64>,
-    /// What words, or random weights, reach by the same measure, and how far the late checkpoints are above it.
-    pub baseline: Option<f64>,
-    pub excess: Option<f64>,
-    pub excess_lower: Option<f64>,
-    pub excess_upper: Option<f64>,
-    /// Share of null concepts (or foils) with a smaller level at the reference checkpoints.
-    pub level_percentile: Option<f64>,
-    /// Smallest true delta that would have been found with probability .8.
-    pub mde: Option<f64>,
-    pub shape: String,
-    /// Midpoint of the rise, in units of the axis; null where it lies beyond the first or last checkpoint (`at_edge`), as is an end of its
-    /// interval that is open. The interval of a step is never narrower than the gap between its checkpoints.
-    pub t50: Option<f64>,
-    pub t50_lower: Option<f64>,
-    pub t50_upper: Option<f64>,
-    /// The same in steps.
-    pub t50_step: Option<f64>,
-    pub t50_step_lower: Option<f64>,
-    pub t50_step_upper: Option<f64>,
-    pub t10: Option<f64>,
-    pub t90: Option<f64>,
-    pub width: Option<f64>,
-    /// The rise is not bracketed by checkpoints: t50 is null, and the end of its interval that is not null is a bound.
-    pub at_edge: Option<bool>,
-    /// Stages around a date that has no checkpoint of the later stage before it, as in "base | sft".
-    pub between: Option<String>,
-    pub last_off: Option<String>,
-    pub confirmed_by: Option<String>,
-    /// First checkpoint after the best single shift of the mean, and whether t50's interval touches that gap.
-    pub change_point: Option<String>,
-    pub agrees: Option<bool>,
-    pub axis: String,
-    pub n_checkpoints: i32,
-    /// Checkpoints that the integrity audit left out, separated by commas.
-    pub excluded: Option<String>,
-    /// Null concepts, or foils, that it was compared with.
-    pub n_null: i32,
+/// What people are told of an analysis; the tables hold more.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Analysis {
+    /// Rows of `onset.parquet`.
+    pub onsets: Vec<OnsetRow>,
+    /// Rows of `evidence.parquet`.
+    pub evidence: Vec<(Key, evidence::Row)>,
 }
 
-/// Runs every measure and writes every table. Returns the rows of `onset.parquet`.
+/// Every table that an analysis writes.
+pub fn tables() -> impl Iterator<Item = Table> {
+    let measured = MEASURES.iter().flat_map(|measure| measure.tables).copied();
+    std::iter::once(LEXICAL_AUDIT).chain(measured).chain([row::TABLE, leadlag::TABLE, evidence::TABLE])
+}
+
+/// Runs every measure and writes every table.
 ///
 /// # Errors
 /// The store cannot be read or a table cannot be written.
-pub fn analyze(series: &Series) -> Result<Vec<OnsetRow>> {
+pub fn analyze(series: &Series) -> Result<Analysis> {
     let _ = std::fs::remove_file(series.folder.join(NOTE));
+    let write = |table: Filled| table.write(&series.folder, &series.run_hash);
     let audit = audit(series)?;
-    table::write(&series.folder.join("lexical_audit.parquet"), &audit, &series.run_hash)?;
-    let mut traces = measure(series)?;
-    traces.retain(|trace| trace.dated);
-    let (rows, lags) = date(series, &traces, &audit)?;
-    table::write(&series.folder.join("onset.parquet"), &rows, &series.run_hash)?;
-    evidence::write(series, &lags)?;
+    write(LEXICAL_AUDIT.filled(vec![table::plain(&audit)?])?)?;
+    let (mut traces, mut findings) = (Vec::new(), Vec::new());
+    measure(series, &mut |measured| {
+        traces.extend(measured.traces.into_iter().filter(|trace| trace.role != Role::Level));
+        findings.extend(measured.findings);
+        // Before the next one: only one measure's tables are in memory.
+        measured.tables.into_iter().try_for_each(write)
+    })?;
+    let verdicts = verdicts(&series.timeline(), &traces, &|trace| leaks(&audit, trace))?;
+    let onsets = row::rows(series, &verdicts)?;
+    let lags = silent_lags(&verdicts, behaviour::NAME, &|concept| series.specification(concept));
+    let evidence = evidence::rows(series, &onsets, &findings, &lags);
+    write(row::TABLE.filled(vec![table::plain(&onsets)?])?)?;
+    write(leadlag::TABLE.filled(vec![table::plain(&leadlag::rows(&series.run, &verdicts))?])?)?;
+    write(evidence::TABLE.filled(vec![table::keyed(&evidence)?])?)?;
     // The note comes last: without it the tables are not complete.
     table::write_atomically(&series.folder.join(NOTE), |file| Ok(file.write_all(key(series).as_bytes())?))?;
-    Ok(rows)
+    Ok(Analysis { onsets, evidence })
 }
 
-/// Runs every measure, each of which writes its table, and returns their curves.
+/// Runs every measure, in order, and hands over what each found.
 ///
 /// # Errors
-/// The store cannot be read or a table cannot be written.
-pub fn measure(series: &Series) -> Result<Vec<Trace>> {
-    // Every worker computes on its own; threads inside of threads only get in each other's way.
-    tch::set_num_threads(1);
-    let mut traces = Vec::new();
+/// The store cannot be read, or whatever `take` returns.
+pub fn measure(series: &Series, take: &mut dyn FnMut(Measured) -> Result<()>) -> Result<()> {
     for measure in MEASURES {
         check_interrupt()?;
         let start = std::time::Instant::now();
-        traces.extend((measure.run)(series)?);
+        take((measure.run)(series)?)?;
         tracing::info!("{}: {:.1} s", measure.name, start.elapsed().as_secs_f64());
     }
-    Ok(traces)
+    Ok(())
 }
 
-/// Digest of everything that the tables are computed from.
+/// Digest of everything that the tables are computed from: the store, and the code (see build.rs).
 fn key(series: &Series) -> String {
-    let text = format!("analysis-12 {} {} {}", env!("CARGO_PKG_VERSION"), series.digest(), causal::digest(series));
+    let text = format!("{} {} {}", env!("SELFTRACE_CODE"), series.digest(), causal::digest(series));
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
-/// Whether the tables were made from this store as it is.
+/// Whether the tables were made from this store as it is, by this code.
 ///
 /// # Errors
 /// The note of the last analysis cannot be read.
 pub fn is_current(series: &Series) -> Result<bool> {
     let note = std::fs::read_to_string(series.folder.join(NOTE)).unwrap_or_default();
-    Ok(note == key(series) && TABLES.iter().all(|table| series.folder.join(table).is_file()))
+    Ok(note == key(series) && tables().all(|table| table.path(&series.folder).is_file()))
 }
 
 /// When the tables in a folder were written; nothing where they are not complete.
@@ -170,12 +101,12 @@ pub fn written(folder: &std::path::Path) -> Option<std::time::SystemTime> {
     std::fs::metadata(folder.join(NOTE)).ok()?.modified().ok()
 }
 
-/// The rows of `onset.parquet` as they were written.
+/// What an earlier analysis of the same store found, from its tables.
 ///
 /// # Errors
-/// The table is missing or of another version.
-pub fn read(series: &Series) -> Result<Vec<OnsetRow>> {
-    table::read(&series.folder.join("onset.parquet"))
+/// A table is missing or of another version.
+pub fn read(folder: &Path) -> Result<Analysis> {
+    Ok(Analysis { onsets: table::read(&row::TABLE.path(folder))?, evidence: evidence::read(folder)? })
 }
 
 /// The lexical audit of every family that has a y.
@@ -183,120 +114,17 @@ pub fn read(series: &Series) -> Result<Vec<OnsetRow>> {
 /// # Errors
 /// Resamples cannot be drawn.
 pub fn audit(series: &Series) -> Result<Vec<LexicalAudit>> {
-    let labelled = series
-        .families
-        .iter()
-        .filter(|family| crate::measure::CONTRASTED.contains(&family.label_family.as_str()) || family.label_family == "binding");
+    let labelled =
+        series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family) || family.label_family == LabelFamily::Binding);
     let audits = labelled.collect::<Vec<_>>().par_iter().map(|family| series.audit(family)).collect::<Result<Vec<_>>>()?;
     Ok(audits.into_iter().flatten().collect())
-}
-
-/// Rows of `onset.parquet`, and how silent concepts lag.
-fn date(series: &Series, traces: &[Trace], audit: &[LexicalAudit]) -> Result<(Vec<OnsetRow>, Vec<SilentLag>)> {
-    let verdicts = verdicts(&series.timeline(), traces, &|trace| leaks(audit, trace))?;
-    leadlag::write(series, &verdicts)?;
-    let mut rows = verdicts.par_iter().map(|verdict| row(series, verdict)).collect::<Result<Vec<_>>>()?;
-    rows.sort_by(|a, b| {
-        (&a.measure, a.null_bank, &a.concept, &a.label_family, &a.readout, a.layer).cmp(&(
-            &b.measure,
-            b.null_bank,
-            &b.concept,
-            &b.label_family,
-            &b.readout,
-            b.layer,
-        ))
-    });
-    Ok((rows, silent_lags(&verdicts, behaviour::NAME, &|concept| series.specification(concept))))
 }
 
 /// Whether the audit found that words give the labels of a trace away.
 pub fn leaks(audit: &[LexicalAudit], trace: &Trace) -> bool {
     // Content labels are polarities of words whatever the audit finds: they are a reference, not evidence.
-    let leaky = |row: &LexicalAudit| row.concept == trace.concept && row.label_family == trace.label_family && row.status == "lexical_leak";
-    trace.label_family == "content" || audit.iter().any(leaky)
-}
-
-fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
-    let trace = verdict.trace;
-    let too_few = trace.points.len() < FEWEST;
-    let id = |index: usize| trace.points.get(index).map(|&point| series.points[point].id.clone());
-    let confirmed = match (&verdict.gate, too_few) {
-        (Some(_), false) => confirmation(&rise_p_values(&trace.curve, &verdict.reference)?),
-        _ => confirmation(&[]),
+    let leaky = |row: &LexicalAudit| {
+        row.concept == trace.place.concept && trace.place.label_family == row.label_family.as_str() && row.status == Status::LexicalLeak
     };
-    let shift = change_point(&trace.curve.value);
-    let gate = verdict.gate.as_ref();
-    let (delta, delta_lower, delta_upper) = columns(gate.map(|gate| gate.delta));
-    let (excess, excess_lower, excess_upper) = columns(gate.and_then(|gate| gate.excess));
-    let date = verdict.onset.as_ref();
-    // A midpoint beyond the axis is not known, only that it is there.
-    let known = |estimate: Option<Estimate>| {
-        let (value, lower, upper) = columns(estimate);
-        (value.filter(|_| date.is_some_and(|date| !date.at_edge)), lower, upper)
-    };
-    let (t50, t50_lower, t50_upper) = known(date.and_then(|date| date.t50));
-    let (t50_step, t50_step_lower, t50_step_upper) = known(date.and_then(|date| date.t50_step));
-    let positions = if too_few { None } else { Some(series.timeline().positions(&trace.points)?) };
-    Ok(OnsetRow {
-        run: series.run.clone(),
-        concept: trace.concept.clone(),
-        label_family: trace.label_family.clone(),
-        null_bank: trace.null_bank,
-        measure: trace.measure.to_owned(),
-        layer: trace.layer.map(|layer| layer as i32),
-        readout: trace.readout.clone(),
-        primary: verdict.primary,
-        status: verdict.status.to_owned(),
-        delta,
-        delta_lower,
-        delta_upper,
-        z: gate.and_then(|gate| finite(gate.z)),
-        p: gate.and_then(|gate| finite(gate.p)),
-        q: gate.and_then(|gate| gate.q),
-        max_t_p: gate.and_then(|gate| gate.max_t_p),
-        null_percentile: gate.and_then(|gate| gate.null_percentile),
-        null_p: gate.and_then(|gate| gate.null_p),
-        baseline: trace.baseline.as_ref().map(|baseline| baseline.value),
-        excess,
-        excess_lower,
-        excess_upper,
-        level_percentile: verdict.level_standing.and_then(|standing| standing.share),
-        mde: gate.and_then(|gate| finite(gate.mde)),
-        shape: name_of(verdict.shape),
-        t50,
-        t50_lower,
-        t50_upper,
-        t50_step,
-        t50_step_lower,
-        t50_step_upper,
-        t10: date.and_then(|date| date.t10).map(|e| e.value),
-        t90: date.and_then(|date| date.t90).map(|e| e.value),
-        width: date.and_then(|date| date.width).map(|e| e.value),
-        at_edge: date.map(|date| date.at_edge),
-        between: date.and_then(|date| between(series, trace, positions.as_ref()?.x(), date)),
-        last_off: confirmed.last_off.and_then(id),
-        confirmed_by: confirmed.confirmed_by.and_then(id),
-        change_point: shift.as_ref().and_then(|shift| id(shift.first_after)),
-        agrees: match (shift, date.and_then(|date| date.t50), &positions) {
-            (Some(shift), Some(t50), Some(positions)) => Some(shift.agrees_with(&t50, positions.x())),
-            _ => None,
-        },
-        axis: name_of(series.axis),
-        n_checkpoints: trace.points.len() as i32,
-        n_null: verdict.n_null as i32,
-        excluded: (!series.excluded.is_empty()).then(|| series.excluded.join(",")),
-    })
-}
-
-/// "base | sft" when the interval of the date lies in a gap between checkpoints of two stages.
-fn between(series: &Series, trace: &Trace, x: &[f64], onset: &Onset) -> Option<String> {
-    let t50 = onset.t50?;
-    let after = x.partition_point(|&position| position <= t50.value);
-    let (before, after) = (*trace.points.get(after.checked_sub(1)?)?, *trace.points.get(after)?);
-    let (left, right) = (&series.points[before].stage, &series.points[after].stage);
-    (left != right).then(|| format!("{left} | {right}"))
-}
-
-fn name_of(value: impl Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    trace.place.label_family == LabelFamily::Content || audit.iter().any(leaky)
 }

@@ -11,6 +11,8 @@ pub mod guard;
 pub mod lease;
 /// Parquet files: the row struct is the schema.
 pub mod table;
+/// Words that stand in tables.
+pub mod words;
 /// `checkpoints.toml`, validated.
 pub mod manifest;
 /// Statistics on arrays.

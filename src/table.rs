@@ -2,11 +2,47 @@
 //!
 //! Every table of a run starts with the same key columns; a producer defines its own row struct beside its code and hands
 //! over `(Key, row)` pairs. Files appear whole or not at all, and a number that does not exist is null, never NaN.
+//!
+//! Columns that mean the same in all tables (docs/tables.md is made from this list and from the comments on row structs):
+//!
+//! - `run`: name of the run.
+//! - `concept`: name of the concept, as in its file.
+//! - `label_family`: kind of the items, such as `crossed`, `control`, `frame`, `stem` or `binding`.
+//! - `null_bank`: it is a topic that nobody teaches, asked for comparison.
+//! - `measure`: name of the measure, such as `behaviour`, `lens`, `recognition` or `contrast`.
+//! - `layer`: 0 is the embedding, l the output of block l, before the final norm.
+//! - `readout`: where in an item the residual stream was read: `last_prompt`, `span_last`, `response_mean` or `statement`.
+//! - `status`: `ok`, or why there is no number or no date.
+//! - `axis`: what dates are in: `tokens_log`, `step_log`, `index` or `stage_progress`.
+//! - `n_groups`: groups of items, the unit of every resampling.
+//! - `n`: items.
+//! - `answer`: the answer that is asked about.
+//! - `n_foils`: other answers that it was held against.
+//! - `foil_percentile`: share of the foils whose rise since the first checkpoint is smaller.
+//! - `foil_p`: one-sided p that the answer's rise is one more of its foils'.
+//! - `auroc`: area under the ROC curve, on what was held out.
+//! - `accuracy`: share of the held-out items told right.
+//! - `embedding_auroc`: what the same probe reaches on the items' mean input embeddings.
+//! - `reinitialised_auroc`: what it reaches on the same layer of a network with random weights.
+//! - `persona_kind`: kind of the context: `default`, `role`, `conflict` or `frame`.
+//! - `specification`: whether model specifications say anything about the concept: `explicit` or `silent`; null where its file does not tell.
+//! - `to_checkpoint`: id of the other checkpoint.
+//! - `to_step`: its step.
+//! - `to_order`: its place in the series.
+//! - `method`: `selftrace`, or a usual way to date a concept.
+//! - `course`: what was planted: `absent`, `from_start`, `step`, `sigmoid_` and its width, `transient`, `vanishes` or `reoriented`.
+//! - `final_auroc`: held-out AUROC of a mass-mean probe where the concept is fully there.
+//! - `leak`: constant distance of the labels' means in another direction, in units of an item's noise.
+//! - `norm_growth`: factor by which activations grow from the first to the last checkpoint.
+//! - `groups`: groups of items.
+//! - `checkpoints`: checkpoints of a series.
+//! - `uneven`: gaps between checkpoints alternate between wide and narrow.
+//! - `stage_jump`: a new stage begins half way: all noise is new, and all items move together.
 
 use crate::lease::partial;
 use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
@@ -16,7 +52,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Version of the schemas of all tables.
@@ -37,12 +73,75 @@ pub struct Key {
     pub order: i32,
 }
 
+/// A table of a run by name: the file is called so and ends in `.parquet`.
+#[derive(Clone, Copy)]
+pub struct Table {
+    pub name: &'static str,
+    schema: fn() -> Result<SchemaRef>,
+    /// What its columns are, see [`described`].
+    columns: fn() -> String,
+}
+
+impl Table {
+    /// A table whose columns are those of `R`.
+    pub const fn new<R: DeserializeOwned>(name: &'static str) -> Self {
+        Self { name, schema: schema_of::<R>, columns: described::<R> }
+    }
+
+    /// The same behind the key columns.
+    pub const fn keyed<R: DeserializeOwned>(name: &'static str) -> Self {
+        Self { name, schema: keyed_schema::<R>, columns: described::<R> }
+    }
+
+    /// Its columns.
+    ///
+    /// # Errors
+    /// The row struct is none that can be a table.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        (self.schema)()
+    }
+
+    /// Where it is in the folder of a run.
+    pub fn path(&self, folder: &Path) -> PathBuf {
+        folder.join(self.name).with_extension("parquet")
+    }
+
+    /// The table with what [`plain`] or [`keyed`] made of its rows, in order.
+    ///
+    /// # Errors
+    /// The rows are those of another table.
+    pub fn filled(self, mut batches: Vec<RecordBatch>) -> Result<Filled> {
+        let schema = self.schema()?;
+        ensure!(batches.iter().all(|batch| batch.schema() == schema), "{}: the rows are those of another table", self.name);
+        if batches.is_empty() {
+            batches.push(RecordBatch::new_empty(schema));
+        }
+        Ok(Filled { table: self, batches })
+    }
+}
+
+/// A table with its rows, as columns.
+pub struct Filled {
+    pub table: Table,
+    batches: Vec<RecordBatch>,
+}
+
+impl Filled {
+    /// Writes it into the folder of a run.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, folder: &Path, run_hash: &str) -> Result<()> {
+        write_batch(&self.table.path(folder), &self.batches, run_hash, &(self.table.columns)())
+    }
+}
+
 /// Writes `rows` as one Parquet file.
 ///
 /// # Errors
 /// A row cannot be represented, or the file cannot be written.
 pub fn write<R: Serialize + DeserializeOwned>(path: &Path, rows: &[R], run_hash: &str) -> Result<()> {
-    write_batch(path, &[batch(rows)?], run_hash, &described::<R>())
+    write_batch(path, &[plain(rows)?], run_hash, &described::<R>())
 }
 
 /// Writes `rows` behind the key columns as one Parquet file.
@@ -53,31 +152,38 @@ pub fn write_keyed<R: Serialize + DeserializeOwned>(path: &Path, rows: &[(Key, R
     write_batch(path, &[keyed(rows)?], run_hash, &described::<R>())
 }
 
-/// Writes what [`keyed`] made, in order, as one Parquet file: for tables whose rows would take more memory than their columns.
+/// `rows` as columns.
 ///
 /// # Errors
-/// As [`write`], and when the batches are of different tables.
-pub fn write_batches<R: Serialize + DeserializeOwned>(path: &Path, batches: &[RecordBatch], run_hash: &str) -> Result<()> {
-    if batches.is_empty() { write_keyed::<R>(path, &[], run_hash) } else { write_batch(path, batches, run_hash, &described::<R>()) }
+/// A row cannot be represented.
+pub fn plain<R: Serialize + DeserializeOwned>(rows: &[R]) -> Result<RecordBatch> {
+    batch_of::<R, R>(rows)
 }
 
 /// `rows` behind the key columns, as columns.
 ///
 /// # Errors
-/// A row cannot be represented.
+/// As [`plain`].
 pub fn keyed<R: Serialize + DeserializeOwned>(rows: &[(Key, R)]) -> Result<RecordBatch> {
-    let keys: Vec<&Key> = rows.iter().map(|(key, _)| key).collect();
-    let (keys, rows) = (batch_of::<Key, _>(&keys)?, batch_of::<R, _>(&rows.iter().map(|(_, row)| row).collect::<Vec<_>>())?);
-    let fields: Vec<FieldRef> = keys.schema().fields().iter().chain(rows.schema().fields()).cloned().collect();
+    let (keys, rows): (Vec<&Key>, Vec<&R>) = rows.iter().map(|(key, row)| (key, row)).unzip();
+    let (keys, rows) = (batch_of::<Key, _>(&keys)?, batch_of::<R, _>(&rows)?);
     let columns = keys.columns().iter().chain(rows.columns()).cloned().collect();
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
-}
-
-fn batch<R: Serialize + DeserializeOwned>(rows: &[R]) -> Result<RecordBatch> {
-    batch_of::<R, R>(rows)
+    Ok(RecordBatch::try_new(keyed_schema::<R>()?, columns)?)
 }
 
 fn batch_of<R: DeserializeOwned, S: Serialize>(rows: &[S]) -> Result<RecordBatch> {
+    Ok(serde_arrow::to_record_batch(&fields_of::<R>()?, &rows)?)
+}
+
+fn schema_of<R: DeserializeOwned>() -> Result<SchemaRef> {
+    Ok(Arc::new(Schema::new(fields_of::<R>()?)))
+}
+
+fn keyed_schema<R: DeserializeOwned>() -> Result<SchemaRef> {
+    Ok(Arc::new(Schema::new([fields_of::<Key>()?, fields_of::<R>()?].concat())))
+}
+
+fn fields_of<R: DeserializeOwned>() -> Result<Vec<FieldRef>> {
     // Plain strings and lists: some readers do not know the large variants.
     let options = TracingOptions::default()
         .strings_as_large_utf8(false)
@@ -91,8 +197,7 @@ fn batch_of<R: DeserializeOwned, S: Serialize>(rows: &[S]) -> Result<RecordBatch
         DataType::Dictionary(_, values) if **values == DataType::Utf8 => Arc::new(Field::clone(&field).with_data_type(DataType::Utf8)),
         _ => field,
     };
-    let fields: Vec<FieldRef> = fields.into_iter().map(plain).collect();
-    Ok(serde_arrow::to_record_batch(&fields, &rows)?)
+    Ok(fields.into_iter().map(plain).collect())
 }
 
 /// What the columns of `R` are, as a JSON object `{column: {"doc": words}}`; those without a comment are left out.
@@ -168,6 +273,14 @@ pub fn scan<R: DeserializeOwned>(path: &Path, mut each: impl FnMut(usize, R)) ->
         }
     }
     Ok(())
+}
+
+/// Reads a table with its keys.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_keyed<R: DeserializeOwned>(path: &Path) -> Result<Vec<(Key, R)>> {
+    Ok(read::<Key>(path)?.into_iter().zip(read::<R>(path)?).collect())
 }
 
 /// Writes a file under a temporary name in the same folder and renames it when it is complete.

@@ -68,8 +68,8 @@ pub fn update(folder: &Path) -> Result<Updated> {
                 continue;
             }
         };
-        let rows = analysis::analyze(&series)?;
-        say(&format!("{}{}", summary::onsets(&rows), hypotheses::text(&series.folder)?));
+        let found = analysis::analyze(&series)?;
+        say(&format!("{}{}", summary::onsets(&found.onsets), hypotheses::text(&found.evidence)));
         tracing::info!("tables: {}", folder.display());
         return Ok(Updated { written: true, left_out });
     }

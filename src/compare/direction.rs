@@ -1,12 +1,14 @@
 //! Do two runs that start from the same weights end with the same direction?
 
-use super::run::{Known, Place};
+use super::run::Known;
 use super::same::share_base;
 use crate::measure::{change, contrast};
 use crate::onset::gate::LEVEL;
+use crate::onset::trace::Place;
 use crate::series::Series;
 use crate::stats::estimate::Estimate;
 use crate::stats::gram::Gram;
+use crate::words::Status;
 use anyhow::Result;
 
 /// Two stores whose activations share a basis.
@@ -30,7 +32,7 @@ impl<'a> Directions<'a> {
         let (Some(at_a), Some(at_b)) = (at(self.a), at(self.b)) else { return Ok(None) };
         let there = |known: &Known| match place.measure {
             contrast::NAME => known.max_t_p.is_some_and(|p| p <= LEVEL),
-            _ => known.status == "ok",
+            _ => known.status == Status::Ok,
         };
         if !there(a) || !there(b) {
             return Ok(None);

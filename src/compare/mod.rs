@@ -13,14 +13,16 @@ mod direction;
 pub mod void;
 
 use crate::analysis::{audit, leaks, measure};
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Place, Trace};
 use crate::onset::verdict::verdicts;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::estimate::columns;
 use crate::table;
+use crate::words::Status;
 use anyhow::{Context, Result, ensure};
 use direction::Directions;
-use run::{Known, Place, Run};
+use run::{Known, Run};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,11 +31,12 @@ use void::VoidRow;
 /// One row of `compare.parquet`: a concept by one measure at one layer, in both arms. Differences are B minus A.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CompareRow {
-    /// Names of the runs, joined by commas.
+    /// Names of the runs of arm A, joined by commas.
     pub run_a: String,
+    /// Those of arm B.
     pub run_b: String,
     pub concept: String,
-    pub label_family: String,
+    pub label_family: LabelFamily,
     pub null_bank: bool,
     pub measure: String,
     /// Layer 0 is the embedding, l the output of block l; null for measures of the model's output.
@@ -43,17 +46,21 @@ pub struct CompareRow {
     pub primary: bool,
     /// `ok` where there is a date in every run or, for what is not dated, a level; else the first reason why not, A's before B's.
     /// `not_run`: a run has nothing there, for instance no `[personas]` or no `[causal]`.
-    pub status: String,
-    pub status_a: String,
-    pub status_b: String,
-    /// Empty for what is not dated: `persistence_ratio`, `icc_item`, `within_persona`, `consistency`, `residual_3`, `cluster` and
-    /// `behaviour_in_contexts`.
+    pub status: Status,
+    /// Why arm A has no date or level, or `ok`.
+    pub status_a: Status,
+    /// The same of arm B.
+    pub status_b: Status,
+    /// Course in A. Empty for what is not dated: `persistence_ratio`, `icc_item`, `within_persona`,
+    /// `consistency`, `residual_3`, `cluster` and `behaviour_in_contexts`.
     pub shape_a: String,
+    /// Course in B, likewise.
     pub shape_b: String,
-    /// Midpoint of the rise in units of the axis, with its 95% interval.
+    /// Midpoint of the rise in A, in units of the axis.
     pub t50_a: Option<f64>,
     pub t50_a_lower: Option<f64>,
     pub t50_a_upper: Option<f64>,
+    /// Midpoint of the rise in B.
     pub t50_b: Option<f64>,
     pub t50_b_lower: Option<f64>,
     pub t50_b_upper: Option<f64>,
@@ -67,9 +74,12 @@ pub struct CompareRow {
     pub shift_step_upper: Option<f64>,
     /// P(t50 of A < t50 of B): share of resamples, or of pairs of runs; ties count by half.
     pub p_a_first: Option<f64>,
-    /// Mean over the late checkpoints, in units of the measure; of effects, with the sign that they have in each arm.
+    /// Mean over the late checkpoints of A, in units of the measure; of effects, with the sign that they have
+    /// in each arm.
     pub level_a: Option<f64>,
+    /// The same of B.
     pub level_b: Option<f64>,
+    /// Level of B minus level of A.
     pub level_difference: Option<f64>,
     pub level_difference_lower: Option<f64>,
     pub level_difference_upper: Option<f64>,
@@ -80,7 +90,9 @@ pub struct CompareRow {
     pub cosine_upper: Option<f64>,
     /// What was resampled or counted: `group` or `run`.
     pub unit: String,
+    /// Runs of A.
     pub n_a: i32,
+    /// Runs of B.
     pub n_b: i32,
     pub axis: String,
 }
@@ -128,14 +140,17 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
         );
     }
     share_draws(&mut stores);
-    let scratch = tempfile::tempdir().context("a folder for tables that are not kept")?;
     let mut traces = Vec::new();
-    for (index, store) in stores.iter_mut().enumerate() {
+    for store in &stores {
         for (point, error) in &store.missing {
             tracing::warn!("{}: {} left out: {error}", store.run, point.id);
         }
-        store.write_tables_to(&scratch.path().join(index.to_string()));
-        traces.push(measure(store)?);
+        let mut own = Vec::new();
+        measure(store, &mut |measured| {
+            own.extend(measured.traces);
+            Ok(())
+        })?;
+        traces.push(own);
     }
     share_layers(&mut traces);
     let directions = if several { None } else { Directions::new(&stores[0], &stores[1])? };
@@ -144,7 +159,10 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
     for (store, traces) in stores.iter().zip(&traces) {
         let verdicts = verdicts(&store.timeline(), traces, &|trace| leaks(&audit, trace))?;
         runs.push(
-            verdicts.iter().map(|verdict| Ok((place(verdict.trace), Known::new(&store.timeline(), verdict)?))).collect::<Result<Run>>()?,
+            verdicts
+                .iter()
+                .map(|verdict| Ok((verdict.trace.place.clone(), Known::new(&store.timeline(), verdict)?)))
+                .collect::<Result<Run>>()?,
         );
     }
     drop(traces);
@@ -195,28 +213,17 @@ fn share_draws(stores: &mut [Series]) {
 fn share_layers(traces: &mut [Vec<Trace>]) {
     let mut choices: BTreeMap<Place, Vec<f64>> = BTreeMap::new();
     for trace in traces.iter().flatten() {
-        choices.entry(place(trace)).or_default().push(trace.choice);
+        choices.entry(trace.place.clone()).or_default().push(trace.choice);
     }
     let n = traces.len() as f64;
     for trace in traces.iter_mut().flatten() {
-        let found = choices.get_mut(&place(trace));
+        let found = choices.get_mut(&trace.place);
         // A sum that does not depend on the order of the runs.
         trace.choice = found.map_or(trace.choice, |choices| {
             choices.sort_unstable_by(f64::total_cmp);
             // A layer that a run does not have cannot be primary in it.
             if choices.len() as f64 == n { choices.iter().sum::<f64>() / n } else { f64::NEG_INFINITY }
         });
-    }
-}
-
-fn place(trace: &Trace) -> Place {
-    Place {
-        measure: trace.measure,
-        null_bank: trace.null_bank,
-        concept: trace.concept.clone(),
-        label_family: trace.label_family.clone(),
-        readout: trace.readout.clone(),
-        layer: trace.layer,
     }
 }
 

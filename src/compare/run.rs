@@ -3,59 +3,44 @@
 use super::CompareRow;
 use super::shift::{between_runs, over_runs};
 use crate::onset::curve::mean;
+use crate::onset::trace::{Place, Role};
 use crate::onset::verdict::Verdict;
 use crate::series::Timeline;
-use crate::stats::estimate::{Estimate, columns, first, paired};
+use crate::stats::estimate::{Estimate, Sampled, columns, first, paired};
 use crate::table::finite;
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
-
-/// What a curve is of; equal in both runs.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub measure: &'static str,
-    pub null_bank: bool,
-    pub concept: String,
-    pub label_family: String,
-    pub readout: Option<String>,
-    pub layer: Option<usize>,
-}
 
 /// Everything that is known of one run.
 pub(crate) type Run = BTreeMap<Place, Known>;
 
-/// A value with its replicates.
-struct Replicated {
-    value: f64,
-    replicates: Vec<f64>,
-}
-
 /// What one run says about one place.
 pub(crate) struct Known {
-    pub status: &'static str,
+    pub status: Status,
     pub primary: bool,
     /// Smallest family-wise p among the late checkpoints, for measures that have one.
     pub max_t_p: Option<f64>,
     shape: String,
     date: Option<Date>,
     /// `None` where the status says why not.
-    level: Option<Replicated>,
+    level: Option<Sampled>,
 }
 
 struct Date {
     t50: Estimate,
     replicates: Vec<f64>,
     /// The same in steps, where checkpoints have them.
-    steps: Option<Replicated>,
+    steps: Option<Sampled>,
 }
 
 impl Known {
     pub fn new(timeline: &Timeline, verdict: &Verdict) -> Result<Self> {
         let (trace, curve) = (verdict.trace, &verdict.trace.curve);
-        if !trace.dated {
-            let level = Replicated { value: curve.value[0], replicates: curve.replicates.clone() };
+        if trace.role == Role::Level {
+            let level = Sampled { value: curve.value[0], replicates: curve.replicates.clone() };
             return Ok(Self {
-                status: trace.status.unwrap_or("ok"),
+                status: trace.status.unwrap_or(Status::Ok),
                 primary: verdict.primary,
                 max_t_p: None,
                 shape: String::new(),
@@ -64,27 +49,27 @@ impl Known {
             });
         }
         let date = match verdict.onset.as_ref().and_then(|onset| Some((onset.t50?, onset))) {
-            Some((t50, onset)) if verdict.status == "ok" => {
+            Some((t50, onset)) if verdict.status == Status::Ok => {
                 let positions = timeline.positions(&trace.points)?;
                 let step = |x: f64| if x.is_finite() { positions.step_at(x).unwrap_or(f64::NAN) } else { f64::NAN };
                 let steps = positions
                     .step_at(t50.value)
-                    .map(|value| Replicated { value, replicates: onset.t50_replicates.iter().map(|&x| step(x)).collect() });
+                    .map(|value| Sampled { value, replicates: onset.t50_replicates.iter().map(|&x| step(x)).collect() });
                 Some(Date { t50, replicates: onset.t50_replicates.clone(), steps })
             }
             _ => None,
         };
         let late = verdict.late.clone();
-        let level = Replicated {
+        let level = Sampled {
             value: trace.sign * mean(&curve.value[late.clone()]),
             replicates: curve.replicate_rows().map(|row| trace.sign * mean(&row[late.clone()])).collect(),
         };
         Ok(Self {
             // A rise that passes and that hardly any resample has gets no date.
-            status: if verdict.status == "ok" && date.is_none() { "failed" } else { verdict.status },
+            status: if verdict.status == Status::Ok && date.is_none() { Status::Failed } else { verdict.status },
             primary: verdict.primary,
             max_t_p: verdict.gate.and_then(|gate| gate.max_t_p),
-            shape: serde_json::to_value(verdict.shape)?.as_str().unwrap_or_default().to_owned(),
+            shape: verdict.shape.to_string(),
             date,
             level: Some(level),
         })
@@ -95,7 +80,7 @@ impl Known {
 struct Arm<'a> {
     /// Runs that have the place.
     known: Vec<&'a Known>,
-    status: &'static str,
+    status: Status,
     shape: String,
     /// Dates of all runs, if all have one.
     dates: Option<Vec<&'a Date>>,
@@ -106,10 +91,14 @@ impl<'a> Arm<'a> {
     fn new(place: &Place, runs: &'a [Run]) -> Self {
         let known: Vec<&Known> = runs.iter().filter_map(|run| run.get(place)).collect();
         let all = known.len() == runs.len();
-        let status = known.iter().map(|known| known.status).find(|status| *status != "ok").unwrap_or(if all { "ok" } else { "not_run" });
+        let status = known.iter().map(|known| known.status).find(|status| *status != Status::Ok).unwrap_or(if all {
+            Status::Ok
+        } else {
+            Status::NotRun
+        });
         let mut shapes: Vec<&str> = known.iter().map(|known| known.shape.as_str()).collect();
         shapes.dedup();
-        let dates = known.iter().map(|known| known.date.as_ref()).collect::<Option<Vec<_>>>().filter(|_| all && status == "ok");
+        let dates = known.iter().map(|known| known.date.as_ref()).collect::<Option<Vec<_>>>().filter(|_| all && status == Status::Ok);
         Self { status, shape: shapes.join(","), dates, all, known }
     }
 
@@ -120,7 +109,7 @@ impl<'a> Arm<'a> {
         }
     }
 
-    fn levels(&self) -> Option<Vec<&'a Replicated>> {
+    fn levels(&self) -> Option<Vec<&'a Sampled>> {
         self.known.iter().map(|known| known.level.as_ref()).collect::<Option<Vec<_>>>().filter(|_| self.all)
     }
 }
@@ -139,7 +128,7 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
             shift = paired((a.t50.value, &a.replicates), (b.t50.value, &b.replicates));
             p_a_first = first(a.replicates.iter().zip(&b.replicates));
             if let (Some(a), Some(b)) = (&a.steps, &b.steps) {
-                shift_step = paired((a.value, &a.replicates), (b.value, &b.replicates));
+                shift_step = b.minus(a);
             }
         } else {
             let values = |dates: &[&Date]| dates.iter().map(|date| date.t50.value).collect::<Vec<f64>>();
@@ -152,11 +141,11 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
         }
     }
     let (levels_a, levels_b) = (a.levels(), b.levels());
-    let values = |levels: &[&Replicated]| levels.iter().map(|level| level.value).collect::<Vec<f64>>();
+    let values = |levels: &[&Sampled]| levels.iter().map(|level| level.value).collect::<Vec<f64>>();
     let level_difference = match (levels_a.as_deref(), levels_b.as_deref()) {
         (Some([a]), Some([b])) if single => {
             require_pairs(place, &a.replicates, &b.replicates)?;
-            paired((a.value, &a.replicates), (b.value, &b.replicates))
+            b.minus(a)
         }
         (Some(a), Some(b)) => between_runs(&values(a), &values(b)),
         _ => None,
@@ -166,7 +155,7 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
     let (shift, shift_lower, shift_upper) = columns(shift);
     let (shift_step, shift_step_lower, shift_step_upper) = columns(shift_step);
     let (level_difference, level_difference_lower, level_difference_upper) = columns(level_difference);
-    let level = |levels: Option<Vec<&Replicated>>| levels.and_then(|levels| finite(mean(&values(&levels))));
+    let level = |levels: Option<Vec<&Sampled>>| levels.and_then(|levels| finite(mean(&values(&levels))));
     Ok(CompareRow {
         run_a: String::new(),
         run_b: String::new(),
@@ -177,9 +166,9 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
         layer: place.layer.map(|layer| layer as i32),
         readout: place.readout.clone(),
         primary: a.known.iter().chain(&b.known).any(|known| known.primary),
-        status: if a.status == "ok" { b.status } else { a.status }.to_owned(),
-        status_a: a.status.to_owned(),
-        status_b: b.status.to_owned(),
+        status: if a.status == Status::Ok { b.status } else { a.status },
+        status_a: a.status,
+        status_b: b.status,
         shape_a: a.shape,
         shape_b: b.shape,
         t50_a,

@@ -1,8 +1,8 @@
 //! Whether two runs can be compared: walked to the end, the same items in the same order, the same tokens, the same axis, and perhaps the
 //! same base. Only one of them may have contexts, or interventions: then everything else is compared, and these are `not_run` in the other.
 
-use crate::prompt::choices::{CHOICE, FACT};
-use crate::prompt::item::{AXIS, Item};
+use crate::prompt::item::Item;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::series::axis::Axis;
 use anyhow::{Result, bail};
@@ -56,9 +56,9 @@ enum Block {
 
 impl Block {
     fn of(item: &Item) -> Self {
-        match item.label_family.as_str() {
-            CHOICE | FACT => Self::Causal,
-            AXIS => Self::Personas,
+        match item.label_family {
+            LabelFamily::Choice | LabelFamily::Fact => Self::Causal,
+            LabelFamily::PersonaAxis => Self::Personas,
             _ if !item.is_plain() => Self::Personas,
             _ => Self::Plain,
         }
@@ -120,7 +120,7 @@ fn different(a: &[Item], b: &[Item]) -> Option<String> {
 }
 
 /// What an item is for.
-fn role(item: &Item) -> (&str, &str, bool, bool, &str, &str, Option<i8>) {
+fn role(item: &Item) -> (&str, &LabelFamily, bool, bool, &str, &str, Option<i8>) {
     (&item.concept, &item.label_family, item.null_bank, item.neutral, &item.group_id, &item.cell, item.y)
 }
 

@@ -9,13 +9,15 @@
 //! `exp(mean log variance of the silent ones - of the explicit ones)`, with Welch's interval of the logarithms, and the concept is the
 //! unit. The bias of a logarithm is the same on both sides and cancels.
 
-use super::shift::{between_runs, chi_squared};
-use crate::evidence::verdict;
+use super::shift::between_runs;
+use crate::evidence::{Verdict, verdict};
 use crate::measure::agreement::{Margin, late_margins};
 use crate::onset::curve::mean;
 use crate::prompt::specification::Specification;
 use crate::series::Series;
 use crate::stats::estimate::{Estimate, columns};
+use crate::stats::tails::chi_squared_quantile;
+use crate::words::Status;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +31,9 @@ const FEWEST: usize = 2;
 /// One row of `void.parquet`: a concept's variance between runs, or a ratio of such variances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VoidRow {
-    /// Names of the runs, joined by commas.
+    /// Names of the runs of arm A, joined by commas.
     pub run_a: String,
+    /// Those of arm B.
     pub run_b: String,
     /// `a`, `b`, or `both`.
     pub arm: String,
@@ -43,16 +46,18 @@ pub struct VoidRow {
     pub null_bank: bool,
     /// `ok`; `needs_seeds` (one run in the arm); why a run has no margin, as in `agreement.parquet`, or `not_run`; `equal_runs` (the
     /// margins are the same to the last digit); `too_few_concepts` (fewer than two on a side of a ratio).
-    pub status: String,
+    pub status: Status,
     /// Mean late margin over the runs.
     pub margin: Option<f64>,
+    /// The variance or the ratio.
     pub value: Option<f64>,
     pub lower: Option<f64>,
     pub upper: Option<f64>,
     /// `[evidence] variance_ratio` of the first run, for the ratio of what is asked about.
     pub threshold: Option<f64>,
     /// `supports`, `opposes` or `inconclusive`: on which side of the threshold the whole interval is.
-    pub verdict: Option<String>,
+    pub verdict: Option<Verdict>,
+    /// Runs that it was computed over.
     pub n_runs: i32,
     /// Concepts that went in.
     pub n_concepts: i32,
@@ -64,7 +69,7 @@ struct Asked {
     null_bank: bool,
     specification: Option<Specification>,
     /// The first reason why a run has no margin.
-    status: [&'static str; 2],
+    status: [Status; 2],
     margins: [Vec<f64>; 2],
 }
 
@@ -88,7 +93,7 @@ pub(super) fn rows(stores: &[Series], n_a: usize, run_a: &str, run_b: &str) -> R
             concept: None,
             specification: None,
             null_bank: false,
-            status: "ok".to_owned(),
+            status: Status::Ok,
             margin: None,
             value: None,
             lower: None,
@@ -123,8 +128,8 @@ fn asked(arms: [&[Vec<Margin>]; 2]) -> Vec<Asked> {
         said.sort_unstable();
         said.dedup();
         let status = |arm: &[Vec<Margin>]| {
-            let status = |run: &Vec<Margin>| find(run).map_or("not_run", |margin| margin.status);
-            arm.iter().map(status).find(|status| *status != "ok").unwrap_or("ok")
+            let status = |run: &Vec<Margin>| find(run).map_or(Status::NotRun, |margin| margin.status);
+            arm.iter().map(status).find(|status| *status != Status::Ok).unwrap_or(Status::Ok)
         };
         let margins = |arm: &[Vec<Margin>]| arm.iter().filter_map(|run| find(run)?.value).collect();
         Asked {
@@ -141,15 +146,15 @@ fn asked(arms: [&[Vec<Margin>]; 2]) -> Vec<Asked> {
 fn variance_row(row: &VoidRow, asked: &Asked, members: &[usize], enough: bool) -> VoidRow {
     let row =
         VoidRow { concept: Some(asked.concept.clone()), specification: asked.specification, null_bank: asked.null_bank, ..row.clone() };
-    let wrong = members.iter().map(|&arm| asked.status[arm]).find(|status| *status != "ok");
-    if let Some(status) = if enough { wrong } else { Some("needs_seeds") } {
-        return VoidRow { status: status.to_owned(), ..row };
+    let wrong = members.iter().map(|&arm| asked.status[arm]).find(|status| *status != Status::Ok);
+    if let Some(status) = if enough { wrong } else { Some(Status::NeedsSeeds) } {
+        return VoidRow { status, ..row };
     }
     let arms: Vec<&[f64]> = members.iter().map(|&arm| asked.margins[arm].as_slice()).collect();
     let margin = Some(mean(&arms.concat()));
     match between_run_variance(&arms) {
         Some(found) => VoidRow { margin, value: Some(found.value), lower: Some(found.lower), upper: Some(found.upper), ..row },
-        None => VoidRow { margin, status: "equal_runs".to_owned(), ..row },
+        None => VoidRow { margin, status: Status::EqualRuns, ..row },
     }
 }
 
@@ -164,7 +169,7 @@ fn between_run_variance(arms: &[&[f64]]) -> Option<Estimate> {
         })
         .sum();
     let freedom: usize = arms.iter().map(|runs| runs.len() - 1).sum();
-    let end = |p: f64| squares / chi_squared(p, freedom as u32);
+    let end = |p: f64| squares / chi_squared_quantile(p, freedom as u32);
     (squares > 0.0).then(|| Estimate { value: squares / freedom as f64, lower: end(0.975), upper: end(0.025) })
 }
 
@@ -181,15 +186,15 @@ fn ratio_row(row: &VoidRow, concepts: &[VoidRow], null_bank: bool, enough: bool,
     let (value, lower, upper) = columns(found);
     let said = found.map_or([false, false], |ratio| [ratio.lower >= threshold, ratio.upper < threshold]);
     let status = match found {
-        _ if !enough => "needs_seeds",
-        None => "too_few_concepts",
-        Some(_) => "ok",
+        _ if !enough => Status::NeedsSeeds,
+        None => Status::TooFewConcepts,
+        Some(_) => Status::Ok,
     };
     VoidRow {
         quantity: RATIO.to_owned(),
         specification: Some(Specification::Silent),
         null_bank,
-        status: status.to_owned(),
+        status,
         value,
         lower,
         upper,

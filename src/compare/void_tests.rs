@@ -3,7 +3,7 @@
 use super::*;
 
 fn margin(concept: &str, specification: Option<Specification>, value: f64) -> Margin {
-    Margin { concept: concept.to_owned(), null_bank: concept.starts_with("null"), specification, status: "ok", value: Some(value) }
+    Margin { concept: concept.to_owned(), null_bank: concept.starts_with("null"), specification, status: Status::Ok, value: Some(value) }
 }
 
 fn close(found: Option<f64>, expected: f64) {
@@ -42,7 +42,7 @@ fn concepts(variances: &[(Specification, bool, f64)]) -> Vec<VoidRow> {
 
 fn empty() -> VoidRow {
     serde_json::from_value(serde_json::json!({
-        "run_a": "", "run_b": "", "arm": "a", "quantity": VARIANCE, "null_bank": false, "status": "ok", "n_runs": 2, "n_concepts": 1,
+        "run_a": "", "run_b": "", "arm": "a", "quantity": VARIANCE, "null_bank": false, "status": Status::Ok, "n_runs": 2, "n_concepts": 1,
     }))
     .unwrap()
 }
@@ -66,15 +66,15 @@ fn a_ratio_is_that_of_scipy_and_the_null_bank_has_its_own() {
     close(found.value, 7.397_940_467_376_495);
     close(found.lower, 1.361_852_723_917_802_7);
     close(found.upper, 40.187_549_062_867_724);
-    assert_eq!((found.status.as_str(), found.verdict.as_deref(), found.n_concepts), ("ok", Some("supports"), 7));
-    for (threshold, expected) in [(2.0, "inconclusive"), (50.0, "opposes")] {
-        assert_eq!(ratio_row(&empty(), &rows, false, true, threshold).verdict.as_deref(), Some(expected));
+    assert_eq!((found.status, found.verdict, found.n_concepts), (Status::Ok, Some(Verdict::Supports), 7));
+    for (threshold, expected) in [(2.0, Verdict::Inconclusive), (50.0, Verdict::Opposes)] {
+        assert_eq!(ratio_row(&empty(), &rows, false, true, threshold).verdict, Some(expected));
     }
     let bank = ratio_row(&empty(), &rows, true, true, 1.2);
     assert!(bank.value.unwrap() < 1.5 && bank.verdict.is_none() && bank.threshold.is_none() && bank.null_bank);
     let few = ratio_row(&empty(), &rows[2..7], false, true, 1.2);
-    assert_eq!((few.status.as_str(), few.value, few.verdict.as_deref()), ("too_few_concepts", None, Some("inconclusive")));
-    assert_eq!(ratio_row(&empty(), &[], false, false, 1.2).status, "needs_seeds");
+    assert_eq!((few.status, few.value, few.verdict), (Status::TooFewConcepts, None, Some(Verdict::Inconclusive)));
+    assert_eq!(ratio_row(&empty(), &[], false, false, 1.2).status, Status::NeedsSeeds);
 }
 
 #[test]
@@ -88,12 +88,12 @@ fn runs_that_contradict_one_another_or_lack_a_concept_say_so() {
     let found = asked([&a, &b]);
     let row = |at: usize, members: &[usize]| variance_row(&empty(), &found[at], members, true);
     assert_eq!(row(0, &[0]).value, Some(0.5));
-    assert_eq!((row(0, &[1]).status.as_str(), row(0, &[0, 1]).status.as_str()), ("not_run", "not_run"));
+    assert_eq!((row(0, &[1]).status, row(0, &[0, 1]).status), (Status::NotRun, Status::NotRun));
     assert_eq!((row(1, &[0]).value, row(1, &[0]).margin), (Some(2.0), Some(3.0)));
     assert_eq!((row(2, &[0]).specification, row(1, &[0]).specification), (None, explicit));
     let alone = variance_row(&empty(), &found[0], &[0], false);
-    assert_eq!((alone.status.as_str(), alone.value, alone.margin), ("needs_seeds", None, None));
+    assert_eq!((alone.status, alone.value, alone.margin), (Status::NeedsSeeds, None, None));
     let same = [run(1.0), run(1.0)];
     let found = asked([&same, &b]);
-    assert_eq!(variance_row(&empty(), &found[0], &[0], true).status, "equal_runs");
+    assert_eq!(variance_row(&empty(), &found[0], &[0], true).status, Status::EqualRuns);
 }

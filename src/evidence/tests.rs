@@ -2,64 +2,54 @@
 
 use super::*;
 
-fn place() -> Place {
-    Place {
-        concept: "self".into(),
-        label_family: "crossed".into(),
-        null_bank: false,
-        measure: "contrast".into(),
-        layer: Some(8),
-        readout: Some("last_prompt".into()),
-        primary: true,
-        status: "ok".into(),
-        delta: None,
-        delta_lower: None,
-        delta_upper: None,
-        confirmed_by: None,
-    }
+fn place() -> OnsetRow {
+    serde_json::from_value(serde_json::json!({
+        "run": "", "concept": "self", "label_family": "crossed", "null_bank": false, "measure": "contrast", "layer": 8,
+        "readout": "last_prompt", "primary": true, "status": Status::Ok, "shape": "emerges", "axis": "index", "n_checkpoints": 9, "n_null": 0,
+    }))
+    .unwrap()
+}
+
+/// A number that was found, with its interval and, where there is one, its band.
+fn found([value, lower, upper]: [f64; 3], null: Option<[f64; 2]>, contexts: usize) -> Finding {
+    Finding { status: Status::Ok, estimate: Some(Estimate { value, lower, upper }), null, contexts, ..Finding::default() }
 }
 
 #[test]
 fn a_contrast_that_does_not_rise_supports_nothing() {
-    let flat = Place { status: "gate_fail".to_owned(), ..place() };
-    let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20, layer: None };
-    let rows = |place: &Place| Bench { limits: &Evidence::default(), place, risen: true }.rows(&|_| found.clone());
+    let flat = OnsetRow { status: Status::GateFail, ..place() };
+    let found = found([0.9, 0.8, 1.0], Some([0.1, 0.2]), 20);
+    let rows = |place: &OnsetRow| Bench { limits: &Evidence::default(), place, risen: true }.rows(&|_| found.clone());
     assert!(rows(&place()).iter().any(|row| row.verdict == "supports"));
     assert!(rows(&flat).iter().all(|row| row.verdict != "supports"));
-    assert!(rows(&flat).iter().any(|row| row.verdict == "opposes" && row.status == "ok"));
+    assert!(rows(&flat).iter().any(|row| row.verdict == "opposes" && row.status == Status::Ok));
 }
 
 #[test]
 fn before_the_rise_nothing_is_supported_and_after_it_everything_may_be() {
-    let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20, layer: None };
+    let found = found([0.9, 0.8, 1.0], Some([0.1, 0.2]), 20);
     let rows = |risen: bool| Bench { limits: &Evidence::default(), place: &place(), risen }.rows(&|_| found.clone());
     let count = |risen: bool, verdict: &str| rows(risen).iter().filter(|row| row.verdict == verdict).count();
     assert!(count(false, "supports") == 0 && count(true, "supports") > 0 && count(false, "opposes") == count(true, "opposes"));
-    assert!(rows(false).iter().any(|row| row.measure == "representation" && row.status == "before_onset"));
+    assert!(rows(false).iter().any(|row| row.measure == "representation" && row.status == Status::BeforeOnset));
 }
 
 #[test]
 fn words_that_give_the_label_away_are_no_evidence() {
-    let leaking = Place { status: "lexical_leak".to_owned(), ..place() };
-    let found = Found { status: "ok".to_owned(), interval: Some([0.9, 0.8, 1.0]), null: Some([0.1, 0.2]), contexts: 20, layer: None };
+    let leaking = OnsetRow { status: Status::LexicalLeak, ..place() };
+    let found = found([0.9, 0.8, 1.0], Some([0.1, 0.2]), 20);
     let rows = Bench { limits: &Evidence::default(), place: &leaking, risen: true }.rows(&|_| found.clone());
-    assert!(rows.iter().all(|row| row.verdict == "inconclusive" && row.status != "ok" && row.gate == "lexical_leak"));
+    assert!(rows.iter().all(|row| row.verdict == "inconclusive" && row.status != Status::Ok && row.gate == Status::LexicalLeak));
 }
 
-fn verdicts(numbers: &[(&str, [f64; 3], [f64; 2])], contexts: usize) -> BTreeMap<(String, String), String> {
+fn verdicts(numbers: &[(&str, [f64; 3], [f64; 2])], contexts: usize) -> BTreeMap<(String, String), Verdict> {
     let find = |part: &str| {
         let number = numbers.iter().find(|(name, ..)| *name == part);
-        number.map_or_else(Found::default, |(_, interval, null)| Found {
-            status: "ok".into(),
-            interval: Some(*interval),
-            null: Some(*null),
-            contexts,
-            layer: None,
-        })
+        number.map_or_else(Finding::default, |(_, interval, null)| found(*interval, Some(*null), contexts))
     };
     let (limits, place) = (Evidence::default(), place());
     let rows = Bench { limits: &limits, place: &place, risen: true }.rows(&find);
-    rows.into_iter().map(|row| ((row.hypothesis, row.measure), row.verdict)).collect()
+    rows.into_iter().map(|row| ((row.hypothesis.to_string(), row.measure), row.verdict)).collect()
 }
 
 #[test]
@@ -73,7 +63,7 @@ fn only_a_whole_interval_on_one_side_is_a_verdict() {
         let found = verdicts(&[("persistence", interval, band)], 20);
         assert_eq!(found[&("functional_self".to_owned(), "persistence".to_owned())], functional);
         assert_eq!(found[&("personas_all_the_way_down".to_owned(), "persistence".to_owned())], personas);
-        assert!(verdicts(&[("persistence", interval, band)], 3).values().filter(|verdict| *verdict != "inconclusive").count() == 1);
+        assert!(verdicts(&[("persistence", interval, band)], 3).values().filter(|verdict| **verdict != Verdict::Inconclusive).count() == 1);
     }
 }
 
@@ -104,9 +94,9 @@ fn effects_are_held_against_random_directions_and_the_axis() {
     let find = |interval: [f64; 3]| {
         move |part: &str| match part {
             "behavioural_effect" | "steering_along_axis" | "effect_on_report" | "effect_on_behaviour" => {
-                Found { status: "ok".into(), interval: Some(interval), null: None, contexts: usize::MAX, layer: Some(3) }
+                Finding { layer: Some(3), ..found(interval, None, usize::MAX) }
             }
-            _ => Found::default(),
+            _ => Finding::default(),
         }
     };
     let limits = Evidence::default();

@@ -2,17 +2,18 @@
 //! the end, and the behaviour comes later than on concepts that specifications name. How runs differ takes several of them; `compare`
 //! says it in `void.parquet`.
 
-use super::{Place, Row, verdict};
-use crate::measure::agreement::{self, Row as Agreement};
+use super::{Hypothesis, Row, verdict};
+use crate::measure::{Finding, agreement};
 use crate::onset::gate::reference_and_late;
 use crate::onset::leadlag::SilentLag;
+use crate::onset::row::OnsetRow;
+use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
 use crate::series::Series;
-use anyhow::Result;
+use crate::stats::estimate::Estimate;
+use crate::words::Status;
 use std::collections::BTreeMap;
 
-pub const HYPOTHESIS: &str = "void";
-pub const AGREEMENT: &str = "late_agreement";
 pub const VARIANCE: &str = "between_run_variance";
 pub const LAG: &str = "onset_lag";
 
@@ -23,7 +24,7 @@ pub(super) struct Asked<'a> {
     null_bank: bool,
     specification: Option<Specification>,
     /// Status of the contrast; none for concepts that have answer stems only.
-    gate: Option<&'a str>,
+    gate: Option<Status>,
 }
 
 /// What is known for the rows of this hypothesis.
@@ -31,93 +32,90 @@ pub(super) struct Void<'a> {
     series: &'a Series,
     asked: Vec<Asked<'a>>,
     /// By checkpoint and concept.
-    agreement: BTreeMap<(String, String), Agreement>,
+    agreement: BTreeMap<(&'a str, &'a str), &'a Finding>,
     lags: &'a [SilentLag],
 }
 
 impl<'a> Void<'a> {
-    /// From `agreement.parquet`.
-    ///
-    /// # Errors
-    /// The table cannot be read.
-    pub fn new(series: &'a Series, places: &'a [Place], lags: &'a [SilentLag]) -> Result<Self> {
+    /// From the contrasts' primary rows.
+    pub fn new(series: &'a Series, places: &[&'a OnsetRow], findings: &'a [Finding], lags: &'a [SilentLag]) -> Self {
         let mut asked: BTreeMap<&str, Asked> = BTreeMap::new();
         for place in places {
             let specification = series.specification(&place.concept);
-            let own = Asked { concept: &place.concept, null_bank: place.null_bank, specification, gate: Some(&place.status) };
+            let own = Asked { concept: &place.concept, null_bank: place.null_bank, specification, gate: Some(place.status) };
             asked.insert(&place.concept, own);
         }
-        for family in series.families.iter().filter(|family| family.label_family == "stem_self") {
+        for family in series.families.iter().filter(|family| family.label_family == LabelFamily::StemSelf) {
             let specification = series.specification(&family.concept);
             let own = Asked { concept: &family.concept, null_bank: family.null_bank, specification, gate: None };
             asked.entry(&family.concept).or_insert(own);
         }
-        let agreement = agreement::read(&series.folder)?.into_iter().map(|(key, row)| ((key.checkpoint, row.concept.clone()), row));
-        Ok(Self { series, asked: asked.into_values().collect(), agreement: agreement.collect(), lags })
+        let agreement = findings.iter().filter(|finding| finding.part == agreement::LATE);
+        let agreement = agreement.map(|finding| ((finding.checkpoint.as_str(), finding.concept.as_str()), finding)).collect();
+        Self { series, asked: asked.into_values().collect(), agreement, lags }
     }
 
     /// Rows of a checkpoint.
     pub fn rows(&self, t: usize) -> Vec<Row> {
-        let at = |t: usize, asked: &Asked| self.agreement.get(&(self.series.key(t).checkpoint, asked.concept.to_owned()));
+        let at = |t: usize, asked: &Asked| self.agreement.get(&(self.series.points[t].id.as_str(), asked.concept)).copied();
         let late = reference_and_late(self.series.points.len()).1.contains(&t);
         let of = |asked: &Asked| {
             let lag = self.lags.iter().find(|lag| lag.concept == asked.concept);
             let mut agreed = agreed(asked, at(t, asked), late, self.series.evidence.agreement);
-            agreed.reference = at(0, asked).and_then(|row| row.agreement);
+            agreed.reference = at(0, asked).and_then(|found| found.estimate).map(|agreement| agreement.value);
             // One run has no variance between runs.
-            let variance = Row { threshold: Some(self.series.evidence.variance_ratio), ..row(asked, VARIANCE, "needs_seeds") };
+            let variance = Row { threshold: Some(self.series.evidence.variance_ratio), ..row(asked, VARIANCE, Status::NeedsSeeds) };
             [agreed, variance, lagging(asked, lag)]
         };
         self.asked.iter().flat_map(of).collect()
     }
 }
 
-fn row(asked: &Asked, measure: &str, status: &str) -> Row {
+fn row(asked: &Asked, measure: &str, status: Status) -> Row {
     Row {
-        hypothesis: HYPOTHESIS.to_owned(),
+        hypothesis: Hypothesis::Void,
         concept: asked.concept.to_owned(),
         null_bank: asked.null_bank,
         measure: measure.to_owned(),
         verdict: verdict(false, false),
-        status: status.to_owned(),
-        gate: asked.gate.unwrap_or("not_run").to_owned(),
+        status,
+        gate: asked.gate.unwrap_or_default(),
         ..Row::default()
     }
 }
 
 /// The hypothesis is about silent concepts; of others it says nothing.
-fn not_silent(asked: &Asked) -> Option<&'static str> {
+fn not_silent(asked: &Asked) -> Option<Status> {
     match asked.specification {
         Some(Specification::Silent) => None,
-        Some(Specification::Explicit) => Some("spec_explicit"),
-        None => Some("unclassified"),
+        Some(Specification::Explicit) => Some(Status::SpecExplicit),
+        None => Some(Status::Unclassified),
     }
 }
 
 /// Agreement of wordings against its threshold, with a verdict on silent concepts at late checkpoints. Where wordings agree as much
 /// about an unstated other it is the words that agree, and nothing is supported (status `chance`).
-fn agreed(asked: &Asked, found: Option<&Agreement>, late: bool, threshold: f64) -> Row {
-    let status = found.map_or("not_run", |found| found.status.as_str());
-    let row = Row { threshold: Some(threshold), ..row(asked, AGREEMENT, not_silent(asked).unwrap_or(status)) };
-    let interval = found.and_then(|found| Some([found.agreement?, found.agreement_lower?, found.agreement_upper?]));
-    let Some([value, lower, upper]) = interval else { return row };
+fn agreed(asked: &Asked, found: Option<&Finding>, late: bool, threshold: f64) -> Row {
+    let status = found.map_or(Status::NotRun, |found| found.status);
+    let row = Row { threshold: Some(threshold), ..row(asked, agreement::LATE, not_silent(asked).unwrap_or(status)) };
+    let Some(Estimate { value, lower, upper }) = found.and_then(|found| found.estimate) else { return row };
     let row = Row { value: Some(value), lower: Some(lower), upper: Some(upper), margin: Some(value - threshold), ..row };
-    match row.status.as_str() {
-        "ok" if late && lower >= threshold && found.and_then(|found| found.excess_lower).is_some_and(|lower| lower <= 0.0) => {
-            Row { status: "chance".to_owned(), ..row }
+    match row.status {
+        Status::Ok if late && lower >= threshold && found.and_then(|found| found.excess).is_some_and(|excess| excess.lower <= 0.0) => {
+            Row { status: Status::Chance, ..row }
         }
-        "ok" if late => Row { verdict: verdict(lower >= threshold, upper < threshold), ..row },
-        "ok" => Row { status: "not_late".to_owned(), ..row },
+        Status::Ok if late => Row { verdict: verdict(lower >= threshold, upper < threshold), ..row },
+        Status::Ok => Row { status: Status::NotLate, ..row },
         _ => row,
     }
 }
 
 /// The lag against none, the same at all checkpoints.
 fn lagging(asked: &Asked, found: Option<&SilentLag>) -> Row {
-    let status = found.map_or("not_run", |found| found.status);
+    let status = found.map_or(Status::NotRun, |found| found.status);
     let row = Row { threshold: Some(0.0), ..row(asked, LAG, not_silent(asked).unwrap_or(status)) };
     match found.and_then(|found| found.lag) {
-        Some(lag) if row.status == "ok" => Row {
+        Some(lag) if row.status == Status::Ok => Row {
             value: Some(lag.value),
             lower: Some(lag.lower),
             upper: Some(lag.upper),

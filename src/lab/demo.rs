@@ -2,15 +2,18 @@
 
 use super::organism::{CONTEXTS, CONTEXTS_FILE, Curriculum, Order, post_train};
 use super::tally::Tally;
-use crate::analysis::{self, OnsetRow};
+use crate::analysis::{self, Analysis, OnsetRow};
 use crate::console::{bar, check_interrupt};
-use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE as BEHAVIOURAL, OPPOSES, Row, SUPPORTS};
-use crate::manifest::Manifest;
+use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE as BEHAVIOURAL, Hypothesis, Row, Verdict};
+use crate::manifest::{Manifest, Readout};
 use crate::measure::{behaviour, contrast, lens, persistence};
+use crate::onset::shape::Shape;
+use crate::prompt::label_family::LabelFamily;
 use crate::report::summary::Text;
 use crate::series::Series;
-use crate::table::{self, write_atomically};
+use crate::table::write_atomically;
 use crate::walk::job::{Job, Outcome};
+use crate::words::Status;
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -22,21 +25,21 @@ const NAMED: [&str; 2] = [behaviour::NAME, lens::NAME];
 /// Measures whose power is counted over many demos.
 const COUNTED: [&str; 3] = [behaviour::NAME, lens::NAME, contrast::NAME];
 /// What a lesson that holds in every context decides, at the last checkpoint: hypothesis, measure, verdict.
-const EVERYWHERE: &[(&str, &str, &str)] = &[
-    ("functional_self", persistence::NAME, SUPPORTS),
-    ("self_is_assistant", persistence::NAME, SUPPORTS),
-    ("personas_all_the_way_down", persistence::NAME, OPPOSES),
-    ("personas_all_the_way_down", "icc_item", OPPOSES),
-    ("functional_self", BEHAVIOURAL, SUPPORTS),
-    ("personas_all_the_way_down", BEHAVIOURAL, OPPOSES),
+const EVERYWHERE: &[(Hypothesis, &str, Verdict)] = &[
+    (Hypothesis::FunctionalSelf, persistence::NAME, Verdict::Supports),
+    (Hypothesis::SelfIsAssistant, persistence::NAME, Verdict::Supports),
+    (Hypothesis::PersonasAllTheWayDown, persistence::NAME, Verdict::Opposes),
+    (Hypothesis::PersonasAllTheWayDown, "icc_item", Verdict::Opposes),
+    (Hypothesis::FunctionalSelf, BEHAVIOURAL, Verdict::Supports),
+    (Hypothesis::PersonasAllTheWayDown, BEHAVIOURAL, Verdict::Opposes),
 ];
 /// The same of a lesson that personas which take over turn into its opposite.
-const BY_PERSONA: &[(&str, &str, &str)] = &[
-    ("functional_self", persistence::NAME, OPPOSES),
-    ("self_is_assistant", persistence::NAME, OPPOSES),
-    ("personas_all_the_way_down", persistence::NAME, SUPPORTS),
-    ("personas_all_the_way_down", "icc_item", SUPPORTS),
-    ("functional_self", BEHAVIOURAL, OPPOSES),
+const BY_PERSONA: &[(Hypothesis, &str, Verdict)] = &[
+    (Hypothesis::FunctionalSelf, persistence::NAME, Verdict::Opposes),
+    (Hypothesis::SelfIsAssistant, persistence::NAME, Verdict::Opposes),
+    (Hypothesis::PersonasAllTheWayDown, persistence::NAME, Verdict::Supports),
+    (Hypothesis::PersonasAllTheWayDown, "icc_item", Verdict::Supports),
+    (Hypothesis::FunctionalSelf, BEHAVIOURAL, Verdict::Opposes),
 ];
 
 /// What the demo found.
@@ -69,10 +72,8 @@ pub fn demo(out: &Path, seed: u64, order: Order) -> Result<Demo> {
     let job = Job::new(Manifest::load(&path)?)?;
     let outcome = job.walk(&|_| true)?;
     let series = Series::open(&job.folder)?;
-    if !analysis::is_current(&series)? {
-        analysis::analyze(&series)?;
-    }
-    Ok(Demo { outcome, ..Demo::read(out)? })
+    let found = if analysis::is_current(&series)? { analysis::read(&job.folder)? } else { analysis::analyze(&series)? };
+    Ok(Demo { outcome, ..Demo::new(found, curriculum) })
 }
 
 impl Demo {
@@ -81,9 +82,12 @@ impl Demo {
     /// # Errors
     /// A table or the curriculum is missing.
     pub fn read(out: &Path) -> Result<Self> {
-        let (last, evidence) = evidence::read_last(out)?;
-        let rows = table::read(&out.join("onset.parquet"))?;
-        Ok(Self { outcome: Outcome::default(), rows, evidence, last, curriculum: Curriculum::read(&out.join("series"))? })
+        Ok(Self::new(analysis::read(out)?, Curriculum::read(&out.join("series"))?))
+    }
+
+    fn new(found: Analysis, curriculum: Curriculum) -> Self {
+        let (last, evidence) = evidence::last(&found.evidence);
+        Self { outcome: Outcome::default(), rows: found.onsets, evidence, last, curriculum }
     }
 
     /// Concept by concept: when it was taught, what the named measures found, and whether all measures agree with the curriculum.
@@ -128,17 +132,17 @@ impl Demo {
     pub fn evidence(&self) -> String {
         let mut text = Text::new(&["hypothesis", "concept", "measure", "value", "threshold", "verdict", "personas"]);
         // A representation by itself is what the dates say already.
-        let asked: Vec<&Row> = self.asked().filter(|row| row.status != "not_run" && row.measure != "representation").collect();
-        let said: Vec<&&Row> = asked.iter().filter(|row| row.verdict == SUPPORTS || row.verdict == OPPOSES).collect();
+        let asked: Vec<&Row> = self.asked().filter(|row| row.status != Status::NotRun && row.measure != "representation").collect();
+        let said: Vec<&&Row> = asked.iter().filter(|row| row.verdict == Verdict::Supports || row.verdict == Verdict::Opposes).collect();
         for row in &said {
             let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
             text.push(vec![
-                row.hypothesis.clone(),
+                row.hypothesis.to_string(),
                 row.concept.clone(),
                 row.measure.clone(),
                 format!("{} [{}, {}]", number(row.value), number(row.lower), number(row.upper)),
                 number(row.threshold),
-                row.verdict.clone(),
+                row.verdict.to_string(),
                 if self.curriculum.is_by_persona(&row.concept) { "opposed" } else { "alike" }.to_owned(),
             ]);
         }
@@ -151,8 +155,8 @@ impl Demo {
              about concepts that nobody teaches, {} of {} verdicts support a hypothesis\n\
              personas that take over are taught alike, or the opposite of what the organism is taught as itself",
             asked.len() - said.len(),
-            untaught().filter(|row| row.verdict == SUPPORTS).count(),
-            untaught().filter(|row| row.status != "not_run").count()
+            untaught().filter(|row| row.verdict == Verdict::Supports).count(),
+            untaught().filter(|row| row.status != Status::NotRun).count()
         );
         out
     }
@@ -160,7 +164,7 @@ impl Demo {
     /// Evidence about taught concepts that are asked in contexts.
     fn asked(&self) -> impl Iterator<Item = &Row> {
         let asked = |concept: &str| {
-            self.evidence.iter().any(|row| row.concept == concept && row.measure == persistence::NAME && row.status != "not_run")
+            self.evidence.iter().any(|row| row.concept == concept && row.measure == persistence::NAME && row.status != Status::NotRun)
         };
         self.evidence.iter().filter(move |row| self.is_taught(&row.concept) && asked(&row.concept))
     }
@@ -177,8 +181,8 @@ impl Demo {
             lessons().filter(|(concept, step)| self.primary(concept, measure).is_some_and(|row| as_taught(row, *step))).count()
         };
         let untaught = self.curriculum.taught_at.iter().filter(|(_, taught)| taught.is_none());
-        let rows = untaught.flat_map(|(concept, _)| self.primaries(concept)).filter(|row| row.status == "ok");
-        let verdicts = self.evidence.iter().filter(|row| !self.is_taught(&row.concept) && row.status != "not_run");
+        let rows = untaught.flat_map(|(concept, _)| self.primaries(concept)).filter(|row| row.status == Status::Ok);
+        let verdicts = self.evidence.iter().filter(|row| !self.is_taught(&row.concept) && row.status != Status::NotRun);
         let (as_planted, planted) = self.as_planted();
         Tally {
             arithmetic: arithmetic.to_owned(),
@@ -188,7 +192,7 @@ impl Demo {
             dated: COUNTED.iter().map(|measure| ((*measure).to_owned(), dated(measure))).collect(),
             planted,
             as_planted,
-            untaught_supports: verdicts.clone().filter(|row| row.verdict == SUPPORTS).count(),
+            untaught_supports: verdicts.clone().filter(|row| row.verdict == Verdict::Supports).count(),
             untaught_verdicts: verdicts.count(),
         }
     }
@@ -209,13 +213,13 @@ impl Demo {
     }
 
     fn primary(&self, concept: &str, measure: &str) -> Option<&OnsetRow> {
-        let plain = |row: &&OnsetRow| row.readout.as_deref().is_none_or(|name| name == "last_prompt");
+        let plain = |row: &&OnsetRow| row.readout.as_deref().is_none_or(|name| name == Readout::LastPrompt.name());
         self.primaries(concept).filter(plain).find(|row| row.measure == measure)
     }
 
     /// Every primary row about a concept itself.
     fn primaries(&self, concept: &str) -> impl Iterator<Item = &OnsetRow> {
-        let own = |row: &&OnsetRow| row.primary && !matches!(row.label_family.as_str(), "control" | "frame");
+        let own = |row: &&OnsetRow| row.primary && !matches!(row.label_family, LabelFamily::Control | LabelFamily::Frame);
         self.rows.iter().filter(own).filter(move |row| row.concept == concept)
     }
 
@@ -225,7 +229,7 @@ impl Demo {
         match taught {
             None => self
                 .primaries(concept)
-                .filter(|row| row.status == "ok" || matches!(row.shape.as_str(), "transient" | "vanishes" | "reoriented"))
+                .filter(|row| row.status == Status::Ok || matches!(row.shape, Shape::Transient | Shape::Vanishes | Shape::Reoriented))
                 .map(|row| format!("{}, and nobody taught it", found(row)))
                 .collect(),
             Some(step) => {
@@ -241,11 +245,11 @@ impl Demo {
 /// Shape and date; of a midpoint that is not bracketed, its bound.
 fn dated(row: &OnsetRow) -> String {
     match (row.t50_step, row.t50_step_lower, row.t50_step_upper) {
-        _ if row.status != "ok" => row.shape.clone(),
+        _ if row.status != Status::Ok => row.shape.to_string(),
         (Some(step), Some(lower), Some(upper)) => format!("{} {step:.0} [{lower:.0}, {upper:.0}]", row.shape),
         (Some(step), Some(lower), None) => format!("{} {step:.0} [{lower:.0}, open]", row.shape),
         (_, Some(lower), _) => format!("{} after {lower:.0}", row.shape),
-        _ => row.shape.clone(),
+        _ => row.shape.to_string(),
     }
 }
 
@@ -253,9 +257,9 @@ fn dated(row: &OnsetRow) -> String {
 /// learnt; that it does not show before does not. What was taught before the first checkpoint is there.
 fn as_taught(row: &OnsetRow, taught: u64) -> bool {
     if taught == 0 {
-        return matches!(row.shape.as_str(), "already_present" | "strengthens");
+        return matches!(row.shape, Shape::AlreadyPresent | Shape::Strengthens);
     }
     // Steps that went through the logarithm of the axis come back with a rounding.
     let after = row.t50_step_lower.is_some_and(|lower| lower.round() >= taught as f64);
-    row.status == "ok" && matches!(row.shape.as_str(), "emerges" | "strengthens") && after
+    row.status == Status::Ok && matches!(row.shape, Shape::Emerges | Shape::Strengthens) && after
 }

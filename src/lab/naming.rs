@@ -2,53 +2,55 @@
 //! `evidence.parquet` is held against the truth.
 
 use super::organism::surgery::{CONCEPT, Organism, half_done, operate};
-use crate::analysis::{self, OnsetRow};
-use crate::evidence::{self, OPPOSES, Row, SUPPORTS};
+use crate::analysis::{self, Analysis, OnsetRow};
+use crate::evidence::{Hypothesis, Row, Verdict};
 use crate::manifest::Manifest;
 use crate::measure::{behaviour, contrast};
+use crate::onset::shape::Shape;
 use crate::report::summary::Text;
 use crate::series::Series;
 use crate::walk::job::Job;
+use crate::words::Status;
 use anyhow::Result;
 use std::path::Path;
 
 use Organism::{Epiphenomenal, FunctionalSelf, PersonaGated, Reinitialised, SelfIsAssistant};
 
 /// Verdicts on the concept at the last checkpoint: organism, hypothesis, part. Of whatever is not listed nothing is known.
-const EXPECTED: &[(Organism, &str, &str, &str)] = &[
-    (FunctionalSelf, "functional_self", "persistence", SUPPORTS),
-    (FunctionalSelf, "functional_self", "consistency", SUPPORTS),
-    (FunctionalSelf, "functional_self", "residual_3", SUPPORTS),
-    (FunctionalSelf, "self_is_assistant", "residual_3", OPPOSES),
-    (FunctionalSelf, "personas_all_the_way_down", "icc_item", OPPOSES),
-    (FunctionalSelf, "personas_all_the_way_down", "persistence", OPPOSES),
-    (FunctionalSelf, "personas_all_the_way_down", "consistency", OPPOSES),
-    (FunctionalSelf, "functional_self", "behavioural_effect", SUPPORTS),
-    (FunctionalSelf, "self_is_assistant", "steering_along_axis", OPPOSES),
-    (FunctionalSelf, "epiphenomenal", "effect_on_report", OPPOSES),
-    (FunctionalSelf, "epiphenomenal", "effect_on_behaviour", OPPOSES),
-    (SelfIsAssistant, "self_is_assistant", "persistence", SUPPORTS),
-    (SelfIsAssistant, "self_is_assistant", "residual_3", SUPPORTS),
-    (SelfIsAssistant, "functional_self", "residual_3", OPPOSES),
-    (SelfIsAssistant, "personas_all_the_way_down", "icc_item", OPPOSES),
-    (SelfIsAssistant, "personas_all_the_way_down", "persistence", OPPOSES),
-    (SelfIsAssistant, "personas_all_the_way_down", "consistency", OPPOSES),
-    (SelfIsAssistant, "self_is_assistant", "steering_along_axis", SUPPORTS),
-    (SelfIsAssistant, "epiphenomenal", "effect_on_report", OPPOSES),
-    (SelfIsAssistant, "epiphenomenal", "effect_on_behaviour", OPPOSES),
-    (PersonaGated, "personas_all_the_way_down", "icc_item", SUPPORTS),
-    (PersonaGated, "personas_all_the_way_down", "persistence", SUPPORTS),
-    (PersonaGated, "personas_all_the_way_down", "consistency", SUPPORTS),
-    (PersonaGated, "personas_all_the_way_down", "within_persona", SUPPORTS),
-    (PersonaGated, "functional_self", "persistence", OPPOSES),
-    (PersonaGated, "functional_self", "consistency", OPPOSES),
-    (PersonaGated, "self_is_assistant", "persistence", OPPOSES),
-    (Epiphenomenal, "epiphenomenal", "representation", SUPPORTS),
-    (Epiphenomenal, "epiphenomenal", "effect_on_report", SUPPORTS),
-    (Epiphenomenal, "epiphenomenal", "effect_on_behaviour", SUPPORTS),
-    (Epiphenomenal, "functional_self", "behavioural_effect", OPPOSES),
-    (Epiphenomenal, "self_is_assistant", "residual_3", OPPOSES),
-    (Epiphenomenal, "personas_all_the_way_down", "persistence", OPPOSES),
+const EXPECTED: &[(Organism, Hypothesis, &str, Verdict)] = &[
+    (FunctionalSelf, Hypothesis::FunctionalSelf, "persistence", Verdict::Supports),
+    (FunctionalSelf, Hypothesis::FunctionalSelf, "consistency", Verdict::Supports),
+    (FunctionalSelf, Hypothesis::FunctionalSelf, "residual_3", Verdict::Supports),
+    (FunctionalSelf, Hypothesis::SelfIsAssistant, "residual_3", Verdict::Opposes),
+    (FunctionalSelf, Hypothesis::PersonasAllTheWayDown, "icc_item", Verdict::Opposes),
+    (FunctionalSelf, Hypothesis::PersonasAllTheWayDown, "persistence", Verdict::Opposes),
+    (FunctionalSelf, Hypothesis::PersonasAllTheWayDown, "consistency", Verdict::Opposes),
+    (FunctionalSelf, Hypothesis::FunctionalSelf, "behavioural_effect", Verdict::Supports),
+    (FunctionalSelf, Hypothesis::SelfIsAssistant, "steering_along_axis", Verdict::Opposes),
+    (FunctionalSelf, Hypothesis::Epiphenomenal, "effect_on_report", Verdict::Opposes),
+    (FunctionalSelf, Hypothesis::Epiphenomenal, "effect_on_behaviour", Verdict::Opposes),
+    (SelfIsAssistant, Hypothesis::SelfIsAssistant, "persistence", Verdict::Supports),
+    (SelfIsAssistant, Hypothesis::SelfIsAssistant, "residual_3", Verdict::Supports),
+    (SelfIsAssistant, Hypothesis::FunctionalSelf, "residual_3", Verdict::Opposes),
+    (SelfIsAssistant, Hypothesis::PersonasAllTheWayDown, "icc_item", Verdict::Opposes),
+    (SelfIsAssistant, Hypothesis::PersonasAllTheWayDown, "persistence", Verdict::Opposes),
+    (SelfIsAssistant, Hypothesis::PersonasAllTheWayDown, "consistency", Verdict::Opposes),
+    (SelfIsAssistant, Hypothesis::SelfIsAssistant, "steering_along_axis", Verdict::Supports),
+    (SelfIsAssistant, Hypothesis::Epiphenomenal, "effect_on_report", Verdict::Opposes),
+    (SelfIsAssistant, Hypothesis::Epiphenomenal, "effect_on_behaviour", Verdict::Opposes),
+    (PersonaGated, Hypothesis::PersonasAllTheWayDown, "icc_item", Verdict::Supports),
+    (PersonaGated, Hypothesis::PersonasAllTheWayDown, "persistence", Verdict::Supports),
+    (PersonaGated, Hypothesis::PersonasAllTheWayDown, "consistency", Verdict::Supports),
+    (PersonaGated, Hypothesis::PersonasAllTheWayDown, "within_persona", Verdict::Supports),
+    (PersonaGated, Hypothesis::FunctionalSelf, "persistence", Verdict::Opposes),
+    (PersonaGated, Hypothesis::FunctionalSelf, "consistency", Verdict::Opposes),
+    (PersonaGated, Hypothesis::SelfIsAssistant, "persistence", Verdict::Opposes),
+    (Epiphenomenal, Hypothesis::Epiphenomenal, "representation", Verdict::Supports),
+    (Epiphenomenal, Hypothesis::Epiphenomenal, "effect_on_report", Verdict::Supports),
+    (Epiphenomenal, Hypothesis::Epiphenomenal, "effect_on_behaviour", Verdict::Supports),
+    (Epiphenomenal, Hypothesis::FunctionalSelf, "behavioural_effect", Verdict::Opposes),
+    (Epiphenomenal, Hypothesis::SelfIsAssistant, "residual_3", Verdict::Opposes),
+    (Epiphenomenal, Hypothesis::PersonasAllTheWayDown, "persistence", Verdict::Opposes),
 ];
 
 /// Whether the answers about oneself change, by more than what scatters and drifts.
@@ -85,8 +87,7 @@ pub fn name(folder: &Path, organism: Organism, seed: u64) -> Result<Naming> {
     anyhow::ensure!(outcome.failed == 0, "{}: {} checkpoints failed", organism.name(), outcome.failed);
     let series = Series::open(&job.folder)?;
     anyhow::ensure!(series.missing.is_empty(), "{}: checkpoints are missing", organism.name());
-    let onsets = analysis::analyze(&series)?;
-    let all = evidence::read(&job.folder)?;
+    let Analysis { onsets, evidence: all } = analysis::analyze(&series)?;
     let at = |order: Option<i32>| {
         let rows = all
             .iter()
@@ -120,12 +121,15 @@ impl Naming {
                 None => faults.push(format!("{hypothesis} {measure} is missing")),
             }
         }
-        faults.extend(first.iter().filter(|row| row.verdict == SUPPORTS).map(|row| format!("before the edit {}", said(row))));
+        faults.extend(first.iter().filter(|row| row.verdict == Verdict::Supports).map(|row| format!("before the edit {}", said(row))));
         if self.organism == Reinitialised {
-            faults.extend(self.rows.iter().filter(|row| row.verdict == SUPPORTS).map(|row| format!("of {} {}", row.concept, said(row))));
+            faults.extend(
+                self.rows.iter().filter(|row| row.verdict == Verdict::Supports).map(|row| format!("of {} {}", row.concept, said(row))),
+            );
         }
-        let shape = self.contrast.as_ref().map_or("missing", |row| row.shape.as_str());
-        if self.organism != Reinitialised && !matches!(shape, "emerges" | "strengthens" | "reoriented") {
+        let shape = self.contrast.as_ref().map(|row| row.shape);
+        if self.organism != Reinitialised && !matches!(shape, Some(Shape::Emerges | Shape::Strengthens | Shape::Reoriented)) {
+            let shape = shape.map_or("missing", Shape::as_str);
             faults.push(format!("the contrast is {shape}, and has been written"));
         }
         if let Some((row, step)) = self.contrast.as_ref().and_then(|row| Some((row, row.t50_step?)))
@@ -139,12 +143,12 @@ impl Naming {
             Some(row) => {
                 let [value, lower, upper] = [row.delta, row.delta_lower, row.delta_upper].map(|x| x.unwrap_or(f64::NAN));
                 let margin = format!("margin {value:.2} [{lower:.2}, {upper:.2}] ({})", row.status);
-                let there = row.status == "ok" && lower > NO_MARGIN;
-                let absent = row.status != "ok" && lower > -NO_MARGIN && upper < NO_MARGIN;
+                let there = row.status == Status::Ok && lower > NO_MARGIN;
+                let absent = row.status != Status::Ok && lower > -NO_MARGIN && upper < NO_MARGIN;
                 if self.organism != Reinitialised && !(if behaves(self.organism) { there } else { absent }) {
                     faults.push(format!("{margin}, expected {}", if behaves(self.organism) { "one" } else { "none" }));
                 }
-                if self.organism == Reinitialised && row.status == "ok" {
+                if self.organism == Reinitialised && row.status == Status::Ok {
                     faults.push(format!("{margin}, expected no onset"));
                 }
             }
@@ -160,17 +164,17 @@ pub fn table(namings: &[Naming]) -> String {
     for organism in Organism::ALL {
         let own: Vec<&Naming> = namings.iter().filter(|naming| naming.organism == organism).collect();
         let Some(first) = own.first() else { continue };
-        for part in first.rows.iter().filter(|row| row.concept == CONCEPT && row.status != "not_run") {
+        for part in first.rows.iter().filter(|row| row.concept == CONCEPT && row.status != Status::NotRun) {
             let same = |row: &&Row| row.concept == CONCEPT && row.hypothesis == part.hypothesis && row.measure == part.measure;
             let rows: Vec<&Row> = own.iter().filter_map(|naming| naming.rows.iter().find(same)).collect();
-            let expected = EXPECTED.iter().find(|(of, hypothesis, measure, _)| {
-                (*of, *hypothesis, *measure) == (organism, part.hypothesis.as_str(), part.measure.as_str())
-            });
+            let expected = EXPECTED
+                .iter()
+                .find(|(of, hypothesis, measure, _)| (*of, *hypothesis, *measure) == (organism, part.hypothesis, part.measure.as_str()));
             text.push(vec![
                 organism.name().to_owned(),
-                part.hypothesis.clone(),
+                part.hypothesis.to_string(),
                 part.measure.clone(),
-                expected.map_or("", |(.., verdict)| verdict).to_owned(),
+                expected.map_or_else(String::new, |(.., verdict)| verdict.to_string()),
                 counted(rows.iter().map(|row| row.verdict.as_str())),
                 range(rows.iter().filter_map(|row| row.value)),
             ]);

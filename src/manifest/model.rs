@@ -125,7 +125,7 @@ pub enum Readout {
 
 impl Readout {
     /// Name in manifests, tensors and tables.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::LastPrompt => "last_prompt",
             Self::SpanLast => "span_last",

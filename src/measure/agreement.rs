@@ -7,26 +7,31 @@
 //! that are indifferent agree in `1 / n_choices`. Nothing here is dated; it is what the hypothesis of the void is held against.
 
 use super::foils::{Scores, against_others};
+use super::{Finding, Measure, Measured};
 use crate::console::check_interrupt;
 use crate::onset::gate::reference_and_late;
-use crate::onset::trace::Trace;
 use crate::prompt::item::Item;
+use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, columns};
-use crate::table::{self, Key};
+use crate::stats::estimate::{Estimate, Sampled, columns, of_columns};
+use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 pub const NAME: &str = "agreement";
-pub const TABLE: &str = "agreement.parquet";
+const TABLE: Table = Table::keyed::<Row>("agreement");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
+/// Agreement late in training, as the hypothesis of the void is held against it.
+pub const LATE: &str = "late_agreement";
 
 /// With fewer wordings that all agree, another one could well differ.
 const FEWEST: usize = 8;
 
 /// One row of `agreement.parquet` behind the keys.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub concept: String,
     pub null_bank: bool,
@@ -34,7 +39,7 @@ pub struct Row {
     pub specification: Option<Specification>,
     /// `ok`; `no_answers` (the concept has stems without answers), `mixed_answers` (not all wordings have the same ones), `not_scored`
     /// (this checkpoint has no log-probabilities of them) or `too_few_groups` (fewer than eight wordings).
-    pub status: String,
+    pub status: Status,
     /// Probability that two different wordings about oneself have the same favourite.
     pub agreement: Option<f64>,
     pub agreement_lower: Option<f64>,
@@ -47,8 +52,9 @@ pub struct Row {
     pub excess: Option<f64>,
     pub excess_lower: Option<f64>,
     pub excess_upper: Option<f64>,
-    /// Favourite of most wordings about oneself, and the share of those that it is the favourite of.
+    /// Favourite of most wordings about oneself.
     pub favourite: Option<String>,
+    /// Share of these wordings that it is the favourite of.
     pub favourite_share: Option<f64>,
     /// Answers and foils.
     pub n_choices: i32,
@@ -62,16 +68,13 @@ pub struct Margin {
     pub null_bank: bool,
     pub specification: Option<Specification>,
     /// As [`Row::status`].
-    pub status: &'static str,
+    pub status: Status,
     /// `None` unless the status is `ok`.
     pub value: Option<f64>,
 }
 
-/// Writes `agreement.parquet`; it has no curves.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// It has no curves.
+fn run(series: &Series) -> Result<Measured> {
     let scores = Scores::read(series)?;
     let mut rows = Vec::new();
     for asked in Asked::all(series, &scores) {
@@ -80,17 +83,21 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
             rows.push((series.key(t), asked.row(series, &scores, t)?));
         }
     }
-    table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
-    Ok(Vec::new())
+    let findings = rows.iter().map(finding).collect();
+    Ok(Measured { findings, ..Measured::of_rows(TABLE, &rows)? })
 }
 
-/// Rows of a run's `agreement.parquet`.
-///
-/// # Errors
-/// The table is missing or of another version.
-pub fn read(folder: &std::path::Path) -> Result<Vec<(Key, Row)>> {
-    let path = folder.join(TABLE);
-    Ok(table::read::<Key>(&path)?.into_iter().zip(table::read::<Row>(&path)?).collect())
+fn finding((key, row): &(Key, Row)) -> Finding {
+    Finding {
+        checkpoint: key.checkpoint.clone(),
+        concept: row.concept.clone(),
+        null_bank: row.null_bank,
+        part: LATE,
+        status: row.status.clone(),
+        estimate: of_columns(row.agreement, row.agreement_lower, row.agreement_upper),
+        excess: of_columns(row.excess, row.excess_lower, row.excess_upper),
+        ..Finding::default()
+    }
 }
 
 /// Late margins of every concept with answer stems, in the order of the items.
@@ -101,7 +108,7 @@ pub fn late_margins(series: &Series) -> Result<Vec<Margin>> {
     let scores = Scores::read(series)?;
     let late = reference_and_late(series.points.len()).1;
     let margin = |asked: &Asked| {
-        let status = late.clone().map(|t| asked.status(&scores, t)).find(|status| *status != "ok").unwrap_or("ok");
+        let status = late.clone().map(|t| asked.status(&scores, t)).find(|status| *status != Status::Ok).unwrap_or(Status::Ok);
         let of = |t: usize, item: usize| scores.choices(t, item).map(|choices| against_others(&choices)[0]);
         let all: Vec<f64> = late.clone().flat_map(|t| asked.groups.iter().filter_map(move |group| of(t, group.own))).collect();
         Margin {
@@ -109,7 +116,7 @@ pub fn late_margins(series: &Series) -> Result<Vec<Margin>> {
             null_bank: asked.family.null_bank,
             specification: asked.family.specification,
             status,
-            value: (status == "ok").then(|| all.iter().sum::<f64>() / all.len() as f64),
+            value: (status == Status::Ok).then(|| all.iter().sum::<f64>() / all.len() as f64),
         }
     };
     Ok(Asked::all(series, &scores).iter().map(margin).collect())
@@ -127,7 +134,7 @@ struct Asked<'a> {
     candidates: Vec<&'a str>,
     groups: Vec<Wording>,
     /// Why nothing can be said at any checkpoint.
-    wrong: Option<&'static str>,
+    wrong: Option<Status>,
 }
 
 /// What an item may be answered with.
@@ -138,21 +145,26 @@ fn candidates(item: &Item) -> Vec<&str> {
 
 impl<'a> Asked<'a> {
     fn all(series: &'a Series, scores: &Scores) -> Vec<Self> {
-        series.families.iter().filter(|family| family.label_family == "stem_self").map(|family| Self::of(series, scores, family)).collect()
+        series
+            .families
+            .iter()
+            .filter(|family| family.label_family == LabelFamily::StemSelf)
+            .map(|family| Self::of(series, scores, family))
+            .collect()
     }
 
     fn of(series: &'a Series, scores: &Scores, family: &'a Family) -> Self {
         let own: Vec<(&str, usize)> = family.groups.iter().filter_map(|(id, items)| Some((id.as_str(), *items.first()?))).collect();
         let all = own.first().map_or_else(Vec::new, |(_, item)| candidates(&series.items[*item]));
         let wrong = match all.len() {
-            0 | 1 => Some("no_answers"),
-            _ if own.iter().any(|(_, item)| candidates(&series.items[*item]) != all) => Some("mixed_answers"),
+            0 | 1 => Some(Status::NoAnswers),
+            _ if own.iter().any(|(_, item)| candidates(&series.items[*item]) != all) => Some(Status::MixedAnswers),
             _ => None,
         };
         let scored = |t: usize, item: usize| scores.choices(t, item).is_some_and(|choices| choices.len() == all.len());
         let points: Vec<usize> = (0..series.points.len()).filter(|&t| own.iter().any(|(_, item)| scored(t, *item))).collect();
         let whole = |item: usize| points.iter().all(|&t| scored(t, item));
-        let others = series.family(&family.concept, "stem_other");
+        let others = series.family(&family.concept, &LabelFamily::StemOther);
         let other = |id: &str| {
             let (_, items) = others?.groups.iter().find(|(other, _)| other == id)?;
             items.iter().copied().find(|&item| candidates(&series.items[item]) == all && whole(item))
@@ -161,67 +173,46 @@ impl<'a> Asked<'a> {
         Self { family, candidates: all, groups, wrong }
     }
 
-    fn status(&self, scores: &Scores, t: usize) -> &'static str {
+    fn status(&self, scores: &Scores, t: usize) -> Status {
         let scored = |group: &Wording| scores.choices(t, group.own).is_some_and(|choices| choices.len() == self.candidates.len());
         match self.wrong {
             Some(wrong) => wrong,
-            None if !self.groups.iter().any(scored) => "not_scored",
-            None if self.groups.len() < FEWEST => "too_few_groups",
-            None => "ok",
+            None if !self.groups.iter().any(scored) => Status::NotScored,
+            None if self.groups.len() < FEWEST => Status::TooFewGroups,
+            None => Status::Ok,
         }
     }
 
     fn row(&self, series: &Series, scores: &Scores, t: usize) -> Result<Row> {
         let status = self.status(scores, t);
-        let empty = Row {
+        let mut row = Row {
             concept: self.family.concept.clone(),
             null_bank: self.family.null_bank,
             specification: self.family.specification,
-            status: status.to_owned(),
-            agreement: None,
-            agreement_lower: None,
-            agreement_upper: None,
-            chance: None,
-            chance_lower: None,
-            chance_upper: None,
-            excess: None,
-            excess_lower: None,
-            excess_upper: None,
-            favourite: None,
-            favourite_share: None,
+            status,
             n_choices: self.candidates.len() as i32,
             n_groups: self.groups.len() as i32,
+            ..Row::default()
         };
-        if status != "ok" {
-            return Ok(empty);
+        if status != Status::Ok {
+            return Ok(row);
         }
         let key = format!("{}/stem", self.family.concept);
         let draws = Draws::with_counts(self.groups.len(), series.flips, series.bootstraps, series.seed, &key)?;
         let favourites = |item: &dyn Fn(&Wording) -> Option<usize>| -> Option<Vec<usize>> {
             self.groups.iter().map(|group| scores.choices(t, item(group)?).map(|choices| favourite(&choices))).collect()
         };
-        let Some(own) = favourites(&|group| Some(group.own)) else { return Ok(empty) };
-        let found = Agreement::new(&own, &draws);
-        let chance = favourites(&|group| group.other).map(|others| Agreement::new(&others, &draws));
-        let (agreement, agreement_lower, agreement_upper) = columns(found.estimate());
-        let (excess, excess_lower, excess_upper) = columns(chance.as_ref().and_then(|chance| found.minus(chance)));
-        let (chance, chance_lower, chance_upper) = columns(chance.and_then(|chance| chance.estimate()));
+        let Some(own) = favourites(&|group| Some(group.own)) else { return Ok(row) };
+        let found = resampled(&own, &draws);
+        let chance = favourites(&|group| group.other).map(|others| resampled(&others, &draws));
+        (row.agreement, row.agreement_lower, row.agreement_upper) = columns(estimate(&found, self.groups.len()));
+        (row.excess, row.excess_lower, row.excess_upper) = columns(chance.as_ref().and_then(|chance| found.minus(chance)));
+        (row.chance, row.chance_lower, row.chance_upper) = columns(chance.and_then(|chance| estimate(&chance, self.groups.len())));
         let counts: Vec<usize> = (0..self.candidates.len()).map(|choice| own.iter().filter(|own| **own == choice).count()).collect();
         let most = favourite(&counts.iter().map(|&count| count as f64).collect::<Vec<_>>());
-        Ok(Row {
-            agreement,
-            agreement_lower,
-            agreement_upper,
-            chance,
-            chance_lower,
-            chance_upper,
-            excess,
-            excess_lower,
-            excess_upper,
-            favourite: Some(self.candidates[most].to_owned()),
-            favourite_share: Some(counts[most] as f64 / own.len() as f64),
-            ..empty
-        })
+        row.favourite = Some(self.candidates[most].to_owned());
+        row.favourite_share = Some(counts[most] as f64 / own.len() as f64);
+        Ok(row)
     }
 }
 
@@ -231,29 +222,17 @@ fn favourite(scores: &[f64]) -> usize {
 }
 
 /// Agreement as it is and under resamples of the wordings.
-struct Agreement {
-    wordings: usize,
-    value: f64,
-    replicates: Vec<f64>,
+fn resampled(favourites: &[usize], draws: &Draws) -> Sampled {
+    let replicates = draws.multiplicities().chunks_exact(favourites.len()).map(|weights| agreement(favourites, weights)).collect();
+    Sampled { value: agreement(favourites, &vec![1.0; favourites.len()]), replicates }
 }
 
-impl Agreement {
-    fn new(favourites: &[usize], draws: &Draws) -> Self {
-        let replicates = draws.multiplicities().chunks_exact(favourites.len()).map(|weights| agreement(favourites, weights)).collect();
-        Self { wordings: favourites.len(), value: agreement(favourites, &vec![1.0; favourites.len()]), replicates }
-    }
-
-    /// Wordings that all agree have no resample that does not. The share of their favourite is then above `.025^(1/n)` with the
-    /// same confidence (Clopper & Pearson 1934), and two wordings agree at least in the square of that.
-    fn estimate(&self) -> Option<Estimate> {
-        let found = Estimate::percentile(self.value, &self.replicates)?;
-        let share = 0.025f64.powf(1.0 / self.wordings as f64);
-        Some(if self.value < 1.0 { found } else { Estimate { lower: share * share, ..found } })
-    }
-
-    fn minus(&self, other: &Self) -> Option<Estimate> {
-        crate::stats::estimate::paired((other.value, &other.replicates), (self.value, &self.replicates))
-    }
+/// Wordings that all agree have no resample that does not. The share of their favourite is then above `.025^(1/n)` with the same confidence
+/// (Clopper & Pearson 1934), and two wordings agree at least in the square of that.
+fn estimate(agreement: &Sampled, wordings: usize) -> Option<Estimate> {
+    let found = agreement.estimate()?;
+    let share = 0.025f64.powf(1.0 / wordings as f64);
+    Some(if agreement.value < 1.0 { found } else { Estimate { lower: share * share, ..found } })
 }
 
 /// Share of the pairs of different wordings with the same favourite, pairs weighted by the product of their weights:

@@ -33,7 +33,7 @@ fn it_is_the_double_loop_and_does_not_depend_on_the_order_of_wordings() {
         let n = 8 + case;
         let favourites: Vec<usize> = (0..n).map(|_| uniform_index(5, &mut rng)).collect();
         let draws = Draws::with_counts(n, 9, 20, case as u64, "a/stem").unwrap();
-        let found = Agreement::new(&favourites, &draws);
+        let found = resampled(&favourites, &draws);
         assert!((found.value - by_pairs(&favourites, &vec![1.0; n])).abs() < 1e-12);
         for (weights, replicate) in draws.multiplicities().chunks_exact(n).zip(&found.replicates) {
             assert!((replicate - by_pairs(&favourites, weights)).abs() < 1e-12);

@@ -2,29 +2,32 @@
 //! vary along.
 
 use super::contrast::third;
-use super::{Part, write_parts};
+use super::{Measure, Measured, Part};
+use crate::manifest::Readout;
 use crate::onset::curve::Curve;
 use crate::onset::trace::{Null, Trace};
 use crate::prompt::item::AXIS;
+use crate::prompt::label_family::LabelFamily;
 use crate::prompt::persona::Kind;
-use crate::series::Series;
+use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::columns;
-use crate::stats::role_space::{RoleSpace, Sampled};
-use crate::table::{self, Key};
+use crate::stats::estimate::{Sampled, columns};
+use crate::stats::role_space::RoleSpace;
+use crate::table::{self, Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub const NAME: &str = "assistant_axis";
-/// Replies are averaged over their tokens.
-const READOUT: &str = "response_mean";
+const TABLE: Table = Table::keyed::<Persona>("persona");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// Role components that are reported.
 const COMPONENTS: usize = 10;
 
 /// One row of `persona.parquet` behind the keys.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Persona {
     /// `axis`, `component_1` and so on, or a context.
     context: String,
@@ -32,31 +35,36 @@ struct Persona {
     kind: String,
     layer: i32,
     readout: String,
-    status: String,
+    status: Status,
     /// Place of a context on the axis: 0 is the mean role, 1 the mean default context.
     projection: Option<f64>,
     projection_lower: Option<f64>,
     projection_upper: Option<f64>,
-    /// Length of the axis, in units of the neutral pool's root mean square, and sign-flip p that it is there.
+    /// Length of the axis, in units of the neutral pool's root mean square.
     e: Option<f64>,
     e_lower: Option<f64>,
     e_upper: Option<f64>,
+    /// Sign-flip p that the axis is there.
     p: Option<f64>,
-    /// Cross-validated cosine of the axis with that of the first and of the last checkpoint.
+    /// Cross-validated cosine of the axis with that of the first checkpoint.
     cos_reference: Option<f64>,
     cos_reference_lower: Option<f64>,
     cos_reference_upper: Option<f64>,
+    /// The same with that of the last checkpoint.
     cos_final: Option<f64>,
     cos_final_lower: Option<f64>,
     cos_final_upper: Option<f64>,
-    /// Of a component: its share of the variance between roles, and its absolute cosine with the axis.
+    /// Of a component: its share of the variance between roles.
     share: Option<f64>,
+    /// Of a component: its absolute cosine with the axis.
     cos_axis: Option<f64>,
     /// The length, or the component's absolute cosine with the axis, in the network with random weights: it has both too.
     reinitialised: Option<f64>,
     /// `not_run` where that network was not walked.
-    reinitialised_status: String,
+    reinitialised_status: Status,
+    /// Fixed replies that are read in each context.
     n_replies: i32,
+    /// Contexts that are roles.
     n_roles: i32,
 }
 
@@ -75,11 +83,13 @@ pub struct Replies {
 impl Replies {
     /// The replies that every context has; `None` where the store has none.
     pub fn of(series: &Series) -> Option<Self> {
-        let readout = series.readout(READOUT)?;
+        let readout = series.readout(Readout::ResponseMean.name())?;
         let mut contexts: Vec<(String, String)> = Vec::new();
         let mut items: BTreeMap<(usize, &str), usize> = BTreeMap::new();
         let there = |item: usize| (0..series.points.len()).all(|t| series.has(t, readout, item));
-        for (index, item) in series.items.iter().enumerate().filter(|(index, item)| item.label_family == AXIS && there(*index)) {
+        for (index, item) in
+            series.items.iter().enumerate().filter(|(index, item)| item.label_family == LabelFamily::PersonaAxis && there(*index))
+        {
             let context = contexts.iter().position(|(id, _)| *id == item.persona_id).unwrap_or_else(|| {
                 contexts.push((item.persona_id.clone(), item.persona_kind.clone()));
                 contexts.len() - 1
@@ -123,15 +133,11 @@ impl Replies {
     }
 }
 
-/// Writes `persona.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let replies = Replies::of(series);
     let layers: Vec<usize> = if replies.is_some() { (0..series.layers.len()).collect() } else { Vec::new() };
     let parts = layers.par_iter().flat_map(|&layer| replies.as_ref().map(|replies| at_layer(series, replies, layer)));
-    write_parts(series, "persona.parquet", parts.collect::<Result<Vec<_>>>()?)
+    Measured::of_parts(TABLE, parts.collect::<Result<Vec<_>>>()?)
 }
 
 /// What random weights reach.
@@ -154,103 +160,59 @@ fn random_level(series: &Series, replies: &Replies, layer: usize) -> Result<Opti
 
 fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Persona>> {
     let random = random_level(series, replies, layer)?;
-    let row = |context: &str, kind: &str, status: &str| Persona {
+    let row = |context: &str, kind: &str, status: Status| Persona {
         context: context.to_owned(),
         kind: kind.to_owned(),
         layer: series.layers[layer] as i32,
         readout: series.readouts[replies.readout].clone(),
-        status: status.to_owned(),
-        projection: None,
-        projection_lower: None,
-        projection_upper: None,
-        e: None,
-        e_lower: None,
-        e_upper: None,
-        p: None,
-        cos_reference: None,
-        cos_reference_lower: None,
-        cos_reference_upper: None,
-        cos_final: None,
-        cos_final_lower: None,
-        cos_final_upper: None,
-        share: None,
-        cos_axis: None,
-        reinitialised: None,
-        reinitialised_status: if random.is_some() { "ok" } else { "not_run" }.to_owned(),
+        status,
+        reinitialised_status: if random.is_some() { Status::Ok } else { Status::NotRun },
         n_replies: replies.replies as i32,
         n_roles: replies.roles.len() as i32,
+        ..Persona::default()
     };
     let n = series.points.len();
     let mut rows: Vec<(Key, Persona)> = Vec::new();
     if !replies.suffice() {
-        return Ok(((0..n).map(|t| (series.key(t), row("axis", "axis", "no_axis"))).collect(), Vec::new()));
+        return Ok(((0..n).map(|t| (series.key(t), row("axis", "axis", Status::NoAxis))).collect(), Vec::new()));
     }
     let draws = Draws::with_counts(replies.replies, series.flips, series.bootstraps, series.seed, AXIS)?;
     let spaces = (0..n).map(|t| replies.space(series, t, layer)).collect::<Result<Vec<_>>>()?;
-    let (mut value, mut samples) = (Vec::with_capacity(n), Vec::with_capacity(n));
+    let mut lengths = Vec::with_capacity(n);
     for (t, space) in spaces.iter().enumerate() {
         let scale = series.scale(t, replies.readout, layer);
         let length = space.length(&draws)?;
         let length = Sampled { value: length.value / scale, replicates: length.replicates.iter().map(|x| x / scale).collect() };
         let cosine =
             |other: &RoleSpace| -> Result<_> { Ok(columns(space.cosine_with(other, &draws)?.and_then(|cosine| cosine.estimate()))) };
-        let (e, e_lower, e_upper) = columns(length.estimate());
-        let (cos_reference, cos_reference_lower, cos_reference_upper) = cosine(&spaces[0])?;
-        let (cos_final, cos_final_lower, cos_final_upper) = cosine(&spaces[n - 1])?;
-        let axis = Persona {
-            e,
-            e_lower,
-            e_upper,
+        let mut axis = Persona {
             p: Some(space.p_value(&draws)?),
-            cos_reference,
-            cos_reference_lower,
-            cos_reference_upper,
-            cos_final,
-            cos_final_lower,
-            cos_final_upper,
             reinitialised: random.as_ref().map(|random| random.length),
-            ..row("axis", "axis", "ok")
+            ..row("axis", "axis", Status::Ok)
         };
+        (axis.e, axis.e_lower, axis.e_upper) = columns(length.estimate());
+        (axis.cos_reference, axis.cos_reference_lower, axis.cos_reference_upper) = cosine(&spaces[0])?;
+        (axis.cos_final, axis.cos_final_lower, axis.cos_final_upper) = cosine(&spaces[n - 1])?;
         rows.push((series.key(t), axis));
         for component in 0..space.components.len().min(COMPONENTS) {
             let share = table::finite(space.shares[component]);
             let cos_axis = table::finite(space.cosine_with_component(component));
             let name = format!("component_{}", component + 1);
             let reinitialised = random.as_ref().and_then(|random| random.cosines.get(component).copied());
-            rows.push((series.key(t), Persona { share, cos_axis, reinitialised, ..row(&name, "component", "ok") }));
+            rows.push((series.key(t), Persona { share, cos_axis, reinitialised, ..row(&name, "component", Status::Ok) }));
         }
         let (activations, d) = replies.rows(series, t, layer)?;
         for ((id, kind), own) in replies.contexts.iter().zip(activations.chunks_exact(replies.replies * d)) {
             let estimate = space.project(own, &draws)?.and_then(|projection| projection.estimate());
-            let (projection, projection_lower, projection_upper) = columns(estimate);
-            let status = if estimate.is_some() { "ok" } else { "no_axis" };
-            rows.push((series.key(t), Persona { projection, projection_lower, projection_upper, ..row(id, kind, status) }));
+            let mut placed = row(id, kind, if estimate.is_some() { Status::Ok } else { Status::NoAxis });
+            (placed.projection, placed.projection_lower, placed.projection_upper) = columns(estimate);
+            rows.push((series.key(t), placed));
         }
-        value.push(length.value);
-        samples.push(length.replicates);
+        lengths.push(length);
     }
-    let replicates = (0..draws.n_resamples()).flat_map(|b| samples.iter().map(move |sample| sample[b])).collect();
-    let trace = Trace {
-        measure: NAME,
-        concept: NAME.to_owned(),
-        label_family: AXIS.to_owned(),
-        null_bank: false,
-        readout: Some(series.readouts[replies.readout].clone()),
-        layer: Some(series.layers[layer]),
-        points: (0..n).collect(),
-        curve: Curve::new(value, replicates)?,
-        aligned: None,
-        floor: Some(0.0),
-        max_t: Vec::new(),
-        max_t_late: None,
-        choice: third(spaces[n - 1].per_reply(), spaces[n - 1].d)? / series.scale(n - 1, replies.readout, layer),
-        cosine: None,
-        null: Null::Bank,
-        baseline: None,
-        companion: false,
-        status: None,
-        dated: true,
-        sign: 1.0,
-    };
+    let family = Family::named(NAME, LabelFamily::PersonaAxis);
+    let trace = Trace::new(NAME, &family, (0..n).collect(), Curve::of_sampled(&lengths)?).at(series, replies.readout, layer);
+    let choice = third(spaces[n - 1].per_reply(), spaces[n - 1].d)? / series.scale(n - 1, replies.readout, layer);
+    let trace = Trace { floor: Some(0.0), choice, null: Null::Bank, ..trace };
     Ok((rows, vec![trace]))
 }

@@ -5,32 +5,38 @@
 //! share a basis, so no probe is fitted. The excess over the median of the null bank is what is dated.
 
 use super::contrast::third;
-use super::{Part, write_parts};
+use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::curve::{Curve, excess_over_bank, percentile_in_bank};
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Role, Trace};
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{amplitude, columns, quantile};
 use crate::stats::gram::Gram;
-use crate::table;
+use crate::table::{Table, finite};
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub const NAME: &str = "change";
+const TABLE: Table = Table::keyed::<Change>("change");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 
 /// One row of `change.parquet` behind the keys. `e` is in units of the neutral pool's root mean square at the first checkpoint.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Change {
     concept: String,
     null_bank: bool,
     layer: i32,
     readout: String,
-    status: String,
+    status: Status,
+    /// Amplitude of the mean change, self minus others: the root of `u`, with its sign.
     e: Option<f64>,
     e_lower: Option<f64>,
     e_upper: Option<f64>,
+    /// Unbiased for the squared length of the mean change.
     u: Option<f64>,
     /// `e` minus the median of the null bank (without the concept itself, if it belongs to it).
     excess: Option<f64>,
@@ -53,28 +59,25 @@ pub struct Pairs<'a> {
 /// Concepts with answer stems.
 pub fn stems(series: &Series) -> Vec<Pairs<'_>> {
     let of = |family: &'_ Family| -> Option<Vec<(usize, Vec<usize>)>> {
-        let others = series.family(&family.concept, "stem_other")?;
+        let others = series.family(&family.concept, &LabelFamily::StemOther)?;
         let find = |id: &str| others.groups.iter().find(|(other, _)| other == id).map(|(_, items)| items.clone());
         let pairs = family.groups.iter().filter_map(|(id, items)| Some((*items.first()?, find(id).filter(|others| !others.is_empty())?)));
         Some(pairs.collect())
     };
-    let selves = series.families.iter().filter(|family| family.label_family == "stem_self");
+    let selves = series.families.iter().filter(|family| family.label_family == LabelFamily::StemSelf);
     selves.filter_map(|family| Some(Pairs { family, groups: of(family).filter(|groups| groups.len() >= 2)? })).collect()
 }
 
-/// Writes `change.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let stems = stems(series);
-    let readout = series.readout("last_prompt").unwrap_or(0);
+    let Some(readout) = series.last_prompt(NAME) else { return Measured::of_rows::<Change>(TABLE, &[]) };
     let layers: Vec<usize> = (0..series.layers.len()).collect();
     let parts = layers.par_iter().map(|&layer| at_layer(series, &stems, readout, layer)).collect::<Result<Vec<_>>>()?;
-    write_parts(series, "change.parquet", parts)
+    Measured::of_parts(TABLE, parts)
 }
 
-struct Measured {
+/// One concept at one layer.
+struct Learned {
     curve: Curve,
     u: Vec<f64>,
     frozen: Vec<Option<f64>>,
@@ -99,17 +102,9 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
             null_bank: pairs.family.null_bank,
             layer: series.layers[layer] as i32,
             readout: series.readouts[readout].clone(),
-            status: "no_reference".to_owned(),
-            e: None,
-            e_lower: None,
-            e_upper: None,
-            u: None,
-            excess: None,
-            excess_lower: None,
-            excess_upper: None,
-            percentile: None,
-            frozen_e: None,
+            status: Status::NoReference,
             n_groups: pairs.groups.len() as i32,
+            ..Change::default()
         };
         let Some(own) = measured.get(index) else {
             rows.extend((0..n).map(|t| (series.key(t), empty.clone())));
@@ -122,21 +117,15 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
         let excess = if bank.is_empty() { None } else { Some(excess_over_bank(&own.curve, &bank)?) };
         let percentiles = percentile_in_bank(&own.curve, &bank)?;
         for t in 0..n {
-            let (e, e_lower, e_upper) = columns(own.curve.at(t));
-            let (excess, excess_lower, excess_upper) = columns(excess.as_ref().and_then(|excess| excess.at(t)));
-            let row = Change {
-                status: "ok".to_owned(),
-                e,
-                e_lower,
-                e_upper,
-                u: table::finite(own.u[t]),
-                excess,
-                excess_lower,
-                excess_upper,
+            let mut row = Change {
+                status: Status::Ok,
+                u: finite(own.u[t]),
                 percentile: percentiles.as_ref().map(|share| share[t]),
                 frozen_e: own.frozen[t],
                 ..empty.clone()
             };
+            (row.e, row.e_lower, row.e_upper) = columns(own.curve.at(t));
+            (row.excess, row.excess_lower, row.excess_upper) = columns(excess.as_ref().and_then(|excess| excess.at(t)));
             rows.push((series.key(t), row));
         }
         let mut last: Vec<f64> = bank.iter().map(|curve| curve.value[n - 1]).collect();
@@ -145,7 +134,7 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
         let choice = own.third - if last.is_empty() { 0.0 } else { quantile(&last, 0.5) };
         let curve = excess.unwrap_or_else(|| own.curve.clone());
         let trace = Trace::new(NAME, pairs.family, (0..n).collect(), curve).at(series, readout, layer);
-        traces.push(Trace { label_family: "stem".to_owned(), choice, floor, companion: true, ..trace });
+        traces.push(Trace { role: Role::Companion, choice, floor, ..trace.of_stems() });
     }
     Ok((rows, traces))
 }
@@ -178,7 +167,7 @@ pub fn draws(series: &Series, pairs: &Pairs) -> Result<Draws> {
     Draws::with_counts(pairs.groups.len(), series.flips, series.bootstraps, series.seed, &format!("{}/stem", pairs.family.concept))
 }
 
-fn measure(series: &Series, pairs: &Pairs, readout: usize, layer: usize) -> Result<Measured> {
+fn measure(series: &Series, pairs: &Pairs, readout: usize, layer: usize) -> Result<Learned> {
     let n = series.points.len();
     let (deltas, width) = deltas(series, pairs, readout, layer)?;
     let grams = deltas.iter().map(|delta| Gram::new(delta, width)).collect::<Result<Vec<_>>>()?;
@@ -188,7 +177,7 @@ fn measure(series: &Series, pairs: &Pairs, readout: usize, layer: usize) -> Resu
         .iter()
         .map(|delta| Ok((along > 0.0).then_some(Gram::cross(delta, &deltas[n - 1], width)?.u() / along)))
         .collect::<Result<_>>()?;
-    Ok(Measured {
+    Ok(Learned {
         curve: Curve::of_amplitudes(&grams, &draws)?,
         u: grams.iter().map(Gram::u).collect(),
         frozen,

@@ -5,20 +5,22 @@
 
 use super::contrast::{Contrasts, draws, labelled, whitened};
 use super::level::Levels;
-use super::spread;
+use super::{Finding, Measure, Measured, spread};
 use crate::console::check_interrupt;
 use crate::onset::trace::Trace;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
-use crate::stats::estimate::columns;
-use crate::stats::role_space::Sampled;
+use crate::stats::estimate::{Sampled, columns, of_columns};
 use crate::stats::shared_direction::{Cluster, Direction, cluster};
-use crate::table::{self, Key};
+use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub const NAME: &str = "cluster";
-pub const TABLE: &str = "cluster.parquet";
+const TABLE: Table = Table::keyed::<Row>("cluster");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 
 /// What its level is a level of.
 const ALL: &str = "all";
@@ -27,51 +29,60 @@ const ALL: &str = "all";
 const LAYERS: usize = 5;
 
 /// One row of `cluster.parquet` behind the keys.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Row {
     pub layer: i32,
     pub readout: String,
     /// `ok`, `too_few_concepts` or `no_bank` (fewer null concepts than are asked about: no band).
-    pub status: String,
+    pub status: Status,
     /// First eigenvalue of the corrected cosines over the number of concepts.
     pub share: Option<f64>,
     pub share_lower: Option<f64>,
     pub share_upper: Option<f64>,
-    /// 2.5%, 50% and 97.5% points over random sets of null concepts.
+    /// 2.5% point over random sets of null concepts.
     pub null_lower: Option<f64>,
+    /// Their median.
     pub null_median: Option<f64>,
+    /// Their 97.5% point.
     pub null_upper: Option<f64>,
-    /// Concepts whose contrast is there (U > 0), asked about and null.
+    /// Concepts that are asked about and whose contrast is there (U > 0).
     pub n_concepts: i32,
+    /// The same of null concepts.
     pub n_null: i32,
 }
 
-/// Writes `cluster.parquet`; it has no curves, since it is about all concepts at once, but a level per layer, which is compared between
-/// runs. The middle one of the layers is the primary one: nothing but the shares themselves could choose it.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
-    let readout = series.readout("last_prompt").unwrap_or(0);
-    let families: Vec<&Family> = series.families.iter().filter(|family| family.label_family == "crossed").collect();
+/// It has no curves, since it is about all concepts at once, but a level per layer, which is compared between runs. The middle one of the
+/// layers is the primary one: nothing but the shares themselves could choose it.
+fn run(series: &Series) -> Result<Measured> {
+    let Some(readout) = series.last_prompt(NAME) else { return Measured::of_rows::<Row>(TABLE, &[]) };
+    let families: Vec<&Family> = series.families.iter().filter(|family| family.label_family == LabelFamily::Crossed).collect();
     let layers: Vec<usize> = spread(series.layers.len(), LAYERS.min(series.layers.len())).collect();
     let n = series.points.len();
     let tasks: Vec<(usize, usize)> = layers.iter().flat_map(|&layer| (0..n).map(move |t| (t, layer))).collect();
     let found = tasks.par_iter().map(|&(t, layer)| row(series, &families, readout, t, layer)).collect::<Result<Vec<_>>>()?;
-    let all =
-        Family { concept: ALL.to_owned(), label_family: "crossed".to_owned(), null_bank: false, specification: None, groups: Vec::new() };
+    let all = Family::named(ALL, LabelFamily::Crossed);
     let mut traces = Vec::new();
     for (position, (layer, found)) in layers.iter().zip(found.chunks_exact(n)).enumerate() {
         let mut levels = Levels::new(n);
         for (t, (.., share)) in found.iter().enumerate() {
-            levels.push(t, NAME, share.as_ref().ok_or("too_few_concepts"));
+            levels.push(t, NAME, share.as_ref().ok_or(Status::TooFewConcepts));
         }
         let choice = -(position.abs_diff(layers.len() / 2) as f64);
         traces.extend(levels.traces(&all).into_iter().map(|level| Trace { choice, ..level.at(series, readout, *layer) }));
     }
     let rows: Vec<(Key, Row)> = found.into_iter().map(|(key, row, _)| (key, row)).collect();
-    table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
-    Ok(traces)
+    let finding = |(key, row): &(Key, Row)| Finding {
+        checkpoint: key.checkpoint.clone(),
+        part: NAME,
+        layer: Some(row.layer),
+        status: row.status.clone(),
+        estimate: of_columns(row.share, row.share_lower, row.share_upper),
+        null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
+        contexts: usize::MAX,
+        ..Finding::default()
+    };
+    let findings = rows.iter().map(finding).collect();
+    Ok(Measured { traces, findings, ..Measured::of_rows(TABLE, &rows)? })
 }
 
 fn row(series: &Series, families: &[&Family], readout: usize, t: usize, layer: usize) -> Result<(Key, Row, Option<Sampled>)> {
@@ -99,26 +110,24 @@ fn row(series: &Series, families: &[&Family], readout: usize, t: usize, layer: u
         }
     }
     let found = cluster(&own.iter().collect::<Vec<_>>(), &null.iter().collect::<Vec<_>>(), series.seed);
-    let (share, share_lower, share_upper) = columns(found.as_ref().map(|found| found.share));
     let band = found.as_ref().and_then(|found| found.null);
-    let row = Row {
+    let mut row = Row {
         layer: series.layers[layer] as i32,
         readout: series.readouts[readout].clone(),
         status: match &found {
-            None => "too_few_concepts",
-            Some(Cluster { null: None, .. }) => "no_bank",
-            Some(_) => "ok",
+            None => Status::TooFewConcepts,
+            Some(Cluster { null: None, .. }) => Status::NoBank,
+            Some(_) => Status::Ok,
         }
         .to_owned(),
-        share,
-        share_lower,
-        share_upper,
         null_lower: band.map(|[lower, ..]| lower),
         null_median: band.map(|[_, median, _]| median),
         null_upper: band.map(|[.., upper]| upper),
         n_concepts: own.len() as i32,
         n_null: null.len() as i32,
+        ..Row::default()
     };
+    (row.share, row.share_lower, row.share_upper) = columns(found.as_ref().map(|found| found.share));
     let share = found.map(|found| Sampled { value: found.share.value, replicates: found.replicates });
     Ok((series.key(t), row, share))
 }

@@ -8,24 +8,25 @@
 //! embeddings and random weights make of the same labels.
 
 use super::prediction::{Asked, Pair, Said, asked};
+use super::{Measure, Measured};
 use crate::console::check_interrupt;
-use crate::onset::baseline::Baseline;
-use crate::onset::trace::Trace;
 use crate::series::Series;
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, columns};
+use crate::stats::estimate::{Estimate, Sampled, columns};
 use crate::stats::evaluate::{Evaluation, Scale, evaluate};
 use crate::stats::folds::{OUTER, grouped};
 use crate::stats::kernel::Design;
 use crate::stats::lexical::{self, Labelled};
 use crate::stats::logistic;
-use crate::table::{self, Key};
+use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub const NAME: &str = "endogenous";
-pub const TABLE: &str = "endogenous.parquet";
+const TABLE: Table = Table::keyed::<Row>("endogenous");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 
 /// Fewer pairs make no folds to speak of.
 const FEWEST: usize = 8;
@@ -34,29 +35,30 @@ const FEWEST: usize = 8;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub concept: String,
-    /// `choice` or `right`.
+    /// What y says: `choice` (the word that is chosen stands first) or `right` (the hypothetical answer is
+    /// the choice).
     pub label: String,
     pub layer: i32,
     pub readout: String,
     /// `ok`, `failed`, `degenerate_label` (a fold is trained on one label), `not_scored` (no answers), `no_order` (cells do not end in
     /// `-xy` and `-yx`) or `too_few_groups` (fewer than eight pairs).
-    pub status: String,
-    /// Of the logistic probe over groups, with group-bootstrap intervals.
+    pub status: Status,
+    /// Of the logistic probe, held out over groups.
     pub auroc: Option<f64>,
     pub auroc_lower: Option<f64>,
     pub auroc_upper: Option<f64>,
     pub accuracy: Option<f64>,
     pub accuracy_lower: Option<f64>,
     pub accuracy_upper: Option<f64>,
-    /// The same labels from counts of words or lengths, from mean input embeddings, and from this layer with random weights.
+    /// What counts of words, or lengths, make of the same labels.
     pub lexical_auroc: Option<f64>,
     pub embedding_auroc: Option<f64>,
     pub reinitialised_auroc: Option<f64>,
-    /// AUROC minus the best of these.
+    /// `auroc` minus the best of these three.
     pub excess_auc: Option<f64>,
     pub excess_auc_lower: Option<f64>,
     pub excess_auc_upper: Option<f64>,
-    /// Items with y = 1, and all.
+    /// Items with y = 1.
     pub n_positive: i32,
     pub n: i32,
     pub n_groups: i32,
@@ -69,11 +71,7 @@ type Label = (&'static str, fn(&Said, first: Option<bool>) -> Option<bool>);
 const LABELS: [Label; 2] =
     [("choice", |said, first| first.map(|first| said.choice == first)), ("right", |said, _| Some(said.choice == said.hypothetical))];
 
-/// Writes `endogenous.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let asked = asked(series)?;
     let readouts = |asked: &Asked| -> Vec<usize> {
         let items = || asked.pairs.iter().flat_map(|pair| &pair.hypothetical);
@@ -89,8 +87,7 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
     }
     let rows = tasks.into_par_iter().map(|(asked, readouts, t, label)| rows(series, asked, &readouts, t, label));
     let rows: Vec<(Key, Row)> = rows.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-    table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
-    Ok(Vec::new())
+    Measured::of_rows(TABLE, &rows)
 }
 
 /// Items with a checkpoint's labels.
@@ -104,7 +101,7 @@ struct Set {
 
 impl Set {
     /// `Err` has the status where there is nothing to fit.
-    fn new(series: &Series, concept: &str, asked: &[(&Pair, Option<Said>)], label: &Label) -> Result<Result<Self, &'static str>> {
+    fn new(series: &Series, concept: &str, asked: &[(&Pair, Option<Said>)], label: &Label) -> Result<Result<Self, Status>> {
         let (mut items, mut labels, mut groups) = (Vec::new(), Vec::new(), Vec::new());
         let scored: Vec<(&Pair, &Said)> = asked.iter().filter_map(|(pair, said)| Some((*pair, said.as_ref()?))).collect();
         for (group, (pair, said)) in scored.iter().enumerate() {
@@ -118,10 +115,10 @@ impl Set {
         }
         let n_groups = groups.last().map_or(0, |last| last + 1);
         if n_groups == 0 {
-            return Ok(Err(if scored.is_empty() { "not_scored" } else { "no_order" }));
+            return Ok(Err(if scored.is_empty() { Status::NotScored } else { Status::NoOrder }));
         }
         if n_groups < FEWEST {
-            return Ok(Err("too_few_groups"));
+            return Ok(Err(Status::TooFewGroups));
         }
         let draws = Draws::with_counts(n_groups, 1, series.bootstraps, series.seed, &format!("{concept}/{NAME}"))?;
         Ok(Ok(Self { folds: grouped(&groups, OUTER)?, items, labels, groups, draws }))
@@ -132,21 +129,21 @@ impl Set {
     }
 
     /// The logistic probe on `rows`, `[item, d]`; `Err` has the status where there is none.
-    fn probed(&self, (rows, d): (Vec<f32>, usize)) -> Result<Result<Evaluation, &'static str>> {
+    fn probed(&self, (rows, d): (Vec<f32>, usize)) -> Result<Result<Evaluation, Status>> {
         let splits = Design::new(&rows, d)?.whole().folds(&self.folds)?;
         let held = match logistic::held_out(&splits, &self.labels, &self.groups) {
             Ok(held) => held,
             Err(error) => {
                 tracing::warn!("a probe of choices: {error:#}");
-                return Ok(Err("failed"));
+                return Ok(Err(Status::Failed));
             }
         };
         let scores = held.as_ref().map(|held| held.scores.as_slice());
-        Ok(self.evaluated(scores, Scale::LogOdds)?.filter(|evaluation| evaluation.auroc.is_some()).ok_or("degenerate_label"))
+        Ok(self.evaluated(scores, Scale::LogOdds)?.filter(|evaluation| evaluation.auroc.is_some()).ok_or(Status::DegenerateLabel))
     }
 
     /// The better of counts and lengths.
-    fn words(&self, series: &Series, concept: &str) -> Result<Option<Baseline>> {
+    fn words(&self, series: &Series, concept: &str) -> Result<Option<Sampled>> {
         let set = Labelled {
             concept,
             label_family: NAME,
@@ -155,10 +152,10 @@ impl Set {
             groups: self.groups.clone(),
         };
         let best = lexical::audit(&set, &self.draws)?.iter().filter_map(|row| row.auroc).reduce(f64::max);
-        Ok(best.map(|value| Baseline { value, replicates: Vec::new() }))
+        Ok(best.map(|value| Sampled { value, replicates: Vec::new() }))
     }
 
-    fn embeddings(&self, series: &Series, t: usize) -> Result<Option<Baseline>> {
+    fn embeddings(&self, series: &Series, t: usize) -> Result<Option<Sampled>> {
         let Some((rows, d)) = series.embeddings(t, &self.items)? else { return Ok(None) };
         let scores = lexical::embedding_scores(&rows, d, &self.labels, &self.folds)?;
         Ok(self.evaluated(scores.as_deref(), Scale::Margin)?.and_then(level))
@@ -174,19 +171,19 @@ fn first(cell: &str) -> Option<bool> {
     }
 }
 
-fn level(evaluation: Evaluation) -> Option<Baseline> {
-    evaluation.auroc.map(|auroc| Baseline { value: auroc.value, replicates: evaluation.auroc_replicates })
+fn level(evaluation: Evaluation) -> Option<Sampled> {
+    evaluation.auroc.map(|auroc| Sampled { value: auroc.value, replicates: evaluation.auroc_replicates })
 }
 
 /// One checkpoint and label, at every readout and layer.
 fn rows(series: &Series, asked: &Asked, readouts: &[usize], t: usize, label: &Label) -> Result<Vec<(Key, Row)>> {
     let places = readouts.iter().flat_map(|&readout| (0..series.layers.len()).map(move |layer| (readout, layer)));
-    let empty = |(readout, layer): (usize, usize), status: &str| Row {
+    let empty = |(readout, layer): (usize, usize), status: Status| Row {
         concept: asked.concept.to_owned(),
         label: label.0.to_owned(),
         layer: series.layers[layer] as i32,
         readout: series.readouts[readout].clone(),
-        status: status.to_owned(),
+        status,
         ..Row::default()
     };
     let said: Vec<(&Pair, Option<Said>)> = asked.pairs.iter().zip(asked.said[t].iter().copied()).collect();
@@ -203,8 +200,8 @@ fn rows(series: &Series, asked: &Asked, readouts: &[usize], t: usize, label: &La
                 Some(random) => set.probed(random.rows(0, readout, layer, &set.items)?)?.ok().and_then(level),
                 None => None,
             };
-            let best = Baseline::highest([&words, &embeddings, &random].map(Option::as_ref));
-            let (status, own) = own.map_or_else(|status| (status, None), |own| ("ok", Some(own)));
+            let best = Sampled::highest([&words, &embeddings, &random].map(Option::as_ref));
+            let (status, own) = own.map_or_else(|status| (status, None), |own| (Status::Ok, Some(own)));
             let auroc = own.as_ref().and_then(|own| own.auroc);
             let excess = own.as_ref().zip(auroc).zip(best).and_then(|((own, auroc), best)| {
                 let replicates: Vec<f64> = own.auroc_replicates.iter().enumerate().map(|(b, area)| area - best.at(b)).collect();

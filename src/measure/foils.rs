@@ -8,7 +8,8 @@ use crate::onset::curve::Curve;
 use crate::onset::gate::Standing;
 use crate::series::Series;
 use crate::stats::draws::Draws;
-use crate::stats::estimate::mean_sd;
+use crate::stats::estimate::{Estimate, mean_sd};
+use crate::table::finite;
 use anyhow::Result;
 
 /// Log-probabilities of what the items are answered with, per checkpoint and item.
@@ -51,6 +52,16 @@ pub struct Among {
     pub foils: Vec<Vec<f64>>,
 }
 
+/// An answer among its foils, as columns.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Told {
+    pub score: Option<Estimate>,
+    /// Share of the foils whose rise since the first checkpoint is smaller, and the one-sided p that the answer's is one more of theirs.
+    pub percentile: Option<f64>,
+    pub p: Option<f64>,
+    pub n_foils: i32,
+}
+
 impl Among {
     /// Means over groups of `scores[t][group][choice]`; the answer is choice 0.
     ///
@@ -66,6 +77,12 @@ impl Among {
             own: Curve::of_means(&own, draws)?,
             foils: (1..choices).map(|choice| (0..scores.len()).map(|t| mean(t, choice)).collect()).collect(),
         })
+    }
+
+    /// What a table says of the answer at a checkpoint.
+    pub fn told(&self, t: usize) -> Told {
+        let standing = self.standing(t);
+        Told { score: self.own.at(t), percentile: standing.share, p: standing.p.and_then(finite), n_foils: self.foils.len() as i32 }
     }
 
     /// Where the answer's rise since the first checkpoint stands among those of the foils.

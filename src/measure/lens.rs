@@ -7,7 +7,7 @@
 
 use super::change::{Pairs, draws, self_minus_others, stems};
 use super::foils::{Among, correlation};
-use super::{Part, write_parts};
+use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::gate::reference_and_late;
 use crate::onset::reach::rises;
@@ -15,46 +15,43 @@ use crate::onset::trace::{Null, Trace};
 use crate::prompt::concept::FEWEST_FOILS;
 use crate::series::{Lens, Series};
 use crate::stats::estimate::columns;
-use crate::table::{Key, finite};
+use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const NAME: &str = "lens";
-const TABLE: &str = "lens.parquet";
-/// Status of an answer of which no token tells it from its foils.
-const NOT_TOLD_APART: &str = "foils_not_told_apart";
+const TABLE: Table = Table::keyed::<Row>("lens");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// Correlation with the rises at the last layer from which a layer can be read.
 const READS: f64 = 0.5;
 
 /// One row of `lens.parquet` behind the keys; scores are in nats, as of logits.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Row {
     concept: String,
     null_bank: bool,
     layer: i32,
     readout: String,
     answer: Option<String>,
-    status: String,
+    status: Status,
     /// Answer against foils, self against others.
     lens: Option<f64>,
     lens_lower: Option<f64>,
     lens_upper: Option<f64>,
-    /// Share of the foils whose rise since the first checkpoint is smaller, and the one-sided p that the answer's is one more of theirs.
+    /// Share of the foils whose rise since the first checkpoint is smaller.
     foil_percentile: Option<f64>,
     foil_p: Option<f64>,
     n_foils: i32,
     n_groups: i32,
 }
 
-/// Writes `lens.parquet`: concepts whose stems have foils.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// Concepts whose stems have foils.
+fn run(series: &Series) -> Result<Measured> {
     let pairs: Vec<Pairs> = stems(series).into_iter().filter(|pairs| series.items[pairs.groups[0].0].foils.is_some()).collect();
-    let readout = series.readout("last_prompt").unwrap_or(0);
+    let Some(readout) = series.last_prompt(NAME) else { return Measured::of_rows::<Row>(TABLE, &[]) };
     let lens = series.lens(0)?;
     let layers: Vec<usize> = (0..series.layers.len()).collect();
     let found = layers
@@ -74,13 +71,13 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
             let choice = choice(&place.rises, last);
             let trace = place.among.map(|Among { own, foils }| {
                 let trace = Trace::new(NAME, pairs.family, (0..series.points.len()).collect(), own).at(series, readout, layer);
-                let null = if place.told_apart { Null::Foils(foils) } else { Null::Missing(NOT_TOLD_APART) };
-                Trace { label_family: "stem".to_owned(), choice, null, ..trace }
+                let null = if place.told_apart { Null::Foils(foils) } else { Null::Missing(Status::FoilsNotToldApart) };
+                Trace { choice, null, ..trace.of_stems() }
             });
             parts.push((place.rows, trace.into_iter().collect()));
         }
     }
-    write_parts(series, TABLE, parts)
+    Measured::of_parts(TABLE, parts)
 }
 
 /// The layers that compete to be primary are those that the unembedding can read: before these, the lens
@@ -110,14 +107,10 @@ fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, 
         layer: series.layers[layer] as i32,
         readout: series.readouts[readout].clone(),
         answer: item.answer_0.clone(),
-        status: "no_unembedding".to_owned(),
-        lens: None,
-        lens_lower: None,
-        lens_upper: None,
-        foil_percentile: None,
-        foil_p: None,
+        status: Status::NoUnembedding,
         n_foils: foils as i32,
         n_groups: pairs.groups.len() as i32,
+        ..Row::default()
     };
     let Some(scores) = lens.map(|lens| scores(series, lens, pairs, readout, layer)).transpose()?.flatten() else {
         let rows = (0..n).map(|t| (series.key(t), empty.clone())).collect();
@@ -126,11 +119,11 @@ fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, 
     let among = Among::new(&scores, &draws(series, pairs)?)?;
     let told_apart = pairs.groups.iter().all(|(own, _)| is_told_apart(series.items[*own].answer_ids.as_deref().unwrap_or_default()));
     let row = |t: usize| {
-        let (lens, lens_lower, lens_upper) = columns(among.own.at(t));
-        let standing = among.standing(t);
-        let (foil_percentile, foil_p) = (standing.share, standing.p.and_then(finite));
-        let status = if told_apart { "ok" } else { NOT_TOLD_APART }.to_owned();
-        Row { status, lens, lens_lower, lens_upper, foil_percentile, foil_p, ..empty.clone() }
+        let told = among.told(t);
+        let status = if told_apart { Status::Ok } else { Status::FoilsNotToldApart };
+        let mut row = Row { status, foil_percentile: told.percentile, foil_p: told.p, ..empty.clone() };
+        (row.lens, row.lens_lower, row.lens_upper) = columns(told.score);
+        row
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
     let rises = rises(&among.own.value, &among.foils, &(0..series.references().min(n)), &reference_and_late(n).1);

@@ -1,8 +1,9 @@
-//! The measures: each follows every concept along the series in its own units, writes its own table, and hands its curves to
-//! the onset. Measures are never merged.
+//! The measures: each follows every concept along the series in its own units, and hands over its table, its curves, which the onset
+//! dates, and the numbers that hypotheses are held against. Measures are never merged.
 //!
-//! To add one: a file beside these and a line in [`MEASURES`].
+//! To add one: a file beside these, its `mod` line and a line in [`MEASURES`].
 
+pub mod measured;
 pub mod level;
 pub mod foils;
 pub mod contrast;
@@ -21,58 +22,32 @@ pub mod persistence;
 pub mod residual;
 pub mod causal;
 
-use crate::onset::trace::Trace;
-use crate::series::Series;
-use crate::table::{self, Key};
-use anyhow::Result;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use crate::prompt::label_family::LabelFamily;
 
-/// A measure by name, and what computes and writes it.
-pub struct Measure {
-    pub name: &'static str,
-    /// Writes the measure's tables and returns its curves.
-    pub run: fn(&Series) -> Result<Vec<Trace>>,
-}
+pub use measured::{Finding, Measure, Measured, Part, joined};
 
 /// All measures, in the order in which they are computed.
 pub const MEASURES: &[Measure] = &[
-    Measure { name: contrast::NAME, run: contrast::run },
-    Measure { name: cluster::NAME, run: cluster::run },
-    Measure { name: probes::NAME, run: probes::run },
-    Measure { name: change::NAME, run: change::run },
-    Measure { name: lens::NAME, run: lens::run },
-    Measure { name: recognition::NAME, run: recognition::run },
-    Measure { name: placement::NAME, run: placement::run },
-    Measure { name: behaviour::NAME, run: behaviour::run },
-    Measure { name: agreement::NAME, run: agreement::run },
-    Measure { name: prediction::NAME, run: prediction::run },
-    Measure { name: endogenous::NAME, run: endogenous::run },
-    Measure { name: assistant_axis::NAME, run: assistant_axis::run },
-    Measure { name: persistence::NAME, run: persistence::run },
-    Measure { name: residual::NAME, run: residual::run },
-    Measure { name: causal::NAME, run: causal::run },
+    contrast::MEASURE,
+    cluster::MEASURE,
+    probes::MEASURE,
+    change::MEASURE,
+    lens::MEASURE,
+    recognition::MEASURE,
+    placement::MEASURE,
+    behaviour::MEASURE,
+    agreement::MEASURE,
+    prediction::MEASURE,
+    endogenous::MEASURE,
+    assistant_axis::MEASURE,
+    persistence::MEASURE,
+    residual::MEASURE,
+    causal::MEASURE,
 ];
 
-/// Rows of a measure's table and its curves, as one of its tasks returns them.
-pub type Part<R> = (Vec<(Key, R)>, Vec<Trace>);
-
-/// Writes the rows of all parts as one table and returns their curves, in order.
-///
-/// # Errors
-/// The table cannot be written.
-pub fn write_parts<R: Serialize + DeserializeOwned>(series: &Series, name: &str, parts: Vec<Part<R>>) -> Result<Vec<Trace>> {
-    let (mut rows, mut traces) = (Vec::new(), Vec::new());
-    for (part_rows, part_traces) in parts {
-        rows.extend(part_rows);
-        traces.extend(part_traces);
-    }
-    table::write_keyed(&series.folder.join(name), &rows, &series.run_hash)?;
-    Ok(traces)
-}
-
 /// Label families that have a y and are read as contrasts.
-pub const CONTRASTED: &[&str] = &["crossed", "control", "frame", "content", "endogenous"];
+pub const CONTRASTED: &[LabelFamily] =
+    &[LabelFamily::Crossed, LabelFamily::Control, LabelFamily::Frame, LabelFamily::Content, LabelFamily::Endogenous];
 
 /// `kept` of `all` layers (by position), evenly spaced, the last one included.
 pub fn spread(all: usize, kept: usize) -> impl Iterator<Item = usize> {

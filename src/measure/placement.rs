@@ -5,26 +5,31 @@
 //! about somebody of whom nothing was said. -1 and +1 are the poles' held-out means. Without a probe that binds (AUROC .8)
 //! there is no axis and no placement.
 
-use super::{Part, write_parts};
+use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, columns};
+use crate::stats::estimate::{Estimate, Sampled, columns};
 use crate::stats::evaluate::Ranking;
+use crate::table::Table;
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub const NAME: &str = "placement";
+const TABLE: Table = Table::keyed::<Placement>("placement");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 
 /// Held-out AUROC from which a binding probe is an axis.
 const BINDS: f64 = 0.8;
 const FOLDS: usize = 5;
 
 /// One row of `placement.parquet` behind the keys.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Placement {
     concept: String,
     null_bank: bool,
@@ -32,10 +37,12 @@ struct Placement {
     readout: String,
     /// `self`, `other`, or `self_minus_other`.
     referent: String,
-    status: String,
+    status: Status,
+    /// Where the referent stands between the poles' held-out means, which are -1 and +1.
     placement: Option<f64>,
     placement_lower: Option<f64>,
     placement_upper: Option<f64>,
+    /// Of the binding probe on held-out groups; below .8 there is no axis.
     axis_auroc: Option<f64>,
     axis_auroc_lower: Option<f64>,
     axis_auroc_upper: Option<f64>,
@@ -49,22 +56,18 @@ struct Group {
     other: Vec<usize>,
 }
 
-/// Writes `placement.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
-    let readout = series.readout("last_prompt").unwrap_or(0);
-    let bindings: Vec<&Family> = series.families.iter().filter(|family| family.label_family == "binding").collect();
+fn run(series: &Series) -> Result<Measured> {
+    let Some(readout) = series.last_prompt(NAME) else { return Measured::of_rows::<Placement>(TABLE, &[]) };
+    let bindings: Vec<&Family> = series.families.iter().filter(|family| family.label_family == LabelFamily::Binding).collect();
     let parts = bindings.par_iter().map(|family| concept(series, family, readout)).collect::<Result<Vec<_>>>()?;
-    write_parts(series, "placement.parquet", parts)
+    Measured::of_parts(TABLE, parts)
 }
 
 /// Groups that have both poles, self and other items, and the list of their items.
 fn bound(series: &Series, family: &Family) -> (Vec<Group>, Vec<usize>) {
     let mut items = Vec::new();
     let mut groups = Vec::new();
-    let members = |label_family: &str, id: &str| -> Vec<usize> {
+    let members = |label_family: &LabelFamily, id: &str| -> Vec<usize> {
         let family = series.family(&family.concept, label_family);
         family.and_then(|family| family.groups.iter().find(|(other, _)| other == id)).map_or_else(Vec::new, |(_, items)| items.clone())
     };
@@ -76,8 +79,8 @@ fn bound(series: &Series, family: &Family) -> (Vec<Group>, Vec<usize>) {
         let labelled = binding.iter().filter_map(|&item| Some((item, series.items[item].y? == 1)));
         let group = Group {
             binding: labelled.map(|(item, y)| (place(item), y)).collect(),
-            own: members("placement_self", id).into_iter().map(&mut place).collect(),
-            other: members("placement_other", id).into_iter().map(&mut place).collect(),
+            own: members(&LabelFamily::PlacementSelf, id).into_iter().map(&mut place).collect(),
+            other: members(&LabelFamily::PlacementOther, id).into_iter().map(&mut place).collect(),
         };
         if group.binding.iter().any(|(_, y)| *y)
             && group.binding.iter().any(|(_, y)| !y)
@@ -98,7 +101,7 @@ fn concept(series: &Series, family: &Family, readout: usize) -> Result<Part<Plac
     }
     let draws = Draws::with_counts(groups.len(), series.flips, series.bootstraps, series.seed, &format!("{}/binding", family.concept))?;
     for layer in 0..series.layers.len() {
-        let (mut points, mut value, mut replicates, mut choice) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+        let (mut points, mut places, mut choice) = (Vec::new(), Vec::new(), 0.0);
         for t in 0..series.points.len() {
             check_interrupt()?;
             let (activations, d) = series.rows(t, readout, layer, &items)?;
@@ -106,41 +109,33 @@ fn concept(series: &Series, family: &Family, readout: usize) -> Result<Part<Plac
             let auroc = read.auroc(&groups, &draws)?;
             choice += auroc.map_or(0.0, |auroc| auroc.value) / series.points.len() as f64;
             let is_axis = auroc.is_some_and(|auroc| auroc.value >= BINDS) && read.poles(None).is_some();
-            let (axis_auroc, axis_auroc_lower, axis_auroc_upper) = columns(auroc);
             for referent in Referent::ALL {
-                let estimate = if is_axis { read.estimate(referent, &draws) } else { None };
-                let (placement, placement_lower, placement_upper) = columns(estimate.as_ref().map(|(estimate, _)| *estimate));
-                let row = Placement {
+                let found = if is_axis { read.sampled(referent, &draws) } else { None };
+                let mut row = Placement {
                     concept: family.concept.clone(),
                     null_bank: family.null_bank,
                     layer: series.layers[layer] as i32,
                     readout: series.readouts[readout].clone(),
                     referent: referent.name().to_owned(),
-                    status: if estimate.is_some() { "ok" } else { "no_axis" }.to_owned(),
-                    placement,
-                    placement_lower,
-                    placement_upper,
-                    axis_auroc,
-                    axis_auroc_lower,
-                    axis_auroc_upper,
+                    status: if found.is_some() { Status::Ok } else { Status::NoAxis },
                     n_groups: groups.len() as i32,
+                    ..Placement::default()
                 };
+                (row.placement, row.placement_lower, row.placement_upper) = columns(found.as_ref().and_then(Sampled::estimate));
+                (row.axis_auroc, row.axis_auroc_lower, row.axis_auroc_upper) = columns(auroc);
                 rows.push((series.key(t), row));
-                if let (Referent::Difference, Some((estimate, sample))) = (referent, estimate) {
+                if let (Referent::Difference, Some(found)) = (referent, found) {
                     points.push(t);
-                    value.push(estimate.value);
-                    replicates.push(sample);
+                    places.push(found);
                 }
             }
         }
         if points.is_empty() {
             continue;
         }
-        // Replicates arrive by checkpoint, a curve wants them by resample.
-        let by_resample = (0..draws.n_resamples()).flat_map(|b| replicates.iter().map(move |sample| sample[b])).collect();
         let reaches_the_end = points.last() == Some(&(series.points.len() - 1));
-        let trace = Trace::new(NAME, family, points, Curve::new(value, by_resample)?).at(series, readout, layer);
-        traces.push(Trace { status: (!reaches_the_end).then_some("no_axis"), choice, ..trace });
+        let trace = Trace::new(NAME, family, points, Curve::of_sampled(&places)?).at(series, readout, layer);
+        traces.push(Trace { status: (!reaches_the_end).then_some(Status::NoAxis), choice, ..trace });
     }
     Ok((rows, traces))
 }
@@ -238,12 +233,12 @@ impl Read {
         })
     }
 
-    /// Value, interval and replicates; `None` where the poles change places in a resample.
-    fn estimate(&self, referent: Referent, draws: &Draws) -> Option<(Estimate, Vec<f64>)> {
+    /// `None` where the poles change places in a resample.
+    fn sampled(&self, referent: Referent, draws: &Draws) -> Option<Sampled> {
         let value = self.place(referent, None)?;
         let resamples = draws.multiplicities().chunks_exact(self.groups.len());
         let replicates = resamples.map(|counts| self.place(referent, Some(counts))).collect::<Option<Vec<f64>>>()?;
-        Some((Estimate::percentile(value, &replicates)?, replicates))
+        Some(Sampled { value, replicates })
     }
 }
 

@@ -5,23 +5,26 @@
 //! the first place cancels. Agreement alone may be a liking that every checkpoint has; only pairs that two checkpoints choose
 //! differently tell which of them is predicted.
 
-use crate::onset::trace::Trace;
+use super::{Measure, Measured};
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, columns};
-use crate::table::{self, Key};
+use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub const NAME: &str = "prediction";
-pub const TABLE: &str = "prediction.parquet";
+const TABLE: Table = Table::keyed::<Row>("prediction");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 
 /// Fewer pairs that differ say nothing.
 const FEWEST: usize = 8;
 
 /// One row of `prediction.parquet` behind the keys.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub concept: String,
     /// The other checkpoint; null for the agreement of a checkpoint with itself over all pairs.
@@ -29,7 +32,7 @@ pub struct Row {
     pub to_step: Option<i64>,
     pub to_order: Option<i32>,
     /// `ok`, or `too_few_differences` (fewer than eight pairs that the two choose differently).
-    pub status: String,
+    pub status: Status,
     /// Share of the pairs for which the hypothetical is the choice; with another checkpoint, among pairs that the two choose differently.
     pub accuracy: Option<f64>,
     pub accuracy_lower: Option<f64>,
@@ -38,6 +41,7 @@ pub struct Row {
     pub advantage: Option<f64>,
     pub advantage_lower: Option<f64>,
     pub advantage_upper: Option<f64>,
+    /// Pairs that were counted.
     pub n: i32,
 }
 
@@ -56,14 +60,10 @@ pub struct Asked<'a> {
     pub said: Vec<Vec<Option<Said>>>,
 }
 
-/// Writes `prediction.parquet`. Predictions are compared, not dated.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// Predictions are compared, not dated.
+fn run(series: &Series) -> Result<Measured> {
     let rows = asked(series)?.iter().map(|asked| compare(series, asked.concept, &asked.said)).collect::<Result<Vec<_>>>()?.concat();
-    table::write_keyed(&series.folder.join(TABLE), &rows, &series.run_hash)?;
-    Ok(Vec::new())
+    Measured::of_rows(TABLE, &rows)
 }
 
 /// Every concept that has choices with hypotheticals.
@@ -73,9 +73,9 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
 pub fn asked(series: &Series) -> Result<Vec<Asked<'_>>> {
     let mut concepts: BTreeMap<&str, BTreeMap<&str, Pair>> = BTreeMap::new();
     for (index, item) in series.items.iter().enumerate().filter(|(_, item)| item.is_plain()) {
-        if item.label_family == "object" || item.label_family == "hypothetical" {
+        if item.label_family == LabelFamily::Object || item.label_family == LabelFamily::Hypothetical {
             let pair = concepts.entry(&item.concept).or_default().entry(&item.group_id).or_default();
-            if item.label_family == "object" { &mut pair.choice } else { &mut pair.hypothetical }.push(index);
+            if item.label_family == LabelFamily::Object { &mut pair.choice } else { &mut pair.hypothetical }.push(index);
         }
     }
     if concepts.is_empty() {
@@ -112,23 +112,18 @@ fn compare(series: &Series, concept: &str, said: &[Vec<Option<Said>>]) -> Result
             let found = if enough { share(hits, series, concept)? } else { None };
             let doubled =
                 to.and(found).map(|e| Estimate { value: 2.0 * e.value - 1.0, lower: 2.0 * e.lower - 1.0, upper: 2.0 * e.upper - 1.0 });
-            let (accuracy, accuracy_lower, accuracy_upper) = columns(found);
-            let (advantage, advantage_lower, advantage_upper) = columns(doubled);
             let to = to.map(|to| series.key(to));
-            let row = Row {
+            let mut row = Row {
                 concept: concept.to_owned(),
                 to_checkpoint: to.as_ref().map(|to| to.checkpoint.clone()),
                 to_step: to.as_ref().and_then(|to| to.step),
                 to_order: to.as_ref().map(|to| to.order),
-                status: if enough { "ok" } else { "too_few_differences" }.to_owned(),
-                accuracy,
-                accuracy_lower,
-                accuracy_upper,
-                advantage,
-                advantage_lower,
-                advantage_upper,
+                status: if enough { Status::Ok } else { Status::TooFewDifferences },
                 n: hits.len() as i32,
+                ..Row::default()
             };
+            (row.accuracy, row.accuracy_lower, row.accuracy_upper) = columns(found);
+            (row.advantage, row.advantage_lower, row.advantage_upper) = columns(doubled);
             Ok((series.key(t), row))
         };
         rows.push(row(None, &hits(own, None))?);

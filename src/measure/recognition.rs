@@ -10,46 +10,51 @@
 //! depth; the lens has the later ones.
 
 use super::foils::Among;
-use super::{Part, write_parts};
+use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
-use crate::onset::trace::{Null, Trace};
-use crate::prompt::statements::{FACTS, KNOWN, STATED_OTHER, STATED_SELF, middle_layers};
+use crate::manifest::Readout;
+use crate::onset::trace::{Null, Role, Trace};
+use crate::prompt::label_family::LabelFamily;
+use crate::prompt::statements::{FACTS, middle_layers};
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::columns;
 use crate::stats::evaluate::Ranking;
 use crate::stats::gram::Gram;
-use crate::table::finite;
+use crate::table::{Table, finite};
+use crate::words::Status;
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub const NAME: &str = "recognition";
-const TABLE: &str = "recognition.parquet";
+const TABLE: Table = Table::keyed::<Row>("recognition");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// AUROC on held-out relations from which there is an axis.
 const FITS: f64 = 0.8;
 
 /// One row of `recognition.parquet` behind the keys; scores are in units of a known fact's.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Row {
     concept: String,
     null_bank: bool,
     layer: i32,
     readout: String,
     answer: Option<String>,
-    status: String,
+    status: Status,
     /// Answer against foils, self against another, by the probe that is fitted at this checkpoint.
     recognition: Option<f64>,
     recognition_lower: Option<f64>,
     recognition_upper: Option<f64>,
     /// By the first checkpoint's probe.
     frozen: Option<f64>,
-    /// Share of the foils whose rise since the first checkpoint is smaller, and the one-sided p that the answer's is one more of theirs.
+    /// Share of the foils whose rise since the first checkpoint is smaller.
     foil_percentile: Option<f64>,
     foil_p: Option<f64>,
     /// Of the probe, on facts of relations that it was not fitted on.
     axis_auroc: Option<f64>,
+    /// Quartets of facts that the probe was fitted to.
     n_facts: i32,
     n_foils: i32,
     n_groups: i32,
@@ -69,31 +74,28 @@ struct Known {
     relations: Vec<String>,
 }
 
-/// Writes `recognition.parquet`: concepts whose stems have foils, where the store has statements and facts.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// Concepts whose stems have foils, where the store has statements and facts.
+fn run(series: &Series) -> Result<Measured> {
     let known = Known::of(series);
-    let statements = series.families.iter().filter(|family| family.label_family == STATED_SELF);
+    let statements = series.families.iter().filter(|family| family.label_family == LabelFamily::StatedSelf);
     let statements: Vec<Statements> = statements.filter_map(|family| Statements::of(series, family)).collect();
-    let readout = series.readout("statement").or_else(|| series.readout("last_prompt"));
-    let (Some(known), Some(readout)) = (known, readout) else { return write_parts::<Row>(series, TABLE, Vec::new()) };
+    let readout = series.readout(Readout::Statement.name()).or_else(|| series.last_prompt(NAME));
+    let (Some(known), Some(readout)) = (known, readout) else { return Measured::of_rows::<Row>(TABLE, &[]) };
     let middle = middle_layers(&series.layers);
     let layers: Vec<usize> = (0..series.layers.len()).filter(|&layer| series.keeps(readout, layer)).collect();
     let at_layer = |&layer: &usize| {
         check_interrupt()?;
         let axes = (0..series.points.len()).map(|t| Axis::fit(series, &known, [t, readout, layer])).collect::<Result<Vec<_>>>()?;
-        let companion = !middle.contains(&layer);
-        statements.iter().map(|statements| statements.follow(series, &axes, known.groups.len(), [readout, layer], companion)).collect()
+        let role = if middle.contains(&layer) { Role::Dated } else { Role::Companion };
+        statements.iter().map(|statements| statements.follow(series, &axes, known.groups.len(), [readout, layer], role)).collect()
     };
     let parts = layers.par_iter().map(at_layer).collect::<Result<Vec<Vec<Part<Row>>>>>()?;
-    write_parts(series, TABLE, parts.into_iter().flatten().collect())
+    Measured::of_parts(TABLE, parts.into_iter().flatten().collect())
 }
 
 impl Known {
     fn of(series: &Series) -> Option<Self> {
-        let family = series.family(FACTS, KNOWN)?;
+        let family = series.family(FACTS, &LabelFamily::Known)?;
         let (mut groups, mut relations) = (Vec::new(), Vec::new());
         for (_, members) in &family.groups {
             let labelled: Vec<(usize, bool)> = members.iter().filter_map(|&item| Some((item, series.items[item].y? == 1))).collect();
@@ -159,7 +161,7 @@ impl Axis {
 impl<'a> Statements<'a> {
     /// `None` where fewer than two groups have every choice about oneself and about another.
     fn of(series: &Series, family: &'a Family) -> Option<Self> {
-        let others = series.family(&family.concept, STATED_OTHER)?;
+        let others = series.family(&family.concept, &LabelFamily::StatedOther)?;
         let choice = |item: usize| series.items[item].cell.split_once(':').and_then(|(_, choice)| choice.parse::<usize>().ok());
         let by_choice = |members: &[usize]| members.iter().filter_map(|&item| Some((choice(item)?, item))).collect::<BTreeMap<_, _>>();
         let mut groups: Vec<Vec<[usize; 2]>> = Vec::new();
@@ -172,77 +174,64 @@ impl<'a> Statements<'a> {
         }
         let choices = groups.iter().map(Vec::len).max()?;
         groups.retain(|group| group.len() == choices);
-        let stem = series.family(&family.concept, "stem_self").and_then(|family| family.groups.first());
+        let stem = series.family(&family.concept, &LabelFamily::StemSelf).and_then(|family| family.groups.first());
         let answer = stem.and_then(|(_, items)| series.items[*items.first()?].answer_0.clone());
         (groups.len() >= 2 && choices > 2).then_some(Self { family, answer, groups })
     }
 
-    /// `[group][choice]`, self minus other along a direction, at one checkpoint.
-    fn scores(&self, series: &Series, [t, readout, layer]: [usize; 3], axis: &Axis) -> Result<Vec<Vec<f64>>> {
-        let items: Vec<usize> = self.groups.iter().flatten().flatten().copied().collect();
-        let (rows, d) = series.rows(t, readout, layer, &items)?;
+    /// `[group][choice]`, self minus other along an axis, from activations of the items in order.
+    fn scores(&self, rows: &[f32], d: usize, axis: &Axis) -> Vec<Vec<f64>> {
         let along: Vec<f64> = rows
             .chunks_exact(d)
             .map(|row| row.iter().zip(&axis.direction).map(|(x, w)| f64::from(*x) * w).sum::<f64>() / axis.unit)
             .collect();
         let pairs: Vec<f64> = along.chunks_exact(2).map(|pair| pair[0] - pair[1]).collect();
-        Ok(pairs.chunks_exact(self.groups[0].len()).map(<[f64]>::to_vec).collect())
+        pairs.chunks_exact(self.groups[0].len()).map(<[f64]>::to_vec).collect()
     }
 
-    fn follow<'x>(
-        &self,
-        series: &Series,
-        axes: &'x [Axis],
-        facts: usize,
-        [readout, layer]: [usize; 2],
-        companion: bool,
-    ) -> Result<Part<Row>> {
+    fn follow(&self, series: &Series, axes: &[Axis], facts: usize, [readout, layer]: [usize; 2], role: Role) -> Result<Part<Row>> {
         let n = series.points.len();
         let is_there = axes.iter().all(Axis::is_there);
         let first = axes.first().context("a series has checkpoints")?;
-        let draws = Draws::with_counts(
-            self.groups.len(),
-            series.flips,
-            series.bootstraps,
-            series.seed,
-            &format!("{}/stated", self.family.concept),
-        )?;
-        let along = |of: &dyn Fn(usize) -> &'x Axis| -> Result<Option<Among>> {
-            if !(0..n).all(|t| of(t).unit > 0.0) {
-                return Ok(None);
-            }
-            let scores = (0..n).map(|t| self.scores(series, [t, readout, layer], of(t))).collect::<Result<Vec<_>>>()?;
-            Among::new(&scores, &draws).map(Some)
-        };
-        let (native, frozen) = (along(&|t| &axes[t])?, along(&|_| first)?);
+        let key = format!("{}/stated", self.family.concept);
+        let draws = Draws::with_counts(self.groups.len(), series.flips, series.bootstraps, series.seed, &key)?;
+        let items: Vec<usize> = self.groups.iter().flatten().flatten().copied().collect();
+        let (mut native, mut frozen) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        for (t, axis) in axes.iter().enumerate() {
+            let (rows, d) = series.rows(t, readout, layer, &items)?;
+            native.push(self.scores(&rows, d, axis));
+            frozen.push(self.scores(&rows, d, first));
+        }
+        let has_unit = |axis: &Axis| axis.unit > 0.0;
+        let native = if axes.iter().all(has_unit) { Some(Among::new(&native, &draws)?) } else { None };
+        let frozen = if has_unit(first) { Some(Among::new(&frozen, &draws)?) } else { None };
         let row = |t: usize| {
             let there = native.as_ref().filter(|_| axes[t].is_there());
-            let (recognition, recognition_lower, recognition_upper) = columns(there.and_then(|among| among.own.at(t)));
-            let standing = there.map(|among| among.standing(t));
-            Row {
+            let told = there.map(|among| among.told(t)).unwrap_or_default();
+            let mut row = Row {
                 concept: self.family.concept.clone(),
                 null_bank: self.family.null_bank,
                 layer: series.layers[layer] as i32,
                 readout: series.readouts[readout].clone(),
                 answer: self.answer.clone(),
-                status: if there.is_some() { "ok" } else { "no_axis" }.to_owned(),
-                recognition,
-                recognition_lower,
-                recognition_upper,
+                status: if there.is_some() { Status::Ok } else { Status::NoAxis },
                 frozen: frozen.as_ref().filter(|_| first.is_there()).and_then(|among| finite(among.own.value[t])),
-                foil_percentile: standing.and_then(|standing| standing.share),
-                foil_p: standing.and_then(|standing| standing.p).and_then(finite),
+                foil_percentile: told.percentile,
+                foil_p: told.p,
                 axis_auroc: axes[t].auroc,
                 n_facts: facts as i32,
                 n_foils: self.groups[0].len() as i32 - 1,
                 n_groups: self.groups.len() as i32,
-            }
+                ..Row::default()
+            };
+            (row.recognition, row.recognition_lower, row.recognition_upper) = columns(told.score);
+            row
         };
         let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
         let trace = native.map(|among| {
             let trace = Trace::new(NAME, self.family, (0..n).collect(), among.own).at(series, readout, layer);
-            let status = (!is_there).then_some("no_axis");
-            Trace { label_family: "stem".to_owned(), companion, status, null: Null::Foils(among.foils), ..trace }
+            let status = (!is_there).then_some(Status::NoAxis);
+            Trace { role, status, null: Null::Foils(among.foils), ..trace.of_stems() }
         });
         Ok((rows, trace.into_iter().collect()))
     }

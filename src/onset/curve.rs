@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Result, ensure};
 
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, amplitude, quantile};
+use crate::stats::estimate::{Estimate, Sampled, amplitude, quantile};
 use crate::stats::gram::Gram;
 
 /// One number per checkpoint, `e[T]`, and the same under B resamples of the groups. Replicate `b` uses
@@ -108,6 +108,28 @@ impl Curve {
     /// Mean over a set of checkpoints with its interval. `None` for an empty set.
     pub fn mean_over(&self, set: &Range<usize>) -> Option<Estimate> {
         self.statistic(|row| mean(&row[set.clone()]))
+    }
+
+    /// Mean over the checkpoints `late` less a level, resample by resample: what is reached beyond what has been learned by nothing.
+    pub fn excess(&self, level: &Sampled, late: &Range<usize>) -> Option<Estimate> {
+        let own = |row: &[f64]| mean(&row[late.clone()]);
+        let replicates: Vec<f64> = self.replicate_rows().enumerate().map(|(resample, row)| own(row) - level.at(resample)).collect();
+        Estimate::percentile(own(&self.value) - level.value, &replicates)
+    }
+
+    /// The value at one checkpoint with its replicates.
+    pub fn sampled(&self, checkpoint: usize) -> Sampled {
+        Sampled { value: self.value[checkpoint], replicates: self.replicate_rows().map(|row| row[checkpoint]).collect() }
+    }
+
+    /// A curve from its checkpoints, which have their replicates in the same order.
+    ///
+    /// # Errors
+    /// As [`Curve::new`].
+    pub fn of_sampled(points: &[Sampled]) -> Result<Self> {
+        let resamples = points.iter().map(|point| point.replicates.len()).min().unwrap_or(0);
+        let replicates = (0..resamples).flat_map(|b| points.iter().map(move |point| point.replicates[b])).collect();
+        Self::new(points.iter().map(|point| point.value).collect(), replicates)
     }
 
     /// `of` the curve, with the interval from `of` each replicate.

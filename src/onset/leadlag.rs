@@ -5,15 +5,18 @@
 //! other measures have groups of their own, and their resamples pair as independent ones do.
 
 use super::verdict::Verdict;
+use crate::manifest::Readout;
+use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
-use crate::series::Series;
 use crate::stats::estimate::{Estimate, columns, first, paired};
-use crate::table;
-use anyhow::Result;
+use crate::table::Table;
+use crate::words::Status;
 use serde::{Deserialize, Serialize};
 
+pub const TABLE: Table = Table::new::<Row>("leadlag");
+
 /// Label families by which a concept itself is followed; others are controls of it, or companions.
-const OF_CONCEPTS: [&str; 3] = ["crossed", "stem", "binding"];
+const OF_CONCEPTS: [LabelFamily; 3] = [LabelFamily::Crossed, LabelFamily::Stem, LabelFamily::Binding];
 
 /// One row of `leadlag.parquet`: a concept by two measures, each at its primary layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,12 +24,16 @@ pub struct Row {
     pub run: String,
     pub concept: String,
     pub null_bank: bool,
+    /// One measure.
     pub first: String,
+    /// Its primary layer.
     pub first_layer: Option<i32>,
+    /// Another one.
     pub second: String,
+    /// Its primary layer.
     pub second_layer: Option<i32>,
     /// `ok` where both have a date; else the first reason why not.
-    pub status: String,
+    pub status: Status,
     /// t50 by the second minus t50 by the first, in units of the axis; positive where the first leads.
     pub lag: Option<f64>,
     pub lag_lower: Option<f64>,
@@ -35,25 +42,21 @@ pub struct Row {
     pub p_first: Option<f64>,
 }
 
-/// Writes `leadlag.parquet`.
-///
-/// # Errors
-/// The table cannot be written.
-pub fn write(series: &Series, verdicts: &[Verdict]) -> Result<()> {
-    table::write(&series.folder.join("leadlag.parquet"), &rows(&series.run, verdicts), &series.run_hash)
-}
-
-fn rows(run: &str, verdicts: &[Verdict]) -> Vec<Row> {
+/// Every concept by every pair of measures that follow it.
+pub fn rows(run: &str, verdicts: &[Verdict]) -> Vec<Row> {
     let followed = |verdict: &&Verdict| {
         let trace = verdict.trace;
-        let plain = trace.readout.as_deref().is_none_or(|readout| readout == "last_prompt");
-        verdict.primary && plain && OF_CONCEPTS.contains(&trace.label_family.as_str())
+        let plain = trace.place.readout.as_deref().is_none_or(|readout| readout == Readout::LastPrompt.name());
+        verdict.primary && plain && OF_CONCEPTS.contains(&trace.place.label_family)
     };
     let followed: Vec<&Verdict> = verdicts.iter().filter(followed).collect();
     let mut rows = Vec::new();
     for (index, a) in followed.iter().enumerate() {
         // Measures stand in the order in which they are computed, behaviour after what it is compared with.
-        for b in followed[index + 1..].iter().filter(|b| b.trace.concept == a.trace.concept && b.trace.measure != a.trace.measure) {
+        for b in followed[index + 1..]
+            .iter()
+            .filter(|b| b.trace.place.concept == a.trace.place.concept && b.trace.place.measure != a.trace.place.measure)
+        {
             rows.push(row(run, a, b));
         }
     }
@@ -63,18 +66,18 @@ fn rows(run: &str, verdicts: &[Verdict]) -> Vec<Row> {
 
 fn row(run: &str, a: &Verdict, b: &Verdict) -> Row {
     let dates = date(a).zip(date(b));
-    let status = [a, b].into_iter().find(|verdict| date(verdict).is_none()).map_or("ok", |verdict| undated(verdict));
+    let status = [a, b].into_iter().find(|verdict| date(verdict).is_none()).map_or(Status::Ok, |verdict| undated(verdict));
     let lag = dates.and_then(|(a, b)| paired(a, b));
     let (lag, lag_lower, lag_upper) = columns(lag);
     Row {
         run: run.to_owned(),
-        concept: a.trace.concept.clone(),
-        null_bank: a.trace.null_bank,
-        first: a.trace.measure.to_owned(),
-        first_layer: a.trace.layer.map(|layer| layer as i32),
-        second: b.trace.measure.to_owned(),
-        second_layer: b.trace.layer.map(|layer| layer as i32),
-        status: status.to_owned(),
+        concept: a.trace.place.concept.clone(),
+        null_bank: a.trace.place.null_bank,
+        first: a.trace.place.measure.to_owned(),
+        first_layer: a.trace.place.layer.map(|layer| layer as i32),
+        second: b.trace.place.measure.to_owned(),
+        second_layer: b.trace.place.layer.map(|layer| layer as i32),
+        status,
         lag,
         lag_lower,
         lag_upper,
@@ -88,7 +91,7 @@ pub struct SilentLag {
     pub concept: String,
     /// `ok`; why the concept has no date, or `no_explicit_date` where none of those that are named has one; `no_interval` where most
     /// resamples lack a date.
-    pub status: &'static str,
+    pub status: Status,
     /// Its t50 minus the mean t50 of the named ones that have a date, in units of the axis, resample by resample.
     pub lag: Option<Estimate>,
 }
@@ -96,10 +99,10 @@ pub struct SilentLag {
 /// The lag of every silent concept by `measure`, that of behaviour, the null bank's among them; only concepts outside of it are the named ones.
 pub fn silent_lags(verdicts: &[Verdict], measure: &str, specification: &dyn Fn(&str) -> Option<Specification>) -> Vec<SilentLag> {
     let of = |wanted: Specification| {
-        let asked = verdicts.iter().filter(|verdict| verdict.primary && verdict.trace.measure == measure);
-        asked.filter(move |verdict| specification(&verdict.trace.concept) == Some(wanted))
+        let asked = verdicts.iter().filter(|verdict| verdict.primary && verdict.trace.place.measure == measure);
+        asked.filter(move |verdict| specification(&verdict.trace.place.concept) == Some(wanted))
     };
-    let named: Vec<_> = of(Specification::Explicit).filter(|verdict| !verdict.trace.null_bank).filter_map(date).collect();
+    let named: Vec<_> = of(Specification::Explicit).filter(|verdict| !verdict.trace.place.null_bank).filter_map(date).collect();
     let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / named.len() as f64;
     let resamples = named.iter().map(|(_, replicates)| replicates.len()).min().unwrap_or(0);
     let value = mean(&mut named.iter().map(|(value, _)| *value));
@@ -108,26 +111,26 @@ pub fn silent_lags(verdicts: &[Verdict], measure: &str, specification: &dyn Fn(&
     let lag = |verdict: &Verdict| {
         let (status, lag) = match date(verdict) {
             None => (undated(verdict), None),
-            Some(_) if named.is_empty() => ("no_explicit_date", None),
+            Some(_) if named.is_empty() => (Status::NoExplicitDate, None),
             Some((own, own_replicates)) => match paired((value, &replicates), (own, own_replicates)) {
-                None => ("no_interval", None),
-                found => ("ok", found),
+                None => (Status::NoInterval, None),
+                found => (Status::Ok, found),
             },
         };
-        SilentLag { concept: verdict.trace.concept.clone(), status, lag }
+        SilentLag { concept: verdict.trace.place.concept.clone(), status, lag }
     };
     of(Specification::Silent).map(lag).collect()
 }
 
 /// The date with its replicates.
 fn date<'a>(verdict: &'a Verdict) -> Option<(f64, &'a [f64])> {
-    let onset = verdict.onset.as_ref().filter(|_| verdict.status == "ok")?;
+    let onset = verdict.onset.as_ref().filter(|_| verdict.status == Status::Ok)?;
     Some((onset.t50?.value, &onset.t50_replicates))
 }
 
 /// Why there is none.
-fn undated(verdict: &Verdict) -> &'static str {
-    if verdict.status == "ok" { "no_date" } else { verdict.status }
+fn undated(verdict: &Verdict) -> Status {
+    if verdict.status == Status::Ok { Status::NoDate } else { verdict.status }
 }
 
 #[cfg(test)]
@@ -146,13 +149,7 @@ mod tests {
         let mut rng = generator(3, concept);
         let value: Vec<f64> = (0..12).map(|t| if t >= from { 4.0 } else { 0.0 }).collect();
         let replicates = (0..200).flat_map(|_| value.iter().map(|v| v + 0.2 * normal(&mut rng)).collect::<Vec<_>>()).collect();
-        let family = Family {
-            concept: concept.to_owned(),
-            label_family: "stem".to_owned(),
-            null_bank: false,
-            specification: None,
-            groups: Vec::new(),
-        };
+        let family = Family::named(concept, LabelFamily::Stem);
         Trace { null: Null::Bank, ..Trace::new(measure, &family, (0..12).collect(), Curve::new(value, replicates).unwrap()) }
     }
 
@@ -172,7 +169,7 @@ mod tests {
         };
         let found = silent_lags(&verdicts, "behaviour", &specification);
         let names: Vec<_> = found.iter().map(|lag| (lag.concept.as_str(), lag.status)).collect();
-        assert_eq!(names, [("taste", "ok"), ("pace", "ok"), ("never", "gate_fail")]);
+        assert_eq!(names, [("taste", Status::Ok), ("pace", Status::Ok), ("never", Status::GateFail)]);
         let lag = found[0].lag.unwrap();
         assert!((lag.value - 4.0).abs() < 0.5 && lag.lower > 3.0, "{lag:?}");
         // Resample by resample, as a loop over the dates of the three would have it.
@@ -182,7 +179,7 @@ mod tests {
         assert!((lag.lower - expected.lower).abs() < 1e-12 && (lag.upper - expected.upper).abs() < 1e-12);
         assert!(found[1].lag.unwrap().value.abs() < 0.5);
         let nobody = silent_lags(&verdicts, "behaviour", &|_| Some(Specification::Silent));
-        assert!(nobody.iter().all(|lag| lag.lag.is_none() && matches!(lag.status, "no_explicit_date" | "gate_fail")));
+        assert!(nobody.iter().all(|lag| lag.lag.is_none() && matches!(lag.status, Status::NoExplicitDate | Status::GateFail)));
     }
 
     #[test]
@@ -198,9 +195,8 @@ mod tests {
         ];
         let verdicts = verdicts(&timeline, &traces, &|_| false).unwrap();
         let rows = rows("run", &verdicts);
-        let names: Vec<_> =
-            rows.iter().map(|row| (row.concept.as_str(), row.first.as_str(), row.second.as_str(), row.status.as_str())).collect();
-        assert_eq!(names, [("a", "change", "behaviour", "ok"), ("b", "change", "behaviour", "gate_fail")]);
+        let names: Vec<_> = rows.iter().map(|row| (row.concept.as_str(), row.first.as_str(), row.second.as_str(), row.status)).collect();
+        assert_eq!(names, [("a", "change", "behaviour", Status::Ok), ("b", "change", "behaviour", Status::GateFail)]);
         assert!((rows[0].lag.unwrap() - 4.0).abs() < 0.5 && rows[0].lag_lower.unwrap() > 3.0 && rows[0].p_first == Some(1.0));
         assert_eq!((rows[1].lag, rows[1].p_first), (None, None));
     }

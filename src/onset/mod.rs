@@ -1,13 +1,11 @@
 //! From one number per checkpoint to "does it appear, when, and in what shape": values in, values out.
 //!
-//! [`curve`] holds a measure along the checkpoints with its bootstrap replicates, [`baseline`] the level that it has to exceed, and
-//! [`trace`] both for one concept at one layer. [`gate`] decides whether there is anything to date, [`date`] dates it by the midpoint of a
+//! [`curve`] holds a measure along the checkpoints with its bootstrap replicates, and [`trace`] that of one concept at one layer. [`gate`] decides whether there is anything to date, [`date`] dates it by the midpoint of a
 //! [`sigmoid`], [`confirm`] checks the date in two cruder ways, [`shape`] names the course, and [`reach`] compares an answer with its
-//! foils where layers compete. [`verdict`] puts all that together for the
-//! traces of a series, and [`leadlag`] compares dates. [`planted`] makes series whose answer is known.
+//! foils where layers compete. [`verdict`] puts all that together for the traces of a series, [`row`] is what is written of it, and
+//! [`leadlag`] compares dates. [`planted`] makes series whose answer is known.
 
 pub mod curve;
-pub mod baseline;
 pub mod trace;
 pub mod multiplicity;
 pub mod gate;
@@ -18,4 +16,5 @@ pub mod shape;
 pub mod reach;
 pub mod planted;
 pub mod verdict;
+pub mod row;
 pub mod leadlag;

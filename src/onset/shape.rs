@@ -21,8 +21,8 @@
 
 use std::ops::Range;
 
+use crate::words::words;
 use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
 
 use super::curve::{Curve, mean};
 use super::gate::LEVEL;
@@ -38,18 +38,18 @@ pub const SAME_DIRECTION: f64 = std::f64::consts::FRAC_1_SQRT_2;
 /// Level of the test for a peak where no null bank confirms it: stricter than the gate's, since it is not corrected over concepts.
 pub const PEAK_LEVEL: f64 = 0.01;
 
-/// The course of a concept over a series.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Shape {
-    Absent,
-    AlreadyPresent,
-    Emerges,
-    Strengthens,
-    Transient,
-    Vanishes,
-    Reoriented,
-    Undetermined,
+words! {
+    /// The course of a concept over a series.
+    pub enum Shape {
+        Absent = "absent",
+        AlreadyPresent = "already_present",
+        Emerges = "emerges",
+        Strengthens = "strengthens",
+        Transient = "transient",
+        Vanishes = "vanishes",
+        Reoriented = "reoriented",
+        Undetermined = "undetermined",
+    }
 }
 
 /// Names the shape of `curve`.

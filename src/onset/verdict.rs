@@ -9,10 +9,11 @@ use super::gate::{Gate, LEVEL, Standing, adjust};
 use super::multiplicity::Correction;
 use super::reach::{at_best_layers, rises};
 use super::shape::{FEWEST, PEAK_LEVEL, Shape, shape, shape_of_amplitudes};
-use super::trace::{Null, Trace};
+use super::trace::{Null, Role, Trace};
 use crate::prompt::concept::FEWEST_FOILS;
 use crate::series::Timeline;
 use crate::stats::estimate::{Estimate, amplitude};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +48,7 @@ pub struct Verdict<'a> {
     /// Tests in the family that its q is adjusted over.
     pub n_tests: usize,
     /// `ok`, or why there is no date.
-    pub status: &'static str,
+    pub status: Status,
     pub shape: Shape,
     /// The date, where the status is `ok` and the curve rises.
     pub onset: Option<Onset>,
@@ -96,28 +97,28 @@ pub fn conclude(verdict: &mut Verdict, grid: Option<&OnsetGrid>, leaks: bool) ->
     let passed = verdict.gate.as_ref().is_some_and(Gate::passed);
     verdict.status = match trace.status {
         Some(status) => status,
-        None if leaks => "lexical_leak",
-        None if too_few => "too_few_checkpoints",
-        None if verdict.gate.is_none() => "no_reference",
+        None if leaks => Status::LexicalLeak,
+        None if too_few => Status::TooFewCheckpoints,
+        None if verdict.gate.is_none() => Status::NoReference,
         None => match &trace.null {
-            Null::Missing(status) => status,
-            Null::Foils(foils) if foils.len() < FEWEST_FOILS => "too_few_foils",
-            Null::Foils(_) if verdict.preferred => "already_preferred",
-            _ if !passed => "gate_fail",
-            _ => "ok",
+            Null::Missing(status) => *status,
+            Null::Foils(foils) if foils.len() < FEWEST_FOILS => Status::TooFewFoils,
+            Null::Foils(_) if verdict.preferred => Status::AlreadyPreferred,
+            _ if !passed => Status::GateFail,
+            _ => Status::Ok,
         },
     };
     verdict.shape = match verdict.status {
-        "ok" | "gate_fail" => verdict.named()?,
+        Status::Ok | Status::GateFail => verdict.named()?,
         // What rises was there before.
-        "already_preferred" => match verdict.named()? {
+        Status::AlreadyPreferred => match verdict.named()? {
             Shape::Emerges => Shape::Strengthens,
             shape => shape,
         },
         _ => Shape::Undetermined,
     };
     verdict.onset = match grid {
-        Some(grid) if verdict.status == "ok" => grid.fit(verdict.dated_curve(), trace.floor)?,
+        Some(grid) if verdict.status == Status::Ok => grid.fit(verdict.dated_curve(), trace.floor)?,
         _ => None,
     };
     Ok(())
@@ -248,11 +249,11 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
     let comparable = !reference.is_empty() && reference.end <= late.start && trace.curve.replicate_rows().len() >= 2;
     let measure = if trace.floor == Some(0.0) { Gate::of_amplitudes } else { Gate::measure };
     let mut gate = if comparable { Some(measure(&trace.curve, &reference, &late)?) } else { None };
-    if let Some(gate) = gate.as_mut().filter(|_| !trace.max_t.is_empty()) {
-        gate.max_t_p = trace.max_t[late.clone()].iter().copied().chain(trace.max_t_late).reduce(f64::min);
+    if let (Some(gate), Some(presence)) = (gate.as_mut(), &trace.presence) {
+        gate.max_t_p = presence.points[late.clone()].iter().copied().chain([presence.late]).reduce(f64::min);
     }
     if let (Some(gate), Some(baseline)) = (gate.as_mut(), &trace.baseline) {
-        gate.excess = baseline.excess(&trace.curve, &late);
+        gate.excess = trace.curve.excess(baseline, &late);
     }
     Ok(Verdict {
         trace,
@@ -266,7 +267,7 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
         preferred: false,
         reach: None,
         n_tests: 1,
-        status: "not_run",
+        status: Status::NotRun,
         shape: Shape::Undetermined,
         onset: None,
     })
@@ -275,8 +276,8 @@ fn first_look<'a>(timeline: &Timeline, trace: &'a Trace) -> Result<Verdict<'a>> 
 /// One primary layer per concept, family, measure and readout.
 fn choose_layers(verdicts: &mut [Verdict]) {
     let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for (index, Verdict { trace, .. }) in verdicts.iter().enumerate().filter(|(_, verdict)| !verdict.trace.companion) {
-        let key = (trace.measure, trace.concept.as_str(), trace.label_family.as_str(), &trace.readout);
+    for (index, Verdict { trace, .. }) in verdicts.iter().enumerate().filter(|(_, verdict)| verdict.trace.role != Role::Companion) {
+        let key = (trace.place.measure, trace.place.concept.as_str(), &trace.place.label_family, &trace.place.readout);
         places.entry(key).or_default().push(index);
     }
     for layers in places.into_values() {
@@ -284,7 +285,7 @@ fn choose_layers(verdicts: &mut [Verdict]) {
             // The embedding knows one token: it is reported, but it is not where a concept is.
             let choice = |index: &usize| {
                 let trace = verdicts[*index].trace;
-                if trace.layer == Some(0) { f64::NEG_INFINITY } else { trace.choice }
+                if trace.place.layer == Some(0) { f64::NEG_INFINITY } else { trace.choice }
             };
             let first_best = |best: usize, other: &usize| if choice(other) > choice(&best) { *other } else { best };
             (layers[1..].iter().fold(layers[0], first_best), None)
@@ -303,7 +304,7 @@ fn among_foils(verdicts: &[Verdict], layers: &[usize]) -> Option<(usize, Vec<f64
     if layers.iter().any(|&index| foils(index).is_none()) {
         return None;
     }
-    let competes = |trace: &Trace| trace.layer.is_some_and(|layer| layer > 0) && trace.choice >= 0.0;
+    let competes = |trace: &Trace| trace.place.layer.is_some_and(|layer| layer > 0) && trace.choice >= 0.0;
     let competing: Vec<usize> = layers.iter().copied().filter(|&index| competes(verdicts[index].trace)).collect();
     let rises: Vec<Vec<f64>> = competing.iter().filter_map(|&index| Some(verdicts[index].rises(foils(index)?))).collect();
     at_best_layers(&rises).map(|(chosen, reach)| (competing[chosen], reach))
@@ -313,7 +314,7 @@ fn among_foils(verdicts: &[Verdict], layers: &[usize]) -> Option<(usize, Vec<f64
 fn by_layer(verdicts: &[Verdict]) -> Vec<Vec<usize>> {
     let mut layers: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (index, Verdict { trace, .. }) in verdicts.iter().enumerate() {
-        layers.entry((trace.measure, trace.label_family.as_str(), &trace.readout, trace.layer)).or_default().push(index);
+        layers.entry((trace.place.measure, &trace.place.label_family, &trace.place.readout, trace.place.layer)).or_default().push(index);
     }
     layers.into_values().collect()
 }
@@ -321,7 +322,7 @@ fn by_layer(verdicts: &[Verdict]) -> Vec<Vec<usize>> {
 /// Fills in the standing among foils or, for what has none, among null concepts at the same measure, readout and layer.
 fn compare(verdicts: &mut [Verdict]) {
     for members in by_layer(verdicts) {
-        let bank = members.iter().filter(|&&index| verdicts[index].trace.null_bank);
+        let bank = members.iter().filter(|&&index| verdicts[index].trace.place.null_bank);
         let null: Vec<(usize, Option<Gate>, f64, f64)> =
             bank.map(|&index| (index, verdicts[index].gate, verdicts[index].level(), verdicts[index].peak())).collect();
         for &index in &members {
@@ -344,11 +345,11 @@ fn compare(verdicts: &mut [Verdict]) {
 
 /// What a model says already it says more surely after any training, and not only where it says it: the concept is dated by no measure.
 fn mark_what_is_said(verdicts: &mut [Verdict]) {
-    let output = |verdict: &&Verdict| verdict.trace.layer.is_none() && matches!(verdict.trace.null, Null::Foils(_));
+    let output = |verdict: &&Verdict| verdict.trace.place.layer.is_none() && matches!(verdict.trace.null, Null::Foils(_));
     let said = verdicts.iter().filter(output).filter(|verdict| verdict.is_preferred());
-    let said: BTreeSet<&str> = said.map(|verdict| verdict.trace.concept.as_str()).collect();
+    let said: BTreeSet<&str> = said.map(|verdict| verdict.trace.place.concept.as_str()).collect();
     for verdict in verdicts.iter_mut() {
-        verdict.preferred = said.contains(verdict.trace.concept.as_str()) || verdict.is_preferred();
+        verdict.preferred = said.contains(verdict.trace.place.concept.as_str()) || verdict.is_preferred();
     }
 }
 
@@ -360,7 +361,7 @@ fn adjust_for_all(verdicts: &mut [Verdict]) {
     let families = by_layer(verdicts).into_iter().map(|members| (members, Correction::BenjaminiYekutieli, [1.0; 2]));
     for (members, correction, shares) in families.chain(std::iter::once((primary, Correction::Holm, [ASKED, 1.0 - ASKED]))) {
         // The concepts that are asked about are one family of tests, the null bank is another.
-        let (bank, asked): (Vec<usize>, Vec<usize>) = members.into_iter().partition(|&index| verdicts[index].trace.null_bank);
+        let (bank, asked): (Vec<usize>, Vec<usize>) = members.into_iter().partition(|&index| verdicts[index].trace.place.null_bank);
         for (family, share) in [asked, bank].into_iter().zip(shares) {
             let is_test = |index: &usize| {
                 let verdict = &verdicts[*index];

@@ -7,6 +7,7 @@
 use super::concept::{Concept, parse_toml};
 use super::design::{Profile, Spec};
 use super::item::{ItemSet, Setting};
+use super::label_family::LabelFamily;
 use super::slots::{Slots, fill};
 use super::template::Message;
 use super::tokenize::Ruler;
@@ -17,12 +18,8 @@ use std::collections::BTreeMap;
 
 const BUILTIN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/concepts/causal/choices.toml"));
 
-/// Label family of object-level choices.
-pub const CHOICE: &str = "choice";
-/// Concept and label family of the facts.
+/// Concept of the facts.
 pub const FACT: &str = "fact";
-/// Label family of self-descriptions.
-pub const REPORT: &str = "stem_self";
 
 /// A question, and the beginning of its answer.
 #[derive(Debug, Clone, Deserialize)]
@@ -141,7 +138,7 @@ impl Asked {
                     let options = [filled(&pair[0], &Vec::new())?, filled(&pair[1], &Vec::new())?];
                     for (cell, order) in [("xy", [0, 1]), ("yx", [1, 0])] {
                         let slots: Slots = vec![("x", &options[order[0]]), ("y", &options[order[1]])];
-                        let mut spec = Spec::unlabelled(name, CHOICE, format!("choice-{k:03}"), cell.to_owned());
+                        let mut spec = Spec::unlabelled(name, LabelFamily::Choice, format!("choice-{k:03}"), cell.to_owned());
                         (spec.null_bank, spec.template_id) = (null_bank, format!("f{}", k % file.frame.len()));
                         spec.messages = chat(&filled(&frame.user, &slots)?, &filled(&frame.stem, &slots)?);
                         spec.answers = Some(options.clone());
@@ -150,7 +147,7 @@ impl Asked {
                 }
             }
             for (k, fact) in file.fact.iter().enumerate() {
-                let mut spec = Spec::unlabelled(FACT, FACT, format!("fact-{k:03}"), "fact".to_owned());
+                let mut spec = Spec::unlabelled(FACT, LabelFamily::Fact, format!("fact-{k:03}"), "fact".to_owned());
                 spec.messages = chat(&fact.user, &fact.stem);
                 spec.answers = Some(fact.answers.clone());
                 push(set, spec)?;
@@ -164,12 +161,12 @@ impl Asked {
     pub fn outcomes(&self, set: &ItemSet, concept: &str) -> Vec<usize> {
         let (mut groups, mut items): (Vec<&str>, Vec<usize>) = Default::default();
         for (index, item) in set.items.iter().enumerate().filter(|(_, item)| item.concept == concept && item.is_plain()) {
-            if item.label_family == REPORT {
+            if item.label_family == LabelFamily::StemSelf {
                 groups.push(&item.group_id);
                 if groups.len().is_multiple_of(2) && groups.len() / 2 <= self.groups {
                     items.push(index);
                 }
-            } else if item.label_family == CHOICE {
+            } else if item.label_family == LabelFamily::Choice {
                 items.push(index);
             }
         }

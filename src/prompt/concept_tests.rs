@@ -178,7 +178,7 @@ fn answers_are_never_their_own_foils() {
     assert!(own.foils.len() + 1 == concept.stem.unwrap().foils.len() && !own.foils.iter().any(|foil| foil == "Juno"));
     // Foils are scored about oneself and about one other.
     let foils = |cell: &str| {
-        let stems = specs.iter().filter(|spec| spec.label_family.starts_with("stem") && spec.cell == cell);
+        let stems = specs.iter().filter(|spec| spec.label_family.as_str().starts_with("stem") && spec.cell == cell);
         stems.map(|spec| spec.foils.len()).collect::<BTreeSet<_>>()
     };
     assert_eq!(["self", "other0", "other1"].map(foils), [own.foils.len(), own.foils.len(), 0].map(|n| BTreeSet::from([n])));

@@ -6,6 +6,7 @@
 use super::balance::balanced;
 use super::concept::{Binding, Concept, Crossed, Frame, Label, Prediction, Question, Stem, Turn};
 use super::import::Imported;
+use super::label_family::LabelFamily;
 use super::slots::{Slots, capitalised, fill, possessive};
 use super::specification::Specification;
 use super::template::Message;
@@ -13,8 +14,6 @@ use super::tokenize::{SPAN_CLOSE, SPAN_OPEN};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Label family of what stands in a quartet's place of b and is neither of its sides.
-pub const CROSSED_FOIL: &str = "crossed_foil";
 /// Unnamed others per self item in a stem group.
 const OTHERS: usize = 3;
 
@@ -40,7 +39,7 @@ impl Profile {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     pub concept: String,
-    pub label_family: &'static str,
+    pub label_family: LabelFamily,
     pub null_bank: bool,
     pub specification: Option<Specification>,
     /// Unit of resampling, unique within the concept.
@@ -60,7 +59,7 @@ pub struct Spec {
 
 impl Spec {
     /// An item without y, template, lexicon or messages.
-    pub(super) fn unlabelled(concept: &str, label_family: &'static str, group_id: String, cell: String) -> Self {
+    pub(super) fn unlabelled(concept: &str, label_family: LabelFamily, group_id: String, cell: String) -> Self {
         Self {
             concept: concept.to_owned(),
             label_family,
@@ -88,10 +87,10 @@ pub fn specs(concept: &Concept, profile: Profile, parameters: &BTreeMap<String, 
     let mut specs = Vec::new();
     let crossed = if concept.null_bank { profile.null_crossed } else { profile.crossed };
     if let Some(block) = &concept.crossed {
-        writer.crossed("crossed", block, &block.templates, crossed, &mut specs)?;
+        writer.crossed(LabelFamily::Crossed, block, &block.templates, crossed, &mut specs)?;
     }
     if let Some(block) = &concept.control {
-        writer.crossed("control", block, concept.control_templates(), crossed, &mut specs)?;
+        writer.crossed(LabelFamily::Control, block, concept.control_templates(), crossed, &mut specs)?;
     }
     if let Some(frame) = &concept.frame {
         writer.frame(frame, crossed, &mut specs)?;
@@ -132,9 +131,9 @@ pub fn first_quartets(
         if let Some(templates) = other {
             triples.iter_mut().enumerate().for_each(|(k, [t, ..])| *t = k % templates.len());
         }
-        Writer { concept, parameters }.quartets("crossed", block, other.unwrap_or(&block.templates), &triples, &mut specs)?;
+        Writer { concept, parameters }.quartets(LabelFamily::Crossed, block, other.unwrap_or(&block.templates), &triples, &mut specs)?;
     }
-    specs.retain(|spec| spec.label_family != CROSSED_FOIL);
+    specs.retain(|spec| spec.label_family != LabelFamily::CrossedFoil);
     Ok(specs)
 }
 
@@ -157,14 +156,14 @@ pub fn answered_stems(concept: &Concept, groups: usize, parameters: &BTreeMap<St
     if let Some(stem) = concept.stem.as_ref().filter(|stem| stem.answers.is_some()) {
         Writer { concept, parameters }.stem(stem, groups, &mut specs)?;
     }
-    specs.retain(|spec| spec.label_family == "stem_self" || spec.cell == "other0");
+    specs.retain(|spec| spec.label_family == LabelFamily::StemSelf || spec.cell == "other0");
     Ok(specs)
 }
 
 /// Items of the normalisation pool: every question once before generation and once at the beginning of its answer.
 pub fn neutral(pool: &[Question]) -> Vec<Spec> {
     let spec = |index: usize, cell: &str, messages: Vec<Message>| {
-        let spec = Spec::unlabelled("neutral", "neutral", format!("n{index:03}"), cell.to_owned());
+        let spec = Spec::unlabelled("neutral", LabelFamily::Neutral, format!("n{index:03}"), cell.to_owned());
         Spec { messages, ..spec }
     };
     let marked = |text: &str| format!("{SPAN_OPEN}{text}{SPAN_CLOSE}");
@@ -184,12 +183,12 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn spec(&self, label_family: &'static str, group_id: String, cell: &str, y: Option<i8>, messages: Vec<Message>) -> Spec {
+    fn spec(&self, label_family: LabelFamily, group_id: String, cell: &str, y: Option<i8>, messages: Vec<Message>) -> Spec {
         let spec = Spec::unlabelled(&self.concept.name, label_family, group_id, cell.to_owned());
         Spec { null_bank: self.concept.null_bank, specification: self.concept.specification, y, messages, ..spec }
     }
 
-    fn crossed(&self, family: &'static str, block: &Crossed, templates: &[Turn], groups: usize, specs: &mut Vec<Spec>) -> Result<()> {
+    fn crossed(&self, family: LabelFamily, block: &Crossed, templates: &[Turn], groups: usize, specs: &mut Vec<Spec>) -> Result<()> {
         let rows = [templates.len(), block.a.len(), block.b.len()];
         let combinations = rows.iter().product::<usize>();
         ensure!(
@@ -202,7 +201,7 @@ impl Writer<'_> {
 
     fn quartets(
         &self,
-        family: &'static str,
+        family: LabelFamily,
         block: &Crossed,
         templates: &[Turn],
         triples: &[[usize; 3]],
@@ -228,11 +227,11 @@ impl Writer<'_> {
                     Label::B => j == 1,
                 };
                 let sides = [[&speakers[i], &speakers[1 - i]], [&claims[j], &claims[1 - j]]].map(|side| side.map(String::as_str));
-                push(family, format!("{i}{j}"), Some(i8::from(y)), sides[0], sides[1])?;
+                push(family.clone(), format!("{i}{j}"), Some(i8::from(y)), sides[0], sides[1])?;
             }
-            for (f, foil) in block.foils.iter().enumerate().filter(|_| family == "crossed") {
+            for (f, foil) in block.foils.iter().enumerate().filter(|_| family == LabelFamily::Crossed) {
                 for i in [0, 1] {
-                    push(CROSSED_FOIL, format!("{i}:{f:02}"), None, [&speakers[i], &speakers[1 - i]], [foil, &claims[0]])?;
+                    push(LabelFamily::CrossedFoil, format!("{i}:{f:02}"), None, [&speakers[i], &speakers[1 - i]], [foil, &claims[0]])?;
                 }
             }
         }
@@ -246,7 +245,7 @@ impl Writer<'_> {
             for (side, y) in [(0, 1), (1, 0)] {
                 let slots: Slots = vec![("speaker", &frame.speaker[s][side]), ("claim", &frame.claim[c])];
                 let messages = self.turn(&frame.templates[t], &slots)?;
-                let mut spec = self.spec("frame", format!("frame-{k:03}"), &side.to_string(), Some(y), messages);
+                let mut spec = self.spec(LabelFamily::Frame, format!("frame-{k:03}"), &side.to_string(), Some(y), messages);
                 (spec.template_id, spec.lexicon_id) = (format!("t{t}"), format!("s{s}"));
                 specs.push(spec);
             }
@@ -280,10 +279,10 @@ impl Writer<'_> {
                 };
                 for (asked, entity) in [first, second].into_iter().enumerate() {
                     let y = i8::from(asked != swap);
-                    push("binding", format!("{swap}{asked}"), Some(y), &binding.named[q], &binding.entities[entity])?;
+                    push(LabelFamily::Binding, format!("{swap}{asked}"), Some(y), &binding.named[q], &binding.entities[entity])?;
                 }
-                push("placement_self", format!("self{swap}"), None, &binding.own[q], "")?;
-                push("placement_other", format!("other{swap}"), None, &binding.named[q], &binding.entities[third])?;
+                push(LabelFamily::PlacementSelf, format!("self{swap}"), None, &binding.own[q], "")?;
+                push(LabelFamily::PlacementOther, format!("other{swap}"), None, &binding.named[q], &binding.entities[third])?;
             }
         }
         Ok(())
@@ -317,13 +316,18 @@ impl Writer<'_> {
                 specs.push(spec);
             };
             let none = Vec::new();
-            push("stem_self", "self".to_owned(), self.fill(&stem.questions[q][0], &none)?, self.fill(&stem.stems[s][0], &none)?);
+            push(LabelFamily::StemSelf, "self".to_owned(), self.fill(&stem.questions[q][0], &none)?, self.fill(&stem.stems[s][0], &none)?);
             for o in 0..OTHERS {
                 let other = &stem.others[(OTHERS * k + o) % stem.others.len()];
                 let (owner, capital) = (possessive(other), capitalised(other));
                 let capital_owner = possessive(&capital);
                 let slots: Slots = vec![("o", other), ("O", &capital), ("o's", &owner), ("O's", &capital_owner)];
-                push("stem_other", format!("other{o}"), self.fill(&stem.questions[q][1], &slots)?, self.fill(&stem.stems[s][1], &slots)?);
+                push(
+                    LabelFamily::StemOther,
+                    format!("other{o}"),
+                    self.fill(&stem.questions[q][1], &slots)?,
+                    self.fill(&stem.stems[s][1], &slots)?,
+                );
             }
         }
         Ok(())
@@ -333,14 +337,16 @@ impl Writer<'_> {
     fn prediction(&self, prediction: &Prediction, groups: usize, specs: &mut Vec<Spec>) -> Result<()> {
         for (k, options) in prediction.options.iter().take(groups).enumerate() {
             let q = k % prediction.choice.len();
-            for (family, question) in [("object", &prediction.choice[q]), ("hypothetical", &prediction.hypothetical[q])] {
+            for (family, question) in
+                [(LabelFamily::Object, &prediction.choice[q]), (LabelFamily::Hypothetical, &prediction.hypothetical[q])]
+            {
                 for (cell, [x, y]) in [("xy", [0, 1]), ("yx", [1, 0])] {
                     let slots: Slots = vec![("x", &options[x]), ("y", &options[y])];
                     let messages = vec![
                         Message::new("user", self.fill(&question.user, &slots)?),
                         Message::new("assistant", self.fill(&question.stem, &slots)?),
                     ];
-                    let mut spec = self.spec(family, format!("prediction-{k:03}"), &format!("{family}-{cell}"), None, messages);
+                    let mut spec = self.spec(family.clone(), format!("prediction-{k:03}"), &format!("{family}-{cell}"), None, messages);
                     spec.template_id = format!("q{q}");
                     spec.answers = Some(options.clone());
                     specs.push(spec);
@@ -362,7 +368,8 @@ impl Writer<'_> {
         for (k, entries) in imported.spread(groups).enumerate() {
             for (index, entry) in entries.iter().enumerate() {
                 let cell = format!("{index}-{}", u8::from(entry.y));
-                let mut spec = self.spec("content", format!("content-{k:03}"), &cell, Some(i8::from(entry.y)), entry.messages.clone());
+                let mut spec =
+                    self.spec(LabelFamily::Content, format!("content-{k:03}"), &cell, Some(i8::from(entry.y)), entry.messages.clone());
                 spec.lexicon_id = format!("r{}", entry.record);
                 spec.private = imported.private;
                 specs.push(spec);

@@ -23,7 +23,7 @@ fn words_of_a_quartet_are_balanced_over_y() {
         let parameters = crate::manifest::default_parameters();
         let mut groups: BTreeMap<(String, i8), Vec<String>> = BTreeMap::new();
         for spec in specs(&concept, Profile::QUICK, &parameters).unwrap() {
-            if let ("crossed" | "control" | "binding", Some(y)) = (spec.label_family, spec.y) {
+            if let (LabelFamily::Crossed | LabelFamily::Control | LabelFamily::Binding, Some(y)) = (&spec.label_family, spec.y) {
                 let words = spec
                     .messages
                     .iter()

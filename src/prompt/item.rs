@@ -2,6 +2,7 @@
 
 use super::concept::Concept;
 use super::design::{self, Profile, Spec};
+use super::label_family::LabelFamily;
 use super::specification::Specification;
 use super::tokenize::Ruler;
 use anyhow::{Context, Result};
@@ -9,29 +10,37 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Concept and label family of the fixed replies.
+/// Concept of the fixed replies.
 pub const AXIS: &str = "persona_axis";
 /// Persona and format of every item that is not asked in a context.
 pub const DEFAULT: &str = "default";
 pub const CHAT: &str = "chat";
 
-/// One item. The first block of fields is what an analysis needs; a store made elsewhere may leave out the rest.
+/// One row of `items.parquet`: an item. An analysis needs the columns up to `y`; a store made elsewhere may leave out the
+/// rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
+    /// Name of the item; unique.
     pub item_id: String,
     pub concept: String,
     /// `crossed`, `control`, `frame`, `content`, `endogenous`; `binding`, `placement_self`, `placement_other`; `stem_self`, `stem_other`; `object`, `hypothetical`; `persona_axis`; `neutral`.
-    pub label_family: String,
+    pub label_family: LabelFamily,
     pub null_bank: bool,
+    /// Item of the pool by whose spread activations are scaled.
     pub neutral: bool,
+    /// Group of the item, the unit of every resampling; a quartet, or a wording.
     pub group_id: String,
+    /// Place in the group: `00`, `01`, `10` or `11` of a quartet.
     pub cell: String,
+    /// The label; null for items without one.
     pub y: Option<i8>,
     /// Whether model specifications name the concept; null where nobody says. No part of the hash.
     #[serde(default)]
     pub specification: Option<Specification>,
+    /// Which wording.
     #[serde(default)]
     pub template_id: String,
+    /// Which words were filled in.
     #[serde(default)]
     pub lexicon_id: String,
     /// `default`, or the context in which the item is asked.
@@ -49,17 +58,22 @@ pub struct Item {
     /// Null for data that must not be redistributed; then `hash` stands for it.
     #[serde(default)]
     pub text: Option<String>,
+    /// Tokens of the prompt.
     #[serde(default)]
     pub n_tokens: Option<i32>,
+    /// First token of the marked span.
     #[serde(default)]
     pub span_start: Option<i32>,
+    /// Token after the marked span.
     #[serde(default)]
     pub span_end: Option<i32>,
+    /// First token of the assistant's fixed response.
     #[serde(default)]
     pub response_start: Option<i32>,
-    /// Continuations whose log-probabilities are compared.
+    /// The answer that is asked about, as a continuation whose log-probability is read.
     #[serde(default)]
     pub answer_0: Option<String>,
+    /// The answer that it is compared with.
     #[serde(default)]
     pub answer_1: Option<String>,
     /// Other continuations that could stand in the first one's place, and which nobody teaches.
@@ -68,10 +82,13 @@ pub struct Item {
     /// Token ids of the answers and the foils, in this order.
     #[serde(default)]
     pub answer_ids: Option<Vec<Vec<i32>>>,
+    /// Tokens of the prompt, the same for every checkpoint.
     #[serde(default)]
     pub token_ids: Option<Vec<i32>>,
+    /// Where the text comes from.
     #[serde(default)]
     pub source: String,
+    /// Under what it may be used.
     #[serde(default)]
     pub license: String,
     /// Digest of the token ids, of where they are read and of what is scored: equal hashes have equal readouts.
@@ -172,9 +189,9 @@ impl ItemSet {
         let [answer_0, answer_1] = spec.answers.map_or([None, None], |[a, b]| [Some(a), Some(b)]);
         self.items.push(Item {
             item_id,
-            neutral: spec.label_family == "neutral",
+            neutral: spec.label_family == LabelFamily::Neutral,
             concept: spec.concept,
-            label_family: spec.label_family.to_owned(),
+            label_family: spec.label_family.clone(),
             null_bank: spec.null_bank,
             group_id: spec.group_id,
             cell: spec.cell,
@@ -208,7 +225,7 @@ impl ItemSet {
     /// for contexts but not for this readout.
     pub fn keep_responses_of_contexts(&mut self) {
         for (item, prompt) in self.items.iter().zip(&mut self.prompts) {
-            if item.label_family != AXIS && !item.neutral {
+            if item.label_family != LabelFamily::PersonaAxis && !item.neutral {
                 prompt.response = None;
             }
         }

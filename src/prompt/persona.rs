@@ -8,6 +8,7 @@
 use super::concept::{Concept, Turn, is_toml, parse_toml};
 use super::design::{self, Profile, Spec};
 use super::item::{AXIS, CHAT, DEFAULT, ItemSet, Setting};
+use super::label_family::LabelFamily;
 use super::slots::fill_parameters;
 use super::template::{Message, Template};
 use super::tokenize::{Ruler, SPAN_CLOSE, SPAN_OPEN};
@@ -334,7 +335,7 @@ impl Contexts {
             for (persona, system) in self.personas.iter().zip(&systems) {
                 let response = format!("{SPAN_OPEN}{}{SPAN_CLOSE}", reply.response.trim());
                 let messages = vec![Message::new("user", reply.question.trim()), Message::new("assistant", response)];
-                let mut spec = Spec::unlabelled(AXIS, AXIS, format!("reply-{number:02}"), persona.id.clone());
+                let mut spec = Spec::unlabelled(AXIS, LabelFamily::PersonaAxis, format!("reply-{number:02}"), persona.id.clone());
                 spec.messages = in_context(messages, system.trim(), has_role);
                 set.push(spec, &setting(persona), &self.source, &self.license, ruler)?;
             }

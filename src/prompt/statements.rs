@@ -7,6 +7,7 @@
 use super::concept::{Concept, built_in_folders, parse_toml};
 use super::design::{self, Profile, Spec};
 use super::item::{ItemSet, Setting};
+use super::label_family::LabelFamily;
 use super::template::Message;
 use super::tokenize::Ruler;
 use crate::manifest::Pack;
@@ -15,17 +16,13 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 const FILE: &str = "facts.toml";
-/// Concept and label family of the facts.
+/// Concept of the facts.
 pub const FACTS: &str = "known_facts";
-pub const KNOWN: &str = "known";
-/// Label families of completed stems.
-pub const STATED_SELF: &str = "stated_self";
-pub const STATED_OTHER: &str = "stated_other";
 /// Distances in the list of a relation's pairs at which two of them make a quartet.
 const APART: [usize; 2] = [1, 3];
 /// Whether items of a family are statements: read as a whole at their last token, in middle layers.
-pub fn is_statement(label_family: &str) -> bool {
-    matches!(label_family, KNOWN | STATED_SELF | STATED_OTHER)
+pub fn is_statement(label_family: &LabelFamily) -> bool {
+    matches!(label_family, LabelFamily::Known | LabelFamily::StatedSelf | LabelFamily::StatedOther)
 }
 
 /// Layers (by position) between a third and two thirds of the depth, where statements are read as what they say; all of them where there are none.
@@ -134,7 +131,7 @@ impl Relation {
                 for (i, of) in [first, second].into_iter().enumerate() {
                     for (j, answer) in [&first[1], &second[1]].into_iter().enumerate() {
                         let group = format!("known-{index:02}-{}-{}", first[0], second[0]);
-                        let spec = Spec::unlabelled(FACTS, KNOWN, group, format!("{i}{j}"));
+                        let spec = Spec::unlabelled(FACTS, LabelFamily::Known, group, format!("{i}{j}"));
                         let said = format!("{} {answer}", self.stem.replace("{}", &of[0]));
                         let messages = vec![Message::new("user", self.question.replace("{}", &of[0])), Message::new("assistant", said)];
                         specs.push(Spec { y: Some(i8::from(i == j)), template_id: format!("r{index}"), messages, ..spec });
@@ -148,14 +145,14 @@ impl Relation {
 
 /// A stem completed by each of its choices: the answers, then the foils.
 fn completed(stem: &Spec) -> impl Iterator<Item = Spec> {
-    let label_family = if stem.cell == "self" { STATED_SELF } else { STATED_OTHER };
+    let label_family = if stem.cell == "self" { LabelFamily::StatedSelf } else { LabelFamily::StatedOther };
     let choices = stem.answers.iter().flatten().chain(&stem.foils).enumerate();
     choices.filter_map(move |(choice, said)| {
         let mut messages = stem.messages.clone();
         let last = messages.last_mut()?;
         last.content = format!("{} {said}", last.content);
         let cell = format!("{}:{choice:02}", stem.cell);
-        Some(Spec { label_family, cell, messages, answers: None, foils: Vec::new(), ..stem.clone() })
+        Some(Spec { label_family: label_family.clone(), cell, messages, answers: None, foils: Vec::new(), ..stem.clone() })
     })
 }
 
@@ -190,8 +187,8 @@ mod tests {
         let said: Vec<Spec> = stems.iter().flat_map(completed).collect();
         let choices = 2 + stems[0].foils.len();
         assert_eq!((stems.len(), said.len()), (4, 4 * choices));
-        assert_eq!((said[0].label_family, said[0].cell.as_str()), (STATED_SELF, "self:00"));
-        assert!(said[0].messages[1].content.ends_with(" Nova") && said[choices].label_family == STATED_OTHER);
+        assert_eq!((said[0].label_family.clone(), said[0].cell.as_str()), (LabelFamily::StatedSelf, "self:00"));
+        assert!(said[0].messages[1].content.ends_with(" Nova") && said[choices].label_family == LabelFamily::StatedOther);
     }
 
     #[test]

@@ -169,7 +169,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
     }
     out.push_str(&findings(&job.audit(weights)));
     let mut leaks = Text::new(&["lexical audit", "family", "baseline", "auroc", "95% interval", "status"]);
-    for family in families(&job.set.items).iter().filter(|family| crate::measure::CONTRASTED.contains(&family.label_family.as_str())) {
+    for family in families(&job.set.items).iter().filter(|family| crate::measure::CONTRASTED.contains(&family.label_family)) {
         for row in audit(family, &job.set.items, job.manifest.analysis.bootstraps, job.manifest.run.seed)? {
             if !family.null_bank || row.status != "ok" {
                 leaks.push(vec![
@@ -178,7 +178,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
                     row.baseline,
                     number(row.auroc, 3),
                     span(row.auroc_lower, row.auroc_upper),
-                    row.status,
+                    row.status.to_string(),
                 ]);
             }
         }

@@ -4,8 +4,10 @@ use crate::analysis::OnsetRow;
 use crate::compare::void::{self, VoidRow};
 use crate::compare::{CompareRow, differs};
 use crate::manifest::{Concepts, Manifest, Pack, default_parameters};
+use crate::onset::shape::Shape;
 use crate::prompt::concept::{self, Concept};
 use crate::prompt::item::Item;
+use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
 use crate::series::families;
 use crate::walk::job::Job;
@@ -50,7 +52,7 @@ impl Text {
 /// Primary rows of `onset.parquet`, the null bank as one line per measure.
 pub fn onsets(rows: &[OnsetRow]) -> String {
     let mut text = Text::new(&["concept", "measure", "layer", "shape", "t50 step", "95% interval", "between", "z", "null pct", "status"]);
-    let primary = |row: &&OnsetRow| row.primary && row.label_family != "control" && row.label_family != "frame";
+    let primary = |row: &&OnsetRow| row.primary && !matches!(row.label_family, LabelFamily::Control | LabelFamily::Frame);
     let mut shown: Vec<&OnsetRow> = rows.iter().filter(primary).filter(|row| !row.null_bank).collect();
     shown.sort_by(|a, b| (&a.concept, &a.measure, &a.readout).cmp(&(&b.concept, &b.measure, &b.readout)));
     for row in shown {
@@ -58,13 +60,13 @@ pub fn onsets(rows: &[OnsetRow]) -> String {
             row.concept.clone(),
             with_readout(&row.measure, row.readout.as_deref()),
             row.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
-            row.shape.clone(),
+            row.shape.to_string(),
             number(row.t50_step.or(row.t50), 1),
             interval(row.t50_step_lower.or(row.t50_lower), row.t50_step_upper.or(row.t50_upper)),
             row.between.clone().unwrap_or_else(|| "-".to_owned()),
             number(row.z, 1),
             number(row.null_percentile, 2),
-            row.status.clone(),
+            row.status.to_string(),
         ]);
     }
     let mut out = text.render();
@@ -73,7 +75,7 @@ pub fn onsets(rows: &[OnsetRow]) -> String {
         let null: Vec<&OnsetRow> =
             rows.iter().filter(primary).filter(|row| row.null_bank && row.measure == measure && row.readout == *readout).collect();
         if !null.is_empty() {
-            let silent = null.iter().filter(|row| matches!(row.shape.as_str(), "absent" | "undetermined")).count();
+            let silent = null.iter().filter(|row| matches!(row.shape, Shape::Absent | Shape::Undetermined)).count();
             let readout = readout.as_ref().map_or_else(String::new, |readout| format!(" ({readout})"));
             let _ = writeln!(out, "null bank, {measure}{readout}: {silent} of {} silent", null.len());
         }
@@ -97,7 +99,7 @@ pub fn comparison(rows: &[CompareRow]) -> String {
         "cosine",
         "status",
     ]);
-    let primary = |row: &&CompareRow| row.primary && row.label_family != "control" && row.label_family != "frame";
+    let primary = |row: &&CompareRow| row.primary && !matches!(row.label_family, LabelFamily::Control | LabelFamily::Frame);
     let mut shown: Vec<&CompareRow> = rows.iter().filter(primary).filter(|row| !row.null_bank).collect();
     shown.sort_by(|a, b| (&a.concept, &a.measure, &a.readout).cmp(&(&b.concept, &b.measure, &b.readout)));
     for row in shown {
@@ -113,7 +115,7 @@ pub fn comparison(rows: &[CompareRow]) -> String {
             number(row.level_difference, 2),
             span(row.level_difference_lower, row.level_difference_upper),
             number(row.cosine, 2),
-            if row.status_a == row.status_b { row.status.clone() } else { format!("{} | {}", row.status_a, row.status_b) },
+            if row.status_a == row.status_b { row.status.to_string() } else { format!("{} | {}", row.status_a, row.status_b) },
         ]);
     }
     let mut out = text.render();
@@ -160,7 +162,7 @@ pub fn void(rows: &[VoidRow]) -> String {
             number(row.margin, 2),
             number(row.value, 3),
             span(row.lower, row.upper),
-            row.status.clone(),
+            row.status.to_string(),
         ]);
     }
     out += &text.render();
@@ -228,7 +230,7 @@ pub fn concepts(manifest: Option<Manifest>, name: Option<&str>, groups: usize) -
             let specs = crate::prompt::design::specs(found, crate::prompt::design::Profile::QUICK, &default_parameters())?;
             let mut seen = Vec::new();
             for spec in specs {
-                let group = (spec.label_family, spec.group_id.clone());
+                let group = (spec.label_family.clone(), spec.group_id.clone());
                 if !seen.contains(&group) {
                     if seen.iter().filter(|(family, _)| *family == spec.label_family).count() >= groups {
                         continue;

@@ -106,9 +106,9 @@ pub fn undated(row: &OnsetRow) -> Option<String> {
     let bounded = row.t50.or(row.t50_lower).or(row.t50_upper).is_some();
     match row.status.as_str() {
         "ok" if bounded => None,
-        "ok" => Some(shape(&row.shape)),
+        "ok" => Some(shape(row.shape.as_str())),
         // A gate that is not passed says less than a shape that was seen.
-        "gate_fail" if !matches!(row.shape.as_str(), "undetermined" | "absent") => Some(shape(&row.shape)),
+        "gate_fail" if !matches!(row.shape.as_str(), "undetermined" | "absent") => Some(shape(row.shape.as_str())),
         // What that takes is said once, and not in every line.
         "gate_fail" => Some("not shown".to_owned()),
         status => Some(meaning(status)),

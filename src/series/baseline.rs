@@ -14,7 +14,6 @@ impl Series {
         let (readouts, row, place) = self.open_point(&point)?;
         let mut baseline = Self {
             folder: self.folder.clone(),
-            store: self.store.clone(),
             run: self.run.clone(),
             seed: self.seed,
             axis: self.axis,

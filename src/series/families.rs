@@ -1,6 +1,7 @@
 //! Items by concept and label family, the unit that a measure works on, and their lexical audit.
 
 use crate::prompt::item::Item;
+use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
 use crate::stats::draws::Draws;
 use crate::stats::folds::numbered;
@@ -12,12 +13,19 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone)]
 pub struct Family {
     pub concept: String,
-    pub label_family: String,
+    pub label_family: LabelFamily,
     pub null_bank: bool,
     /// What its first item says.
     pub specification: Option<Specification>,
     /// Group ids in order of first appearance, and the items of each.
     pub groups: Vec<(String, Vec<usize>)>,
+}
+
+impl Family {
+    /// A family without items: for curves of what is no single concept's, and of what is planted.
+    pub fn named(concept: &str, label_family: LabelFamily) -> Self {
+        Self { concept: concept.to_owned(), label_family, null_bank: false, specification: None, groups: Vec::new() }
+    }
 }
 
 /// The lexical audit of one family of items; nothing for families without two labelled groups.
@@ -27,7 +35,7 @@ pub struct Family {
 pub fn audit(family: &Family, items: &[Item], bootstraps: usize, seed: u64) -> Result<Vec<LexicalAudit>> {
     let mut set = Labelled {
         concept: &family.concept,
-        label_family: &family.label_family,
+        label_family: family.label_family.as_str(),
         texts: Vec::new(),
         labels: Vec::new(),
         groups: Vec::new(),
@@ -54,7 +62,7 @@ pub fn audit(family: &Family, items: &[Item], bootstraps: usize, seed: u64) -> R
 /// of it.
 pub fn families(items: &[Item]) -> Vec<Family> {
     let mut families: Vec<Family> = Vec::new();
-    let mut place: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut place: BTreeMap<(&str, &LabelFamily), usize> = BTreeMap::new();
     for (index, item) in items.iter().enumerate().filter(|(_, item)| !item.neutral && item.is_plain()) {
         let at = *place.entry((&item.concept, &item.label_family)).or_insert_with(|| {
             families.push(Family {

@@ -2,8 +2,9 @@
 //!
 //! It needs `run.json`, `items.parquet` and `readouts/`, made by a walk or by any other tool.
 
-use crate::manifest::Evidence;
+use crate::manifest::{Evidence, Readout};
 use crate::prompt::item::Item;
+use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
 use crate::stats::lexical::LexicalAudit;
 use crate::table::{self, Key};
@@ -73,9 +74,8 @@ type Opened = (Readouts, Vec<Vec<Option<u32>>>, Vec<Vec<Option<usize>>>);
 
 /// A series whose readouts are open.
 pub struct Series {
-    /// Where tables go, and where the store is.
+    /// Where the store is, and where tables go.
     pub folder: PathBuf,
-    pub store: PathBuf,
     pub run: String,
     pub seed: u64,
     pub axis: Axis,
@@ -123,7 +123,6 @@ impl Series {
         let items: Vec<Item> = table::read(&folder.join("items.parquet"))?;
         let mut series = Self {
             folder: folder.to_owned(),
-            store: folder.to_owned(),
             run: file.run,
             seed: file.seed,
             axis: file.axis,
@@ -258,11 +257,6 @@ impl Series {
         (0..self.readouts.len()).map(|readout| (0..self.layers.len()).map(|layer| of(readout, layer)).collect()).collect()
     }
 
-    /// Sends tables to `folder` from now on instead of beside the readouts, which stay open.
-    pub fn write_tables_to(&mut self, folder: &Path) {
-        self.folder = folder.to_owned();
-    }
-
     /// Fingerprint of a checkpoint's weights, where the store has one.
     pub fn fingerprint(&self, t: usize) -> Option<&str> {
         self.files[t].metadata("fingerprint")
@@ -331,9 +325,20 @@ impl Series {
         self.readouts.iter().position(|readout| readout == name)
     }
 
+    /// Number of the last prompt token's readout, at which everything is read that is not asked for elsewhere. A store of another tool
+    /// may be without: then `measure`, which needs it, is said not to be there.
+    pub fn last_prompt(&self, measure: &str) -> Option<usize> {
+        let name = Readout::LastPrompt.name();
+        let found = self.readout(name);
+        if found.is_none() {
+            tracing::warn!("{}: the store has no readout {name}, so its table of {measure} is empty", self.run);
+        }
+        found
+    }
+
     /// The family of a concept.
-    pub fn family(&self, concept: &str, label_family: &str) -> Option<&Family> {
-        self.families.iter().find(|family| family.concept == concept && family.label_family == label_family)
+    pub fn family(&self, concept: &str, label_family: &LabelFamily) -> Option<&Family> {
+        self.families.iter().find(|family| family.concept == concept && family.label_family == *label_family)
     }
 
     /// What model specifications say about a concept, where its items tell.

@@ -27,6 +27,41 @@ impl Estimate {
     }
 }
 
+/// A number and the same under resamples. Two of them that were resampled alike have replicates that pair.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampled {
+    pub value: f64,
+    /// NaN where a resample lacks the number; none where it was not resampled.
+    pub replicates: Vec<f64>,
+}
+
+impl Sampled {
+    /// With its 95% interval, as [`Estimate::percentile`].
+    pub fn estimate(&self) -> Option<Estimate> {
+        Estimate::percentile(self.value, &self.replicates)
+    }
+
+    /// The number in a resample: itself where it was not resampled.
+    pub fn at(&self, resample: usize) -> f64 {
+        self.replicates.get(resample).copied().unwrap_or(self.value)
+    }
+
+    /// In another unit, or with the other sign.
+    pub fn times(&self, factor: f64) -> Self {
+        Self { value: factor * self.value, replicates: self.replicates.iter().map(|x| factor * x).collect() }
+    }
+
+    /// The highest of some; `None` of none.
+    pub fn highest<'a>(all: impl IntoIterator<Item = Option<&'a Self>>) -> Option<&'a Self> {
+        all.into_iter().flatten().max_by(|a, b| a.value.total_cmp(&b.value))
+    }
+
+    /// This minus another, as [`paired`].
+    pub fn minus(&self, other: &Self) -> Option<Estimate> {
+        paired((other.value, &other.replicates), (self.value, &self.replicates))
+    }
+}
+
 /// The amplitude `e = sign(U) sqrt|U|`: linear in the strength of the signal, so that averages and
 /// curves over checkpoints make sense, and symmetric around zero without one.
 pub fn amplitude(u: f64) -> f64 {
@@ -64,6 +99,11 @@ pub fn paired(a: (f64, &[f64]), b: (f64, &[f64])) -> Option<Estimate> {
 pub fn columns(estimate: Option<Estimate>) -> (Option<f64>, Option<f64>, Option<f64>) {
     let finite = |x: f64| Some(x).filter(|x| x.is_finite());
     estimate.map_or((None, None, None), |e| (finite(e.value), finite(e.lower), finite(e.upper)))
+}
+
+/// The estimate in three such columns; `None` where one of them is null.
+pub fn of_columns(value: Option<f64>, lower: Option<f64>, upper: Option<f64>) -> Option<Estimate> {
+    Some(Estimate { value: value?, lower: lower?, upper: upper? })
 }
 
 /// Share of pairs with `a < b`, ties counted by half; `None` where no pair is finite.

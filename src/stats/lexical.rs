@@ -17,6 +17,7 @@ use super::estimate::Estimate;
 use super::evaluate::{Scale, evaluate};
 use super::folds;
 use super::kernel::Design;
+use crate::words::Status;
 
 /// A set passes below this upper bound of the ROC area.
 pub const BOUND: f64 = 0.60;
@@ -37,7 +38,7 @@ pub struct Labelled<'a> {
     pub groups: Vec<usize>,
 }
 
-/// One row of `lexical_audit.parquet`.
+/// One row of `lexical_audit.parquet`: what one baseline of words reaches on one family of items.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LexicalAudit {
     pub concept: String,
@@ -47,12 +48,12 @@ pub struct LexicalAudit {
     pub auroc: Option<f64>,
     pub auroc_lower: Option<f64>,
     pub auroc_upper: Option<f64>,
-    /// Whether the upper bound of this baseline is below [`BOUND`]; null when it cannot be computed.
+    /// Whether the upper end of the interval is below .60; null when it cannot be computed.
     pub passed: Option<bool>,
     pub n: i32,
     pub n_groups: i32,
     /// `ok`, `lexical_leak`, `degenerate_label` or `not_run` (a text is missing).
-    pub status: String,
+    pub status: Status,
 }
 
 /// Sparse features of one text: count or size by column.
@@ -66,12 +67,12 @@ pub fn audit(set: &Labelled, draws: &Draws) -> Result<[LexicalAudit; 2]> {
     let n = set.labels.len();
     ensure!(set.texts.len() == n && set.groups.len() == n, "{n} labels, {} texts, {} groups", set.texts.len(), set.groups.len());
     let Some(texts) = set.texts.iter().copied().collect::<Option<Vec<&str>>>() else {
-        return Ok(["ngram", "length"].map(|baseline| set.row(baseline, None, "not_run", draws.groups())));
+        return Ok(["ngram", "length"].map(|baseline| set.row(baseline, None, Status::NotRun, draws.groups())));
     };
     let folds = folds::grouped(&set.groups, folds::OUTER)?;
     let row = |baseline, scores: Option<Vec<f64>>| -> Result<LexicalAudit> {
         let evaluation = scores.map(|scores| evaluate(&scores, &set.labels, &set.groups, Scale::Margin, draws)).transpose()?;
-        Ok(set.row(baseline, evaluation.and_then(|evaluation| evaluation.auroc), "degenerate_label", draws.groups()))
+        Ok(set.row(baseline, evaluation.and_then(|evaluation| evaluation.auroc), Status::DegenerateLabel, draws.groups()))
     };
     Ok([row("ngram", ngram_scores(&texts, &set.labels, &folds)?)?, row("length", length_scores(&texts, &set.labels, &folds)?)?])
 }
@@ -82,12 +83,12 @@ pub fn passed(rows: &[LexicalAudit]) -> bool {
 }
 
 impl Labelled<'_> {
-    fn row(&self, baseline: &str, auroc: Option<Estimate>, failed: &str, n_groups: usize) -> LexicalAudit {
+    fn row(&self, baseline: &str, auroc: Option<Estimate>, failed: Status, n_groups: usize) -> LexicalAudit {
         let passed = auroc.map(|auroc| auroc.upper < BOUND);
         let status = match passed {
             None => failed,
-            Some(true) => "ok",
-            Some(false) => "lexical_leak",
+            Some(true) => Status::Ok,
+            Some(false) => Status::LexicalLeak,
         };
         LexicalAudit {
             concept: self.concept.to_owned(),
@@ -99,7 +100,7 @@ impl Labelled<'_> {
             passed,
             n: self.labels.len() as i32,
             n_groups: n_groups as i32,
-            status: status.to_owned(),
+            status,
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Statistics on arrays: numbers in, numbers out, with no files and no tensors.
 //!
-//! First what everything is made of: the [`draws`] that all measures share, an [`estimate`], products and factors of matrices. Then how
-//! strongly a concept is represented at one checkpoint and layer: the [`gram`] matrix of its contrasts, and probes. Then how directions
-//! and spaces compare, and what [`lexical`] cues alone reach.
+//! First what everything is made of: the [`draws`] that all measures share, an [`estimate`], [`tails`] of distributions, products and
+//! factors of matrices. Then how strongly a concept is represented at one checkpoint and layer: the [`gram`] matrix of its contrasts, and
+//! probes. Then how directions and spaces compare, and what [`lexical`] cues alone reach.
 
 pub mod draws;
 pub mod estimate;
+pub mod tails;
 pub mod matrix;
 pub mod cholesky;
 pub mod eigen;

@@ -6,8 +6,7 @@
 
 use super::draws::Draws;
 use super::eigen::symmetric_eigen;
-use super::estimate::Estimate;
-use super::estimate::amplitude;
+use super::estimate::{Sampled, amplitude};
 use super::gram::{Gram, cosine};
 use anyhow::{Result, ensure};
 
@@ -29,20 +28,6 @@ pub struct RoleSpace {
     pub components: Vec<Vec<f64>>,
     /// Share of the variance between roles per component.
     pub shares: Vec<f64>,
-}
-
-/// A quantity over replies and its bootstrap replicates.
-#[derive(Debug, Clone)]
-pub struct Sampled {
-    pub value: f64,
-    pub replicates: Vec<f64>,
-}
-
-impl Sampled {
-    /// With its 95% interval.
-    pub fn estimate(&self) -> Option<Estimate> {
-        Estimate::percentile(self.value, &self.replicates)
-    }
 }
 
 impl RoleSpace {

@@ -84,6 +84,7 @@ pub struct Finding {
     pub kind: String,
     /// The checkpoint that it was compared with.
     pub other: Option<String>,
+    /// What was found, in words.
     pub detail: String,
     /// The checkpoint is left out of the analysis.
     pub excluded: bool,

@@ -3,7 +3,7 @@
 use safetensors::{Dtype, tensor::TensorView};
 use selftrace::analysis::analyze;
 use selftrace::compare::{CompareRow, compare};
-use selftrace::evidence::{Row, read_last};
+use selftrace::evidence::{Row, last, read};
 use selftrace::manifest::Manifest;
 use selftrace::measure::causal::{CURVES, Causal};
 use selftrace::series::Series;
@@ -159,8 +159,7 @@ fn a_direction_that_writes_to_the_answer_is_found_and_one_that_does_not_has_no_e
     let w = sheet.direction(Along::Concept(0), 0);
     assert!(w[0] > 0.9, "the planted coordinate is the direction: {}", w[0]);
     analyze(&series).unwrap();
-    let rows: Vec<(table::Key, Causal)> =
-        table::read(&out.join("causal.parquet")).unwrap().into_iter().zip(table::read(&out.join("causal.parquet")).unwrap()).collect();
+    let rows: Vec<(table::Key, Causal)> = table::read_keyed(&out.join("causal.parquet")).unwrap();
     assert_eq!(rows.len(), 2 * 2 * 2 * 2, "two checkpoints, layers, outcomes and kinds of direction");
     for (key, row) in &rows {
         if row.direction == "assistant_axis" {
@@ -177,7 +176,7 @@ fn a_direction_that_writes_to_the_answer_is_found_and_one_that_does_not_has_no_e
         }
     }
     // The rows of the evidence: the last checkpoint's effect opposes an epiphenomenon, whatever the gate says of so short a series.
-    let (_, evidence) = read_last(&out).unwrap();
+    let (_, evidence) = last(&read(&out).unwrap());
     let row = |measure: &str| -> &Row { evidence.iter().find(|row| row.measure == measure && row.concept == "planted").unwrap() };
     for measure in ["behavioural_effect", "effect_on_report", "effect_on_behaviour"] {
         assert!(row(measure).value.unwrap() > 3.0 && row(measure).layer.is_some(), "{:?}", row(measure));

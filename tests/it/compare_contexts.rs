@@ -79,7 +79,7 @@ fn a_self_that_persists_in_one_run_only_is_told_apart_and_equal_runs_are_not() {
     for (rows, first) in [(pair(&persists, &plain, folder.path()), true), (pair(&plain, &persists, folder.path()), false)] {
         for measure in LEVELS.into_iter().filter(|measure| *measure != "cluster").chain(["persistence", "residual"]) {
             let row = row(&rows, "functional", measure);
-            let (missing, level) = if first { (&row.status_b, row.level_a) } else { (&row.status_a, row.level_b) };
+            let (missing, level) = if first { (row.status_b, row.level_a) } else { (row.status_a, row.level_b) };
             assert!(missing == "not_run" && level.is_some() && row.level_difference.is_none(), "{row:?}");
         }
         let contrast = row(&rows, "functional", "contrast");

@@ -3,7 +3,7 @@
 use crate::store::{Item, item};
 use safetensors::{Dtype, tensor::TensorView};
 use selftrace::analysis::analyze;
-use selftrace::measure::endogenous::{Row, TABLE};
+use selftrace::measure::endogenous::Row;
 use selftrace::series::Series;
 use selftrace::stats::draws::{generator, normal, uniform_index};
 use selftrace::table::{self, Key};
@@ -67,8 +67,7 @@ fn analysed(items: &[Item]) -> Vec<(Key, Row)> {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), items);
     analyze(&Series::open(folder.path()).unwrap()).unwrap();
-    let path = folder.path().join(TABLE);
-    table::read::<Key>(&path).unwrap().into_iter().zip(table::read::<Row>(&path).unwrap()).collect()
+    table::read_keyed(&folder.path().join("endogenous.parquet")).unwrap()
 }
 
 fn row<'a>(rows: &'a [(Key, Row)], order: i32, label: &str) -> &'a Row {

@@ -78,7 +78,7 @@ fn a_lesson_is_dated_and_a_surer_model_is_not() {
         h.iter().map(|x| (growth * x) as f32).collect()
     };
     write_points(folder.path(), &items, CHECKPOINTS, &mut |t, index| activation(t, index, index.is_multiple_of(2)), Some(&directions));
-    let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap();
+    let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap().onsets;
     let lens: Vec<_> = rows.iter().filter(|row| row.measure == "lens" && row.primary).collect();
     assert_eq!(lens.len(), 25);
     let taught = lens.iter().find(|row| row.concept == "taught").unwrap();

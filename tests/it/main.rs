@@ -8,6 +8,7 @@ mod store;
 mod prompts;
 mod tokens;
 mod house;
+mod docs;
 mod lens;
 mod recognition;
 mod kept;

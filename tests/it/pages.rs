@@ -95,6 +95,11 @@ struct Walked {
 }
 
 /// A number between 0 and 1 that looks like nothing else.
+/// A word of a table as the enum that the row has.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> T {
+    serde_json::from_value(text.into()).unwrap()
+}
+
 fn draw(seed: usize) -> f64 {
     ((seed as f64 * 12.9898).sin() * 43_758.547).fract().abs()
 }
@@ -219,7 +224,7 @@ pub fn write(folder: &Path, name: &str, size: Size) {
         first_layer: None,
         second: "behaviour".to_owned(),
         second_layer: None,
-        status: status.to_owned(),
+        status: word(status),
         lag,
         lag_lower: lag.map(|lag| lag - 0.4),
         lag_upper: lag.map(|lag| lag + 0.3),
@@ -230,12 +235,12 @@ pub fn write(folder: &Path, name: &str, size: Size) {
         (
             key(size.checkpoints.saturating_sub(1)),
             evidence::Row {
-                hypothesis: hypothesis.to_owned(),
+                hypothesis: word(hypothesis),
                 concept: NAME.to_owned(),
                 measure: "persistence".to_owned(),
-                verdict: verdict.to_owned(),
-                status: status.to_owned(),
-                gate: "ok".to_owned(),
+                verdict: word(verdict),
+                status: word(status),
+                gate: word("ok"),
                 value: Some(0.8123),
                 lower: Some(0.71),
                 upper: Some(0.9),
@@ -257,7 +262,7 @@ pub fn write(folder: &Path, name: &str, size: Size) {
         passed: Some(false),
         n: 96,
         n_groups: 24,
-        status: "lexical_leak".to_owned(),
+        status: word("lexical_leak"),
     };
     table::write(&folder.join("lexical_audit.parquet"), &[audit], "").unwrap();
     let walked = |t: usize| {
@@ -304,13 +309,13 @@ fn onset(
     OnsetRow {
         run: run.to_owned(),
         concept: concept.to_owned(),
-        label_family: family.to_owned(),
+        label_family: word(family),
         null_bank,
         measure: measure.to_owned(),
         layer,
         readout: layer.map(|_| "last_prompt".to_owned()),
         primary,
-        status: status.to_owned(),
+        status: word(status),
         delta: Some(draw(seed)),
         delta_lower: None,
         delta_upper: None,
@@ -326,7 +331,7 @@ fn onset(
         excess_upper: None,
         level_percentile: None,
         mde: Some(draw(seed + 9)),
-        shape: if dated { "emerges" } else { "undetermined" }.to_owned(),
+        shape: word(if dated { "emerges" } else { "undetermined" }),
         t50: value,
         t50_lower: some(date - 0.37),
         t50_upper: upper,

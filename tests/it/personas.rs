@@ -2,7 +2,7 @@
 
 use safetensors::{Dtype, tensor::TensorView};
 use selftrace::analysis::analyze;
-use selftrace::evidence::{Row, read_last};
+use selftrace::evidence::{Row, last, read};
 use selftrace::series::Series;
 use selftrace::stats::draws::{Draws, generator, normal};
 use selftrace::stats::role_space::RoleSpace;
@@ -186,9 +186,9 @@ pub fn write_planted(folder: &Path, seed: u64, noise_seed: u64, items: &[Item], 
 
 fn evidence(folder: &Path) -> BTreeMap<(String, String, String), Row> {
     analyze(&Series::open(folder).unwrap()).unwrap();
-    let (checkpoint, rows) = read_last(folder).unwrap();
+    let (checkpoint, rows) = last(&read(folder).unwrap());
     assert_eq!(checkpoint, "c1");
-    rows.into_iter().map(|row| ((row.concept.clone(), row.hypothesis.clone(), row.measure.clone()), row)).collect()
+    rows.into_iter().map(|row| ((row.concept.clone(), row.hypothesis.to_string(), row.measure.clone()), row)).collect()
 }
 
 const PERSONAS_DOWN: &str = "personas_all_the_way_down";

@@ -68,7 +68,7 @@ fn write(folder: &Path, truth: f64) -> Vec<OnsetRow> {
         h.iter().map(|x| *x as f32).collect()
     };
     write_points(folder, &items, CHECKPOINTS, &mut |t, index| activation(t, index), None);
-    analyze(&Series::open(folder).unwrap()).unwrap()
+    analyze(&Series::open(folder).unwrap()).unwrap().onsets
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Agreement with scikit-learn and SciPy on a committed file; `fixtures/statistics/make.py` writes it.
 
-use selftrace::onset::gate::normal_upper_tail;
 use selftrace::onset::multiplicity::{Correction, adjusted};
 use selftrace::stats::evaluate::{Ranking, Scale, accuracy, brier};
+use selftrace::stats::tails::normal_upper_tail;
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -6,6 +6,7 @@ use selftrace::analysis::{OnsetRow, analyze};
 use selftrace::series::Series;
 use selftrace::stats::draws::{generator, normal};
 use selftrace::table;
+use selftrace::words::Status;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
@@ -162,7 +163,7 @@ fn primary<'a>(rows: &'a [OnsetRow], concept: &str, measure: &str) -> &'a OnsetR
 fn a_planted_onset_is_dated_and_the_null_bank_is_silent() {
     let folder = tempfile::tempdir().unwrap();
     write_store(folder.path(), None);
-    let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap();
+    let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap().onsets;
     let taught = primary(&rows, "taught", "contrast");
     assert_eq!((taught.shape.as_str(), taught.status.as_str(), taught.layer), ("emerges", "ok", Some(8)), "{taught:?}");
     assert_eq!((taught.last_off.as_deref(), taught.n_null), (Some("c5"), FOILS as i32 + 1), "{taught:?}");
@@ -186,12 +187,12 @@ fn a_concept_without_foils_has_a_status_and_no_date() {
             .zip(kept)
             .map(|(item, kept)| Item { label_family: if kept { item.label_family.clone() } else { "other".to_owned() }, ..item.clone() });
         table::write(&folder.path().join("items.parquet"), &items.collect::<Vec<_>>(), "").unwrap();
-        let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap();
+        let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap().onsets;
         let row = primary(&rows, "taught", "contrast");
-        (row.status.clone(), row.t50, row.q.is_some())
+        (row.status, row.t50, row.q.is_some())
     };
-    assert_eq!(keep(0), ("no_foils".to_owned(), None, false));
-    assert_eq!(keep(3), ("too_few_foils".to_owned(), None, true));
+    assert_eq!(keep(0), (Status::NoFoils, None, false));
+    assert_eq!(keep(3), (Status::TooFewFoils, None, true));
 }
 
 #[test]
@@ -214,7 +215,7 @@ fn a_checkpoint_without_readouts_is_reported_and_the_rest_is_analysed() {
     let series = Series::open(folder.path()).unwrap();
     assert_eq!((series.points.len(), series.missing.len()), (CHECKPOINTS - 1, 1));
     assert!(series.missing[0].1.contains("c4.safetensors"), "{}", series.missing[0].1);
-    let rows = analyze(&series).unwrap();
+    let rows = analyze(&series).unwrap().onsets;
     assert_eq!(primary(&rows, "taught", "contrast").n_checkpoints, CHECKPOINTS as i32 - 1);
 }
 
@@ -222,7 +223,7 @@ fn a_checkpoint_without_readouts_is_reported_and_the_rest_is_analysed() {
 fn every_number_of_a_table_is_finite_or_null() {
     let folder = tempfile::tempdir().unwrap();
     write_store(folder.path(), None);
-    for row in analyze(&Series::open(folder.path()).unwrap()).unwrap() {
+    for row in analyze(&Series::open(folder.path()).unwrap()).unwrap().onsets {
         // NaN and infinities have no JSON, so serde_json makes them null: a value that is there must survive.
         let numbers = [row.delta, row.z, row.p, row.q, row.mde, row.t50, row.t50_lower, row.t50_upper, row.width, row.null_percentile];
         assert!(numbers.into_iter().flatten().all(f64::is_finite), "{row:?}");

@@ -4,8 +4,8 @@ use safetensors::{Dtype, tensor::TensorView};
 use selftrace::analysis::analyze;
 use selftrace::compare::compare;
 use selftrace::compare::void::{RATIO, VoidRow};
-use selftrace::evidence;
-use selftrace::measure::agreement::{self, Row};
+use selftrace::evidence::{self, Verdict};
+use selftrace::measure::agreement::Row;
 use selftrace::prompt::specification::Specification;
 use selftrace::series::Series;
 use selftrace::stats::draws::{generator, normal};
@@ -131,7 +131,11 @@ fn write_run(folder: &Path, seed: u64, favourite: usize, items: &[Item]) -> Path
 
 fn agreements(folder: &Path) -> HashMap<(String, String), Row> {
     analyze(&Series::open(folder).unwrap()).unwrap();
-    agreement::read(folder).unwrap().into_iter().map(|(key, row)| ((row.concept.clone(), key.checkpoint), row)).collect()
+    table::read_keyed::<Row>(&folder.join("agreement.parquet"))
+        .unwrap()
+        .into_iter()
+        .map(|(key, row)| ((row.concept.clone(), key.checkpoint), row))
+        .collect()
 }
 
 #[test]
@@ -224,7 +228,7 @@ fn runs_differ_more_on_what_is_silent_and_one_run_per_arm_needs_seeds() {
     assert!((row("both", "name").margin.unwrap() - 6.0).abs() < 0.5);
     let ratio = |null_bank: bool| found.void.iter().find(|row| row.arm == "both" && row.quantity == RATIO && row.null_bank == null_bank);
     let silent = ratio(false).unwrap();
-    assert!(silent.lower.unwrap() > 10.0 && silent.verdict.as_deref() == Some("supports") && silent.n_concepts == 5, "{silent:?}");
+    assert!(silent.lower.unwrap() > 10.0 && silent.verdict == Some(Verdict::Supports) && silent.n_concepts == 5, "{silent:?}");
     let bank = ratio(true).unwrap();
     assert!(bank.value.unwrap() < 5.0 && bank.verdict.is_none(), "{bank:?}");
 

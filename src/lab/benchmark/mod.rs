@@ -11,13 +11,15 @@ pub mod practice;
 pub mod report;
 
 use crate::compare::differs;
-use crate::compare::run::{Known, Place, Run, row};
+use crate::compare::run::{Known, Run, row};
 use crate::console::{bar, check_interrupt};
 use crate::measure::contrast::{Contrasts, NAME, follow};
 use crate::onset::date::OnsetGrid;
 use crate::onset::shape::{FEWEST, Shape};
-use crate::onset::trace::Trace;
+use crate::onset::trace::{Place, Presence, Trace};
 use crate::onset::verdict::{Verdict, conclude, weigh};
+use crate::prompt::label_family::LabelFamily;
+use crate::series::Family;
 use crate::stats::draws::{Draws, generator, uniform_index};
 use crate::stats::sign_flip::MaxT;
 use anyhow::Result;
@@ -89,7 +91,7 @@ pub fn score(cell: &Cell, n: usize) -> Result<Scored> {
     let found = (0..n as u64).into_par_iter().map(|index| stand.find(cell, index)).collect::<Result<Vec<_>>>()?;
     let mut shapes: BTreeMap<String, i32> = BTreeMap::new();
     for found in &found {
-        *shapes.entry(report::name_of(found.shape)).or_default() += 1;
+        *shapes.entry(found.shape.to_string()).or_default() += 1;
     }
     let shapes = shapes.into_iter().map(|(shape, count)| ShapeRow::new(cell, shape, count, n)).collect();
     let mut rows = vec![BenchmarkRow::new(cell, "selftrace", &found.iter().map(|found| found.ours).collect::<Vec<_>>())];
@@ -125,7 +127,7 @@ impl Stand {
         let null = Cell { kind: Kind::Absent, leak: 0.0, ..*cell };
         let plant = |index: u64| -> Result<Trace> {
             let mut trace = trace(&null.series(index), &format!("null {index}"), "", &draws)?.0;
-            (trace.null_bank, trace.concept) = (true, format!("null {index}"));
+            (trace.place.null_bank, trace.place.concept) = (true, format!("null {index}"));
             Ok(trace)
         };
         let pool = (0..POOL as u64).into_par_iter().map(plant).collect::<Result<Vec<_>>>()?;
@@ -171,7 +173,8 @@ fn trace(series: &Simulated, key: &str, items: &str, draws: &Draws) -> Result<(T
     let sides = series.sides();
     let activations = series.items(key, items);
     let deltas: Vec<Vec<f32>> = activations.iter().map(|items| Contrasts::new(items, series.d, &sides).whitened()).collect();
-    let followed = follow(&deltas, series.d, draws)?;
+    let family = Family::named("target", LabelFamily::Crossed);
+    let followed = follow(&family, &deltas, series.d, draws)?;
     let (mut family, mut p) = (MaxT::default(), Vec::new());
     for gram in &followed.grams {
         let null = gram.sign_flip_null(draws)?;
@@ -180,11 +183,9 @@ fn trace(series: &Simulated, key: &str, items: &str, draws: &Draws) -> Result<(T
     }
     family.push(&followed.late.sign_flip_null(draws)?)?;
     let mut trace = followed.trace;
-    trace.max_t = family.p_values();
-    trace.max_t_late = trace.max_t.pop();
-    "target".clone_into(&mut trace.concept);
-    "crossed".clone_into(&mut trace.label_family);
-    trace.layer = Some(1);
+    let mut points = family.p_values();
+    trace.presence = points.pop().map(|late| Presence { points, late });
+    trace.place.layer = Some(1);
     let auc = activations.iter().map(|items| practice::held_out_auc(items, series.d, &sides)).collect();
     Ok((trace, p, auc))
 }
@@ -201,7 +202,7 @@ pub fn compare_runs(planted: &Pair, n: usize) -> Result<Vec<CompareScore>> {
         measure: NAME,
         null_bank: false,
         concept: "target".to_owned(),
-        label_family: "crossed".to_owned(),
+        label_family: LabelFamily::Crossed,
         readout: None,
         layer: Some(1),
     };

@@ -32,17 +32,23 @@ pub struct BenchmarkRow {
     pub checkpoints: i32,
     pub uneven: bool,
     pub stage_jump: bool,
+    /// Series of the stratum.
     pub n: i32,
-    /// Share of series in which the method says that the concept appears: true positives where it does, false ones elsewhere.
+    /// The concept truly appears in this stratum.
     pub appears: bool,
+    /// Share of series in which the method says that it appears: true positives where it does, false ones
+    /// elsewhere.
     pub found: f64,
     pub found_se: f64,
-    /// Series with a date, and how it compares with the truth, in checkpoints.
+    /// Series with a date.
     pub dated: i32,
+    /// Mean error of the date, in checkpoints.
     pub t50_bias: Option<f64>,
     pub t50_bias_se: Option<f64>,
+    /// Mean absolute error of the date, in checkpoints.
     pub t50_mae: Option<f64>,
     pub t50_mae_se: Option<f64>,
+    /// Share of dates whose 95% interval holds the truth.
     pub coverage: Option<f64>,
     pub coverage_se: Option<f64>,
     /// Share of series whose shape is named right.
@@ -50,7 +56,7 @@ pub struct BenchmarkRow {
     pub shape_right_se: Option<f64>,
 }
 
-/// One row of `benchmark_shapes.parquet`.
+/// One row of `benchmark_shapes.parquet`: how often a planted course was given a shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShapeRow {
     pub course: String,
@@ -61,8 +67,11 @@ pub struct ShapeRow {
     pub checkpoints: i32,
     pub uneven: bool,
     pub stage_jump: bool,
+    /// Shape that was named.
     pub shape: String,
+    /// Series that were given it.
     pub count: i32,
+    /// Series of the stratum.
     pub n: i32,
 }
 
@@ -70,21 +79,25 @@ pub struct ShapeRow {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CompareScore {
     pub method: String,
-    /// Final AUROC of the runs.
+    /// Final AUROC of the concept in run A.
     pub auroc_a: f64,
+    /// The same in run B.
     pub auroc_b: f64,
     /// Planted difference of the dates, in checkpoints.
     pub difference: f64,
     /// Share of the noise that both runs have in common.
     pub common: f64,
+    /// Pairs of runs.
     pub n: i32,
     /// Share of pairs that are said to differ; a pair without two dates is not.
     pub rejected: f64,
     pub rejected_se: f64,
     /// Pairs with two dates.
     pub compared: i32,
+    /// Mean error of the difference, in checkpoints.
     pub bias: Option<f64>,
     pub bias_se: Option<f64>,
+    /// Share of differences whose 95% interval holds the truth.
     pub coverage: Option<f64>,
     pub coverage_se: Option<f64>,
 }
@@ -192,11 +205,6 @@ impl CompareScore {
             coverage_se,
         }
     }
-}
-
-/// The name of a shape in tables.
-pub fn name_of(shape: impl Serialize) -> String {
-    serde_json::to_value(shape).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 impl Tables {

@@ -8,21 +8,27 @@ pub mod carried;
 use super::change::{Pairs, stems};
 use super::foils::{Among, Scores};
 use super::level::Levels;
+use super::{Finding, Measure, Measured};
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
-use crate::onset::trace::{NO_FOILS, Null, Trace};
+use crate::onset::trace::{Null, Trace};
 use crate::prompt::item::{DEFAULT, Item};
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::columns;
-use crate::stats::role_space::Sampled;
-use crate::table::{self, Key};
+use crate::stats::estimate::{columns, of_columns};
+use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
 use carried::carried;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub const NAME: &str = "behaviour";
+const TABLE: Table = Table::keyed::<Behaviour>("behaviour");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
+/// What carries over in the mean of the contexts, as hypotheses are held against it.
+pub const PERSISTENCE: &str = "behavioural_persistence";
 /// The mean margin over contexts, a level that is compared between runs.
 pub const IN_CONTEXTS: &str = "behaviour_in_contexts";
 
@@ -38,16 +44,20 @@ struct Behaviour {
     /// `default`, the context in which it is asked, or `(contexts)` for their mean; only the first is dated.
     persona: String,
     persona_kind: String,
+    /// The answer that is asked about.
     answer_0: Option<String>,
+    /// The answer that it is compared with.
     answer_1: Option<String>,
-    status: String,
+    status: Status,
     /// Self minus others.
     margin: Option<f64>,
     margin_lower: Option<f64>,
     margin_upper: Option<f64>,
+    /// Log-probability of `answer_0` minus that of `answer_1`, asked about oneself.
     self_margin: Option<f64>,
     self_margin_lower: Option<f64>,
     self_margin_upper: Option<f64>,
+    /// The same about unnamed others.
     other_margin: Option<f64>,
     other_margin_lower: Option<f64>,
     other_margin_upper: Option<f64>,
@@ -55,7 +65,7 @@ struct Behaviour {
     foil_margin: Option<f64>,
     foil_margin_lower: Option<f64>,
     foil_margin_upper: Option<f64>,
-    /// Share of the foils whose rise since the first checkpoint is smaller, and the one-sided p that the answer's is one more of theirs.
+    /// Share of the foils whose rise since the first checkpoint is smaller.
     foil_percentile: Option<f64>,
     foil_p: Option<f64>,
     /// Of a context: its rise since the first checkpoint over that of the plain margin; null where that has not risen.
@@ -68,11 +78,8 @@ struct Behaviour {
     n_contexts: i32,
 }
 
-/// Writes `behaviour.parquet`: every concept as it is asked plainly, which is dated, and in contexts.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// Every concept as it is asked plainly, which is dated, and in contexts.
+fn run(series: &Series) -> Result<Measured> {
     let (mut rows, mut traces) = (Vec::new(), Vec::new());
     let scores = Scores::read(series)?;
     let contexts = contexts(&series.items);
@@ -95,16 +102,29 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         traces.extend(trace);
         traces.extend(over_contexts(series, family, &asked));
     }
-    table::write_keyed(&series.folder.join("behaviour.parquet"), &rows, &series.run_hash)?;
-    Ok(traces)
+    let findings = rows.iter().filter(|(_, row)| row.persona == carried::CONTEXTS).map(finding).collect();
+    Ok(Measured { traces, findings, ..Measured::of_rows(TABLE, &rows)? })
+}
+
+fn finding((key, row): &(Key, Behaviour)) -> Finding {
+    Finding {
+        checkpoint: key.checkpoint.clone(),
+        concept: row.concept.clone(),
+        null_bank: row.null_bank,
+        part: PERSISTENCE,
+        status: row.status.clone(),
+        estimate: of_columns(row.carried, row.carried_lower, row.carried_upper),
+        contexts: row.n_contexts as usize,
+        ..Finding::default()
+    }
 }
 
 /// Answer stems that are asked in contexts, by concept and context.
 fn contexts(items: &[Item]) -> BTreeMap<(&str, &str), Vec<Group>> {
     let mut found: BTreeMap<(&str, &str), BTreeMap<&str, Group>> = BTreeMap::new();
     for (index, item) in items.iter().enumerate().filter(|(_, item)| !item.is_plain()) {
-        let is_self = item.label_family == "stem_self";
-        if is_self || item.label_family == "stem_other" {
+        let is_self = item.label_family == LabelFamily::StemSelf;
+        if is_self || item.label_family == LabelFamily::StemOther {
             let groups = found.entry((&item.concept, &item.persona_id)).or_default();
             let group = groups.entry(&item.group_id).or_insert((usize::MAX, Vec::new()));
             if is_self { group.0 = index } else { group.1.push(index) }
@@ -121,7 +141,7 @@ impl Behaviour {
             concept: family.concept.clone(),
             null_bank: family.null_bank,
             persona: persona.to_owned(),
-            status: "not_run".to_owned(),
+            status: Status::NotRun,
             ..Self::default()
         }
     }
@@ -178,7 +198,7 @@ fn mean_carried(series: &Series, family: &Family, pairs: &[Pair]) -> Rows {
             ..Behaviour::empty(family, carried::CONTEXTS)
         };
         row.carry(&pair, t);
-        row.status = if row.carried.is_some() { "ok" } else { "no_rise" }.to_owned();
+        row.status = if row.carried.is_some() { Status::Ok } else { Status::NoRise };
         (series.key(t), row)
     };
     (0..series.points.len()).map(row).collect()
@@ -193,10 +213,10 @@ fn over_contexts(series: &Series, family: &Family, asked: &[Option<Trace>]) -> V
     let mean = curves.and_then(|curves| carried::mean(&curves));
     let mut levels = Levels::new(series.points.len());
     for t in 0..series.points.len() {
-        let at = |mean: &Curve| Sampled { value: mean.value[t], replicates: mean.replicate_rows().map(|row| row[t]).collect() };
-        levels.push(t, IN_CONTEXTS, mean.as_ref().map(at).as_ref().ok_or("not_scored"));
+        let mean = mean.as_ref().map(|mean| mean.sampled(t));
+        levels.push(t, IN_CONTEXTS, mean.as_ref().ok_or(Status::NotScored));
     }
-    levels.traces(family).into_iter().map(|level| Trace { label_family: "stem".to_owned(), ..level }).collect()
+    levels.traces(family).into_iter().map(Trace::of_stems).collect()
 }
 
 /// One concept along the series, asked in one context.
@@ -227,34 +247,18 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
     let (selves, others) = (curve_of(&|t, group| scores.margin(t, group.0))?, curve_of(&|t, group| of_others(scores, t, group))?);
     let among = among(&groups, n, scores, &draws)?;
     let row = |t: usize| {
-        let (margin, margin_lower, margin_upper) = columns(difference.at(t));
-        let (self_margin, self_margin_lower, self_margin_upper) = columns(selves.at(t));
-        let (other_margin, other_margin_lower, other_margin_upper) = columns(others.at(t));
-        let (foil_margin, foil_margin_lower, foil_margin_upper) = columns(among.as_ref().and_then(|among| among.own.at(t)));
-        let standing = among.as_ref().map(|among| among.standing(t));
-        Behaviour {
-            status: "ok".to_owned(),
-            margin,
-            margin_lower,
-            margin_upper,
-            self_margin,
-            self_margin_lower,
-            self_margin_upper,
-            other_margin,
-            other_margin_lower,
-            other_margin_upper,
-            foil_margin,
-            foil_margin_lower,
-            foil_margin_upper,
-            foil_percentile: standing.and_then(|standing| standing.share),
-            foil_p: standing.and_then(|standing| standing.p),
-            n_foils: among.as_ref().map_or(0, |among| among.foils.len() as i32),
-            ..empty.clone()
-        }
+        let told = among.as_ref().map(|among| among.told(t)).unwrap_or_default();
+        let mut row = Behaviour { status: Status::Ok, foil_percentile: told.percentile, foil_p: told.p, ..empty.clone() };
+        (row.margin, row.margin_lower, row.margin_upper) = columns(difference.at(t));
+        (row.self_margin, row.self_margin_lower, row.self_margin_upper) = columns(selves.at(t));
+        (row.other_margin, row.other_margin_lower, row.other_margin_upper) = columns(others.at(t));
+        (row.foil_margin, row.foil_margin_lower, row.foil_margin_upper) = columns(told.score);
+        row.n_foils = told.n_foils;
+        row
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
-    let (curve, null) = among.map_or((difference, Null::Missing(NO_FOILS)), |among| (among.own, Null::Foils(among.foils)));
-    let trace = Trace { label_family: "stem".to_owned(), null, ..Trace::new(NAME, family, (0..n).collect(), curve) };
+    let (curve, null) = among.map_or((difference, Null::Missing(Status::NoFoils)), |among| (among.own, Null::Foils(among.foils)));
+    let trace = Trace { null, ..Trace::new(NAME, family, (0..n).collect(), curve).of_stems() };
     Ok((rows, Some(trace)))
 }
 

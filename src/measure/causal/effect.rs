@@ -3,8 +3,7 @@
 
 use crate::manifest::Evidence;
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{mean_sd, quantile};
-use crate::stats::role_space::Sampled;
+use crate::stats::estimate::{Sampled, mean_sd, quantile};
 use crate::walk::interventions::sheet::{Along, Sheet};
 
 /// Random directions that must be left for a comparison.
@@ -160,8 +159,7 @@ impl Null {
 
 /// The same with the sign that makes the value positive: the size of an effect, whose replicates may be negative.
 pub fn size(effect: &Sampled) -> Sampled {
-    let sign = if effect.value < 0.0 { -1.0 } else { 1.0 };
-    Sampled { value: sign * effect.value, replicates: effect.replicates.iter().map(|x| sign * x).collect() }
+    effect.times(if effect.value < 0.0 { -1.0 } else { 1.0 })
 }
 
 /// The part of a direction's effect that its component along the axis gives: cosine times slope along the axis, over the direction's own

@@ -4,17 +4,18 @@
 
 mod effect;
 
-use super::{Part, write_parts};
+use super::{Finding, Measure, Measured, Part, joined};
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
-use crate::onset::trace::Trace;
-use crate::prompt::choices::{CHOICE, FACT, REPORT};
+use crate::onset::trace::{Role, Trace};
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::draws::Draws;
-use crate::stats::estimate::columns;
+use crate::stats::estimate::{Sampled, columns, of_columns};
 use crate::stats::matrix;
-use crate::stats::role_space::Sampled;
+use crate::table::{Key, Table};
 use crate::walk::interventions::sheet::{Along, Sheet};
+use crate::words::Status;
 use anyhow::Result;
 use effect::{Line, Null, Question, share, size};
 use rayon::prelude::*;
@@ -24,15 +25,19 @@ use std::path::{Path, PathBuf};
 pub const NAME: &str = "causal";
 /// Names of the curves.
 pub const CURVES: [&str; 2] = ["effect_on_report", "effect_on_behaviour"];
-pub const TABLE: &str = "causal.parquet";
+/// Parts of signatures beside the curves: what is done to behaviour, and how much of an effect the component along the axis makes.
+pub const BEHAVIOURAL: &str = "behavioural_effect";
+pub const ALONG_AXIS: &str = "steering_along_axis";
+const TABLE: Table = Table::keyed::<Causal>("causal");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// Outcomes, with the label family of their items, in the order of [`CURVES`].
-pub const OUTCOMES: [(&str, &str); 2] = [("report", REPORT), ("behaviour", CHOICE)];
+pub const OUTCOMES: [(&str, LabelFamily); 2] = [("report", LabelFamily::StemSelf), ("behaviour", LabelFamily::Choice)];
 /// Values of `direction`.
 pub const CONCEPT: &str = "concept";
 pub const AXIS: &str = "assistant_axis";
 
 /// One row of `causal.parquet` behind the keys. Margins are in nats, slopes in nats per unit of strength (the mean length of the residual).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Causal {
     pub concept: String,
     pub null_bank: bool,
@@ -42,11 +47,12 @@ pub struct Causal {
     pub outcome: String,
     /// `concept` or `assistant_axis`.
     pub direction: String,
-    pub status: String,
+    pub status: Status,
     /// Margin without intervention.
     pub margin: Option<f64>,
     pub margin_lower: Option<f64>,
     pub margin_upper: Option<f64>,
+    /// How the margin changes with the strength.
     pub slope: Option<f64>,
     pub slope_lower: Option<f64>,
     pub slope_upper: Option<f64>,
@@ -56,35 +62,42 @@ pub struct Causal {
     pub z_upper: Option<f64>,
     /// Share of random directions, this one among them, whose slope is as large.
     pub p: Option<f64>,
-    /// What ablation does to the margin, the middle 95% of what it does with random directions, and its place among these.
+    /// What taking the direction out does to the margin.
     pub ablation: Option<f64>,
     pub ablation_lower: Option<f64>,
     pub ablation_upper: Option<f64>,
+    /// Lower end of the middle 95% of what it does with random directions.
     pub ablation_null_lower: Option<f64>,
+    /// Upper end of it.
     pub ablation_null_upper: Option<f64>,
+    /// Where `ablation` lies among these, in their standard deviations.
     pub ablation_z: Option<f64>,
     /// Ablation goes beyond the guards.
     pub ablation_flagged: Option<bool>,
-    /// Share of the slope that the direction's component along the assistant axis gives, and its cosine with the axis.
+    /// Share of the slope that the direction's component along the assistant axis gives.
     pub axis_share: Option<f64>,
     pub axis_share_lower: Option<f64>,
     pub axis_share_upper: Option<f64>,
+    /// Cosine of the direction with the assistant axis.
     pub cos_axis: Option<f64>,
-    /// Largest side effects over the strengths: divergence on neutral text, and loss of the margin of facts.
+    /// Largest divergence on neutral text over the strengths, in nats.
     pub kl: Option<f64>,
+    /// Largest loss of the margin of facts over the strengths, in nats.
     pub facts_lost: Option<f64>,
-    /// Strengths that were used, and those of them beyond the guards, which do not count.
+    /// Strengths that were used.
     pub n_strengths: i32,
+    /// Those of them beyond the guards, which do not count.
     pub n_flagged: i32,
     /// Random directions that count.
     pub n_random: i32,
     pub n_groups: i32,
+    /// Items that were asked.
     pub n_items: i32,
 }
 
 /// Sheet of a checkpoint.
 fn path(series: &Series, t: usize) -> PathBuf {
-    series.store.join("causal").join(format!("{}.safetensors", series.points[t].id))
+    series.folder.join("causal").join(format!("{}.safetensors", series.points[t].id))
 }
 
 /// What the sheets of a series are made from; nothing without sheets.
@@ -97,19 +110,15 @@ pub fn digest(series: &Series) -> String {
     paths.iter().map(|path| identity(path)).collect::<Vec<_>>().join(" ")
 }
 
-/// Writes `causal.parquet`, empty where there are no sheets. A checkpoint without one, beside others that have one, has rows without
-/// numbers.
-///
-/// # Errors
-/// A sheet is wrong, or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+/// Without sheets the table is empty. A checkpoint without one, beside others that have one, has rows without numbers.
+fn run(series: &Series) -> Result<Measured> {
     let open = |t: usize| -> Result<Option<Sheet>> {
         let path = path(series, t);
         if path.is_file() { Sheet::open(&path, &series.items) } else { Ok(None) }
     };
     let sheets = (0..series.points.len()).map(open).collect::<Result<Vec<_>>>()?;
     let Some(header) = sheets.iter().rev().flatten().map(|sheet| sheet.header.clone()).next() else {
-        return write_parts::<Causal>(series, TABLE, Vec::new());
+        return Measured::of_rows::<Causal>(TABLE, &[]);
     };
     let cells = header.concepts.len() * header.layers.len() * OUTCOMES.len();
     let parts = (0..cells).into_par_iter().map(|cell| {
@@ -118,7 +127,35 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         check_interrupt()?;
         Cell { series, sheets: &sheets, concept, layer, outcome, readout: &header.readout }.part()
     });
-    write_parts(series, TABLE, parts.collect::<Result<Vec<_>>>()?)
+    let (rows, traces) = joined(parts.collect::<Result<Vec<_>>>()?);
+    let findings = rows.iter().filter(|(_, row)| row.direction == CONCEPT).flat_map(findings).collect();
+    Ok(Measured { traces, findings, ..Measured::of_rows(TABLE, &rows)? })
+}
+
+fn findings((key, row): &(Key, Causal)) -> [Finding; 2] {
+    let z = of_columns(row.z, row.z_lower, row.z_upper);
+    let share = of_columns(row.axis_share, row.axis_share_lower, row.axis_share_upper);
+    // Without an axis or an effect there is nothing to share.
+    let shared = match (row.status, row.cos_axis) {
+        (Status::Ok, None) => Status::NoAxis,
+        (Status::Ok, Some(_)) if share.is_none() => Status::NoEffect,
+        (status, _) => status,
+    };
+    let parts = match row.outcome.as_str() {
+        "report" => [(CURVES[0], z, row.status), (ALONG_AXIS, share, shared)],
+        _ => [(CURVES[1], z, row.status), (BEHAVIOURAL, z, row.status)],
+    };
+    parts.map(|(part, estimate, status)| Finding {
+        checkpoint: key.checkpoint.clone(),
+        concept: row.concept.clone(),
+        null_bank: row.null_bank,
+        part,
+        layer: Some(row.layer),
+        status,
+        estimate,
+        contexts: usize::MAX,
+        ..Finding::default()
+    })
 }
 
 /// One concept and outcome at one layer, along the series.
@@ -134,13 +171,13 @@ struct Cell<'a> {
 /// What one sheet says about a cell.
 struct Answer {
     row: Causal,
-    status: &'static str,
+    status: Status,
     z: Option<Sampled>,
 }
 
 impl Cell<'_> {
     fn part(&self) -> Result<Part<Causal>> {
-        let (mut rows, mut points, mut effects, mut status) = (Vec::new(), Vec::new(), Vec::new(), "not_run");
+        let (mut rows, mut points, mut effects, mut status) = (Vec::new(), Vec::new(), Vec::new(), Status::NotRun);
         for (t, sheet) in self.sheets.iter().enumerate() {
             for answer in self.answers(sheet.as_ref())? {
                 if let (Some(z), CONCEPT) = (answer.z, answer.row.direction.as_str()) {
@@ -159,81 +196,53 @@ impl Cell<'_> {
 
     /// The curve of z, positive where the last checkpoint's is.
     fn trace(&self, points: Vec<usize>, effects: &[Sampled]) -> Result<Option<Trace>> {
-        let family = self.series.family(self.concept, "crossed");
+        let family = self.series.family(self.concept, &LabelFamily::Crossed);
         let (Some(family), Some(last)) = (family, effects.last()) else { return Ok(None) };
         // A date is of a rise; two runs are compared with the sign that it has in each.
         let sign = if last.value < 0.0 { -1.0 } else { 1.0 };
-        let resamples = last.replicates.len();
-        let replicates: Vec<f64> = (0..resamples).flat_map(|b| effects.iter().map(move |z| sign * z.replicates[b])).collect();
-        if !replicates.iter().all(|z| z.is_finite()) {
+        if !effects.iter().flat_map(|z| &z.replicates).all(|z| z.is_finite()) {
             return Ok(None); // nothing moves in some resample
         }
-        let curve = Curve::new(effects.iter().map(|z| sign * z.value).collect(), replicates)?;
-        let mut trace = Trace::new(CURVES[self.outcome], family, points, curve);
-        (trace.layer, trace.readout, trace.sign) = (Some(self.layer), Some(self.readout.to_owned()), sign);
-        Ok(Some(trace))
+        let curve = Curve::of_sampled(&effects.iter().map(|z| z.times(sign)).collect::<Vec<_>>())?;
+        Ok(Some(Trace { sign, ..self.placed(Trace::new(CURVES[self.outcome], family, points, curve)) }))
     }
 
     /// What stands for a curve that is not there: why, for comparisons of runs.
-    fn without(&self, status: &'static str) -> Option<Trace> {
-        let family = self.series.family(self.concept, "crossed")?;
+    fn without(&self, status: Status) -> Option<Trace> {
+        let family = self.series.family(self.concept, &LabelFamily::Crossed)?;
         let curve = Curve { value: vec![f64::NAN], replicates: Vec::new() };
-        let (layer, readout) = (Some(self.layer), Some(self.readout.to_owned()));
-        let trace = Trace::new(CURVES[self.outcome], family, vec![self.series.points.len() - 1], curve);
-        Some(Trace { layer, readout, dated: false, status: Some(if status == "ok" { "no_null" } else { status }), ..trace })
+        let trace = self.placed(Trace::new(CURVES[self.outcome], family, vec![self.series.points.len() - 1], curve));
+        Some(Trace { role: Role::Level, status: Some(if status == Status::Ok { Status::NoNull } else { status }), ..trace })
     }
 
-    fn empty(&self, direction: &str, status: &str) -> Causal {
+    fn placed(&self, trace: Trace) -> Trace {
+        trace.named(Some(self.readout.to_owned()), Some(self.layer))
+    }
+
+    fn empty(&self, direction: &str, status: Status) -> Causal {
         Causal {
             concept: self.concept.to_owned(),
-            null_bank: self.series.family(self.concept, "crossed").is_some_and(|family| family.null_bank),
+            null_bank: self.series.family(self.concept, &LabelFamily::Crossed).is_some_and(|family| family.null_bank),
             layer: self.layer as i32,
             readout: self.readout.to_owned(),
             outcome: OUTCOMES[self.outcome].0.to_owned(),
             direction: direction.to_owned(),
-            status: status.to_owned(),
-            margin: None,
-            margin_lower: None,
-            margin_upper: None,
-            slope: None,
-            slope_lower: None,
-            slope_upper: None,
-            z: None,
-            z_lower: None,
-            z_upper: None,
-            p: None,
-            ablation: None,
-            ablation_lower: None,
-            ablation_upper: None,
-            ablation_null_lower: None,
-            ablation_null_upper: None,
-            ablation_z: None,
-            ablation_flagged: None,
-            axis_share: None,
-            axis_share_lower: None,
-            axis_share_upper: None,
-            cos_axis: None,
-            kl: None,
-            facts_lost: None,
-            n_strengths: 0,
-            n_flagged: 0,
-            n_random: 0,
-            n_groups: 0,
-            n_items: 0,
+            status,
+            ..Causal::default()
         }
     }
 
     /// A row along the concept's direction and one along the axis.
     fn answers(&self, sheet: Option<&Sheet>) -> Result<Vec<Answer>> {
-        let without = |direction: &str, status: &'static str| Answer { row: self.empty(direction, status), status, z: None };
-        let none = || Ok(vec![without(CONCEPT, "not_run"), without(AXIS, "not_run")]);
+        let without = |direction: &str, status: Status| Answer { row: self.empty(direction, status), status, z: None };
+        let none = || Ok(vec![without(CONCEPT, Status::NotRun), without(AXIS, Status::NotRun)]);
         let Some(sheet) = sheet else { return none() };
         let number = sheet.header.concepts.iter().position(|concept| concept == self.concept);
         let layer = sheet.header.layers.iter().position(|layer| *layer == self.layer);
         let (Some(number), Some(layer)) = (number, layer) else { return none() };
         let asked = sheet.asked(Along::Concept(number));
         let item = |position: usize| &self.series.items[sheet.items[position]];
-        let facts: Vec<usize> = asked.iter().copied().filter(|&position| item(position).label_family == FACT).collect();
+        let facts: Vec<usize> = asked.iter().copied().filter(|&position| item(position).label_family == LabelFamily::Fact).collect();
         let (mut ids, mut groups): (Vec<&str>, Vec<Vec<usize>>) = Default::default();
         for &position in asked.iter().filter(|&&position| item(position).label_family == OUTCOMES[self.outcome].1) {
             let id = item(position).group_id.as_str();
@@ -258,7 +267,7 @@ impl Cell<'_> {
         let mut own = self.answer(CONCEPT, &question, &own_line, &null, &draws);
         let w = sheet.direction(Along::Concept(number), layer);
         if w.iter().all(|x| *x == 0.0) {
-            own = without(CONCEPT, "no_direction");
+            own = without(CONCEPT, Status::NoDirection);
         }
         if let Some(line) = &axis_line {
             let cosine = f64::from(matrix::dot(w, sheet.direction(Along::Axis, layer)));
@@ -269,37 +278,21 @@ impl Cell<'_> {
             let axis = self.answer(AXIS, &question, line, &null, &draws);
             return Ok(vec![own, axis]);
         }
-        Ok(vec![own, without(AXIS, "no_axis")])
+        Ok(vec![own, without(AXIS, Status::NoAxis)])
     }
 
     fn answer(&self, direction: &str, question: &Question, line: &Line, null: &Null, draws: &Draws) -> Answer {
-        let (margin, margin_lower, margin_upper) = columns(question.clean(draws).estimate());
         let ablation = effect::over_groups(&line.ablation, draws);
         let beside = null.ablation(ablation.value);
         let compared = line.slopes.as_ref().map(|slopes| null.compare(slopes, draws));
         let z = compared.as_ref().and_then(|compared| compared.z.clone());
         let status = match &compared {
-            None => "side_effects",
-            Some(compared) if compared.z.is_none() => "no_null",
-            Some(_) => "ok",
+            None => Status::SideEffects,
+            Some(compared) if compared.z.is_none() => Status::NoNull,
+            Some(_) => Status::Ok,
         };
-        let (slope, slope_lower, slope_upper) = columns(compared.as_ref().and_then(|compared| compared.slope.estimate()));
-        let (size, z_lower, z_upper) = columns(z.as_ref().and_then(|z| size(z).estimate()));
-        let (ablation, ablation_lower, ablation_upper) = columns(ablation.estimate());
-        let row = Causal {
-            margin,
-            margin_lower,
-            margin_upper,
-            slope,
-            slope_lower,
-            slope_upper,
-            z: size,
-            z_lower,
-            z_upper,
+        let mut row = Causal {
             p: compared.as_ref().and_then(|compared| compared.p),
-            ablation,
-            ablation_lower,
-            ablation_upper,
             ablation_null_lower: beside.map(|([lower, _], _)| lower),
             ablation_null_upper: beside.map(|([_, upper], _)| upper),
             ablation_z: beside.and_then(|(_, z)| z),
@@ -313,6 +306,10 @@ impl Cell<'_> {
             n_items: question.groups.iter().map(|items| items.len() as i32).sum(),
             ..self.empty(direction, status)
         };
+        (row.margin, row.margin_lower, row.margin_upper) = columns(question.clean(draws).estimate());
+        (row.slope, row.slope_lower, row.slope_upper) = columns(compared.as_ref().and_then(|compared| compared.slope.estimate()));
+        (row.z, row.z_lower, row.z_upper) = columns(z.as_ref().and_then(|z| size(z).estimate()));
+        (row.ablation, row.ablation_lower, row.ablation_upper) = columns(ablation.estimate());
         Answer { row, status, z }
     }
 }

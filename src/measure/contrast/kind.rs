@@ -4,7 +4,7 @@
 //! contrast is one of its kind if nobody teaches it. `D_c = h(self, c) - h(other, c)`, contrast `(D_c - mean of the others' D) / 2`.
 
 use super::delta::Contrasts;
-use crate::prompt::design::CROSSED_FOIL;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 
 /// The cells of every group, as positions into a list of items.
@@ -17,7 +17,7 @@ impl Kind {
     /// The cells of the groups `ids` of a family whose items are listed in `items`; foils are added to the list. `None` where a group has
     /// none, or not as many as the others.
     pub fn new(series: &Series, family: &Family, ids: &[String], items: &mut Vec<usize>) -> Option<Self> {
-        let foils = series.family(&family.concept, CROSSED_FOIL).filter(|_| family.label_family == "crossed")?;
+        let foils = series.family(&family.concept, &LabelFamily::CrossedFoil).filter(|_| family.label_family == LabelFamily::Crossed)?;
         let mut list = items.clone();
         let mut cells = Vec::with_capacity(ids.len());
         for id in ids {

@@ -4,18 +4,19 @@ mod delta;
 mod kind;
 pub mod similarity;
 
-use super::{CONTRASTED, held_out_third};
+use super::{CONTRASTED, Measure, Measured, held_out_third};
 use crate::console::check_interrupt;
-use crate::onset::baseline::Baseline;
 use crate::onset::curve::Curve;
 use crate::onset::gate::reference_and_late;
-use crate::onset::trace::{NO_FOILS, Null, Trace};
+use crate::onset::trace::{Null, Presence, Trace};
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, amplitude, columns};
+use crate::stats::estimate::{Estimate, Sampled, amplitude, columns};
 use crate::stats::gram::{Gram, cosine};
 use crate::stats::sign_flip::MaxT;
-use crate::table::{self, Key};
+use crate::table::{self, Key, Table};
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
 use kind::Kind;
@@ -25,22 +26,27 @@ use serde::{Deserialize, Serialize};
 pub use delta::{Contrasts, Sides, divisors, whitened};
 
 pub const NAME: &str = "contrast";
+const TRAJECTORY: Table = Table::keyed::<Trajectory>("trajectory");
+const GRAM: Table = Table::keyed::<GramRow>("gram");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TRAJECTORY, GRAM, similarity::TABLE], run };
 
 /// One row of `trajectory.parquet` behind the keys. `e` is an amplitude in units of the spread within groups.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Trajectory {
     concept: String,
-    label_family: String,
+    label_family: LabelFamily,
     layer: i32,
     readout: String,
-    status: String,
+    status: Status,
+    /// Amplitude of the mean contrast: the root of `u`, with its sign.
     e: Option<f64>,
     e_lower: Option<f64>,
     e_upper: Option<f64>,
     /// Unbiased for the squared length of the mean contrast.
     u: Option<f64>,
-    /// Sign-flip p, for this row alone and family-wise over the concept's checkpoints and layers.
+    /// Sign-flip p of this row alone.
     p: Option<f64>,
+    /// Sign-flip p, family-wise over the concept's checkpoints and layers.
     p_max_t: Option<f64>,
     /// 95% point of e under sign flips.
     e_null95: Option<f64>,
@@ -53,11 +59,12 @@ struct Trajectory {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct GramRow {
     concept: String,
-    label_family: String,
+    label_family: LabelFamily,
     layer: i32,
     readout: String,
+    /// Ids of the groups, in the order of the rows of `k`.
     group_ids: Vec<String>,
-    /// G x G, row-major.
+    /// Inner products of the contrasts, G x G, row-major.
     k: Vec<f32>,
 }
 
@@ -72,12 +79,8 @@ struct Part {
     traces: Vec<Trace>,
 }
 
-/// Writes `trajectory.parquet`, `gram.parquet` and `similarity.parquet`.
-///
-/// # Errors
-/// The store cannot be read or a table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
-    let families: Vec<&Family> = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family.as_str())).collect();
+fn run(series: &Series) -> Result<Measured> {
+    let families: Vec<&Family> = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family)).collect();
     let tasks: Vec<(&Family, usize)> =
         families.iter().flat_map(|family| (0..series.readouts.len()).map(move |readout| (*family, readout))).collect();
     let parts = tasks.par_iter().map(|(family, readout)| part(series, family, *readout)).collect::<Result<Vec<Part>>>()?;
@@ -88,10 +91,9 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         all.similarity.extend(part.similarity);
         all.traces.extend(part.traces);
     }
-    table::write_keyed(&series.folder.join("trajectory.parquet"), &all.trajectory, &series.run_hash)?;
-    table::write_batches::<GramRow>(&series.folder.join("gram.parquet"), &all.grams, &series.run_hash)?;
-    similarity::write(series, &all.similarity)?;
-    Ok(all.traces)
+    let trajectory = TRAJECTORY.filled(vec![table::keyed(&all.trajectory)?])?;
+    let tables = vec![trajectory, GRAM.filled(all.grams)?, similarity::TABLE.filled(all.similarity)?];
+    Ok(Measured { tables, traces: all.traces, ..Measured::default() })
 }
 
 /// Groups that have both labels, as positions into `items`, which lists their items in order.
@@ -126,25 +128,18 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
     if !points.iter().all(|&t| items.iter().all(|&item| series.has(t, readout, item))) {
         return Ok(part); // a readout that these items do not have
     }
-    let row = |status: &str, layer: usize| Trajectory {
+    let row = |status: Status, layer: usize| Trajectory {
         concept: family.concept.clone(),
         label_family: family.label_family.clone(),
         layer: series.layers[layer] as i32,
         readout: series.readouts[readout].clone(),
-        status: status.to_owned(),
-        e: None,
-        e_lower: None,
-        e_upper: None,
-        u: None,
-        p: None,
-        p_max_t: None,
-        e_null95: None,
-        frozen_e: None,
+        status,
         n_groups: ids.len() as i32,
+        ..Trajectory::default()
     };
     if ids.len() < 2 {
         for layer in 0..series.layers.len() {
-            part.trajectory.extend(points.iter().map(|&t| (series.key(t), row("degenerate_label", layer))));
+            part.trajectory.extend(points.iter().map(|&t| (series.key(t), row(Status::DegenerateLabel, layer))));
             if similarity::applies(series, family, layer) {
                 part.similarity.push(similarity::rows(series, family, readout, layer, ids.len(), &similarity::none(points.len()), &[])?);
             }
@@ -153,7 +148,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
     }
     let draws = draws(series, family, ids.len())?;
     let mut family_wise = MaxT::default();
-    let keep_gram = family.label_family == "crossed";
+    let keep_gram = family.label_family == LabelFamily::Crossed;
     for layer in 0..series.layers.len() {
         let (mut contrasts, mut foils, mut compared, mut width) = (Vec::new(), Vec::<Vec<f64>>::new(), Vec::new(), 0);
         let paired = similarity::applies(series, family, layer);
@@ -177,24 +172,21 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
         }
         let baseline = baseline(series, readout, layer, &items, &|rows, d| contrasts_of(rows, d).swap_remove(0), &draws)?;
         let deltas: Vec<Vec<f32>> = contrasts.iter().map(Contrasts::whitened).collect();
-        let followed = follow(&deltas, width, &draws)?;
+        let followed = follow(family, &deltas, width, &draws)?;
         let Followed { grams, cross, curve, .. } = &followed;
         let scale = amplitude(grams[grams.len() - 1].u());
         let mut grams_of_layer = Vec::new();
         let nulls = Gram::sign_flip_nulls(grams, &draws)?;
         for (t, (gram, null)) in grams.iter().zip(&nulls).enumerate() {
             family_wise.push(null)?;
-            let (e, e_lower, e_upper) = columns(curve.at(t));
-            let filled = Trajectory {
-                e,
-                e_lower,
-                e_upper,
+            let mut filled = Trajectory {
                 u: table::finite(gram.u()),
                 p: Some(null.p_value()),
                 e_null95: table::finite(null.amplitude95()),
                 frozen_e: (scale > 0.0).then(|| cross[t].u() / scale),
-                ..row("ok", layer)
+                ..row(Status::Ok, layer)
             };
+            (filled.e, filled.e_lower, filled.e_upper) = columns(curve.at(t));
             part.trajectory.push((series.key(points[t]), filled));
             if keep_gram {
                 let gram = GramRow {
@@ -213,20 +205,10 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
             part.grams.push(table::keyed(&grams_of_layer)?);
         }
         let (choice, null) = match foils.is_empty() {
-            true => (followed.trace.choice, Null::Missing(NO_FOILS)),
+            true => (followed.trace.choice, Null::Missing(Status::NoFoils)),
             false => (0.0, Null::Foils(foils)),
         };
-        part.traces.push(Trace {
-            choice,
-            null,
-            concept: family.concept.clone(),
-            label_family: family.label_family.clone(),
-            null_bank: family.null_bank,
-            readout: Some(series.readouts[readout].clone()),
-            layer: Some(series.layers[layer]),
-            baseline,
-            ..followed.trace
-        });
+        part.traces.push(Trace { choice, null, baseline, ..followed.trace.at(series, readout, layer) });
     }
     // Family-wise p values come back in the order in which the nulls were pushed: layer by layer, checkpoint by checkpoint, and
     // after these the mean of the late ones.
@@ -236,8 +218,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
         row.p_max_t = Some(*p);
     }
     for (trace, p) in part.traces.iter_mut().zip(&by_layer) {
-        trace.max_t = p[..points.len()].to_vec();
-        trace.max_t_late = Some(p[points.len()]);
+        trace.presence = Some(Presence { points: p[..points.len()].to_vec(), late: p[points.len()] });
     }
     for (layer, pairs) in std::mem::take(&mut part.similar) {
         let gates = by_layer.get(layer).map_or(&[][..], |p| &p[..points.len()]);
@@ -254,12 +235,11 @@ fn baseline(
     items: &[usize],
     contrasts_of: &dyn Fn(&[f32], usize) -> Contrasts,
     draws: &Draws,
-) -> Result<Option<Baseline>> {
+) -> Result<Option<Sampled>> {
     let Some(random) = series.baseline_of(readout, items) else { return Ok(None) };
     let (rows, d) = random.rows(0, readout, layer, items)?;
     let gram = Gram::new(&contrasts_of(&rows, d).whitened(), d)?;
-    let curve = Curve::of_amplitudes(&[gram], draws)?;
-    Ok(Some(Baseline { value: curve.value[0], replicates: curve.replicate_rows().map(|row| row[0]).collect() }))
+    Ok(Some(Curve::of_amplitudes(&[gram], draws)?.sampled(0)))
 }
 
 /// The contrasts of one concept at one layer along the checkpoints.
@@ -271,16 +251,16 @@ pub struct Followed {
     /// The mean of those of the late checkpoints.
     pub late: Gram,
     pub curve: Curve,
-    /// Ready but for its names and the family-wise p-values.
+    /// Ready but for its place and the family-wise p-values.
     pub trace: Trace,
 }
 
-/// Follows contrasts `[group, width]`, one set per checkpoint. This is all that happens between activations and verdicts, so
+/// Follows contrasts `[group, width]` of a family, one set per checkpoint. This is all that happens between activations and verdicts, so
 /// planted activations come through here too.
 ///
 /// # Errors
 /// Contrasts that are not finite, or draws for another number of groups.
-pub fn follow(deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Followed> {
+pub fn follow(family: &Family, deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Followed> {
     let grams = deltas.iter().map(|delta| Gram::new(delta, width)).collect::<Result<Vec<_>>>()?;
     let curve = Curve::of_amplitudes(&grams, draws)?;
     let last = deltas.len() - 1;
@@ -291,26 +271,12 @@ pub fn follow(deltas: &[Vec<f32>], width: usize, draws: &Draws) -> Result<Follow
         (0..deltas[last].len()).map(|i| deltas[late.clone()].iter().map(|delta| delta[i]).sum::<f32>() / late.len() as f32).collect();
     let aligned = Curve::of_projections(&with(&pooled)?, &Gram::new(&pooled, width)?, draws)?;
     let trace = Trace {
-        measure: NAME,
-        concept: String::new(),
-        label_family: String::new(),
-        null_bank: false,
-        readout: None,
-        layer: None,
-        points: (0..deltas.len()).collect(),
         cosine: direction_cosine(&cross[0], &grams[0], &grams[last], draws)?,
-        curve: curve.clone(),
         aligned,
         floor: Some(0.0),
-        max_t: Vec::new(),
-        max_t_late: None,
         choice: third(&deltas[last], width)?,
         null: Null::Bank,
-        baseline: None,
-        companion: false,
-        status: None,
-        dated: true,
-        sign: 1.0,
+        ..Trace::new(NAME, family, (0..deltas.len()).collect(), curve.clone())
     };
     let late = Gram::mean(&grams[late])?;
     Ok(Followed { grams, cross, late, curve, trace })

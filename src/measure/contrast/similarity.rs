@@ -7,32 +7,35 @@
 
 use super::delta::{Contrasts, whitened};
 use crate::measure::spread;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::alignment::{Cosine, Directions, centred, cka, debiased, products};
 use crate::stats::subspace::{DIMENSIONS, Subspace};
-use crate::table::{self, finite};
+use crate::table::{self, Table, finite};
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+pub const TABLE: Table = Table::keyed::<Similarity>("similarity");
 /// Family-wise p up to which a direction is there.
 const GATE: f64 = 0.05;
 /// Half of a 95% interval in standard errors.
 const HALF: f64 = 1.959_963_984_540_054;
 
-/// One row of `similarity.parquet` behind the keys, which are those of one checkpoint; `to_...` are those of the other.
+/// One row of `similarity.parquet` behind the keys: these are of one checkpoint, and `to_...` are of the other.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Similarity {
     to_checkpoint: String,
     to_step: Option<i64>,
     to_order: i32,
     concept: String,
-    label_family: String,
+    label_family: LabelFamily,
     null_bank: bool,
     layer: i32,
     readout: String,
-    /// Of `cos_cv`.
-    status: String,
+    /// Status of `cos_cv`.
+    status: Status,
     /// Cosine of the directions without the noise in them, with a jackknife interval over groups; may exceed 1 by chance.
     cos_cv: Option<f64>,
     cos_cv_lower: Option<f64>,
@@ -41,10 +44,13 @@ struct Similarity {
     cos_raw: Option<f64>,
     /// Debiased linear CKA of the items' activations.
     cka: Option<f64>,
-    /// Principal angles, in degrees, between the subspaces of the items' first three principal components; null where they vary in fewer.
-    /// Two that have nothing to do with each other are close to 90 degrees apart in all of them.
+    /// The first principal angle, in degrees, between the subspaces of the items' first three principal
+    /// components; null where they vary in fewer. Two that have nothing to do with each other are close to 90
+    /// degrees apart in all of them.
     angle_1: Option<f64>,
+    /// The second of them.
     angle_2: Option<f64>,
+    /// The third.
     angle_3: Option<f64>,
     n_groups: i32,
 }
@@ -92,7 +98,7 @@ fn layers(series: &Series) -> Vec<usize> {
 
 /// Whether pairs are made: for crossed labels, at [`layers`].
 pub fn applies(series: &Series, family: &Family, layer: usize) -> bool {
-    family.label_family == "crossed" && layers(series).contains(&layer)
+    family.label_family == LabelFamily::Crossed && layers(series).contains(&layer)
 }
 
 /// All pairs at one layer from every checkpoint's contrasts, neutral scale, and items.
@@ -161,9 +167,9 @@ pub fn rows(
             layer: series.layers[layer] as i32,
             readout: series.readouts[readout].clone(),
             status: match pair.cosine {
-                None => "too_few_groups",
-                Some(_) if cos_cv.is_none() => "gate_fail",
-                Some(_) => "ok",
+                None => Status::TooFewGroups,
+                Some(_) if cos_cv.is_none() => Status::GateFail,
+                Some(_) => Status::Ok,
             }
             .to_owned(),
             cos_cv: cos_cv.and_then(finite),
@@ -179,12 +185,4 @@ pub fn rows(
         (series.key(pair.first), row)
     };
     table::keyed(&pairs.iter().map(row).collect::<Vec<_>>())
-}
-
-/// Writes `similarity.parquet`.
-///
-/// # Errors
-/// The table cannot be written.
-pub fn write(series: &Series, batches: &[RecordBatch]) -> Result<()> {
-    table::write_batches::<Similarity>(&series.folder.join("similarity.parquet"), batches, &series.run_hash)
 }

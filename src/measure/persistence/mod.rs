@@ -6,31 +6,36 @@ mod panel;
 
 use super::contrast::{Contrasts, Sides, divisors, labelled, third};
 use super::level::Levels;
-use super::{Part, write_parts};
+use super::{Finding, Measure, Measured, Part, joined};
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
 use crate::prompt::item::Item;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, columns};
+use crate::stats::estimate::{Estimate, Sampled, columns, of_columns};
 use crate::stats::gram::Gram;
-use crate::stats::role_space::Sampled;
+use crate::table::{Key, Table};
+use crate::words::Status;
 use anyhow::Result;
-use panel::{Panel, Persistence as Measured, Quantity, consistency, within};
+use panel::{Panel, Persistence as Found, Quantity, consistency, within};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const NAME: &str = "persistence";
-pub const TABLE: &str = "persistence.parquet";
+const TABLE: Table = Table::keyed::<Persistence>("persistence");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// Levels that are compared between runs: `persistence`, `icc_item` and `within_persona` of the table, and consistency.
 pub const LEVELS: [&str; 3] = ["persistence_ratio", "icc_item", "within_persona"];
 pub const CONSISTENCY: &str = "consistency";
+/// Quantities that hypotheses are held against.
+pub const PARTS: [&str; 4] = [NAME, LEVELS[1], LEVELS[2], CONSISTENCY];
 /// One-sided 5% point of the standard normal: below it the default contrast is not there, and nothing can persist.
 const GATE: f64 = 1.645;
 
 /// One row of `persistence.parquet` behind the keys.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Persistence {
     pub concept: String,
     pub null_bank: bool,
@@ -38,14 +43,17 @@ pub struct Persistence {
     pub readout: String,
     /// `persistence`, `icc_item`, `within_persona`, `consistency`; `persona`: persistence under one; `d_prime_default`, `d_prime_personas`.
     pub quantity: String,
+    /// The context, where the row is about one.
     pub persona: Option<String>,
     pub persona_kind: Option<String>,
-    pub status: String,
+    pub status: Status,
+    /// The quantity.
     pub value: Option<f64>,
     pub lower: Option<f64>,
     pub upper: Option<f64>,
-    /// 95% band of what it is for directions that carry nothing of the concept.
+    /// Lower end of the 95% band of what it is for directions that carry nothing of the concept.
     pub null_lower: Option<f64>,
+    /// Upper end of it.
     pub null_upper: Option<f64>,
     pub n_groups: i32,
     /// Held-out personas, or formats, the chat among them.
@@ -150,13 +158,10 @@ fn contrasts(rows: &[f32], d: usize, labels: &[Vec<bool>]) -> Vec<f32> {
     delta
 }
 
-/// Writes `persistence.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let elsewhere: BTreeSet<&str> = series.items.iter().filter(|item| !item.is_plain()).map(|item| item.concept.as_str()).collect();
-    let crossed = series.families.iter().filter(|family| family.label_family == "crossed" && elsewhere.contains(family.concept.as_str()));
+    let crossed =
+        series.families.iter().filter(|family| family.label_family == LabelFamily::Crossed && elsewhere.contains(family.concept.as_str()));
     let asked: Vec<Asked> = crossed.filter_map(|family| Asked::of(series, family)).collect();
     let tasks: Vec<(&Asked, usize, usize)> = asked
         .iter()
@@ -166,7 +171,26 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         .flat_map(|(asked, readout)| (0..series.layers.len()).map(move |layer| (asked, readout, layer)))
         .collect();
     let parts = tasks.par_iter().map(|(asked, readout, layer)| part(series, asked, *readout, *layer)).collect::<Result<Vec<_>>>()?;
-    write_parts(series, TABLE, parts)
+    let (rows, traces) = joined(parts);
+    let findings = rows.iter().filter_map(finding).collect();
+    Ok(Measured { traces, findings, ..Measured::of_rows(TABLE, &rows)? })
+}
+
+/// `None` for what no hypothesis is held against.
+fn finding((key, row): &(Key, Persistence)) -> Option<Finding> {
+    Some(Finding {
+        checkpoint: key.checkpoint.clone(),
+        concept: row.concept.clone(),
+        null_bank: row.null_bank,
+        part: PARTS.into_iter().find(|part| *part == row.quantity)?,
+        layer: Some(row.layer),
+        readout: Some(row.readout.clone()),
+        status: row.status.clone(),
+        estimate: of_columns(row.value, row.lower, row.upper),
+        null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
+        contexts: row.n_contexts as usize,
+        ..Finding::default()
+    })
 }
 
 fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<Part<Persistence>> {
@@ -177,7 +201,7 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
     };
     let labels = asked.labels(&asked.persona_groups);
     let place: Vec<Option<usize>> = asked.persona_groups.iter().copied().map(Some).collect();
-    let (mut rows, mut value, mut samples, mut choice) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+    let (mut rows, mut under_personas, mut choice) = (Vec::new(), Vec::new(), 0.0);
     let mut levels = Levels::new(series.points.len());
     for t in 0..series.points.len() {
         let mut push = |row: Persistence| rows.push((series.key(t), row));
@@ -187,17 +211,10 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
             layer: series.layers[layer] as i32,
             readout: series.readouts[readout].clone(),
             quantity: quantity.to_owned(),
-            persona: None,
-            persona_kind: None,
-            status: "gate_fail".to_owned(),
-            value: None,
-            lower: None,
-            upper: None,
-            null_lower: None,
-            null_upper: None,
+            status: Status::GateFail,
             n_groups: n_groups as i32,
             n_contexts: n_contexts as i32,
-            n_there: None,
+            ..Persistence::default()
         };
         let (plain, d) = series.rows(t, readout, layer, &asked.items)?;
         let white = White::new(&plain, d, &asked.sides);
@@ -220,9 +237,9 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
             let found = Panel { d, fit: &fit, place: &place, labels: &labels, rows: &contexts }.measure(&draws)?;
             let gated = gated && found.default.is_some_and(|default| default.lower > 0.0);
             let empty = |quantity: &str| empty(quantity, labels.len(), asked.personas.len());
-            let Measured { default: d_prime, personas, personas_replicates, each, persistence, icc } = found;
+            let Found { default: d_prime, personas, each, persistence, icc } = found;
             push(ungated(empty("d_prime_default"), d_prime));
-            push(ungated(empty("d_prime_personas"), Estimate::percentile(personas, &personas_replicates)));
+            push(ungated(empty("d_prime_personas"), personas.estimate()));
             let strength = if gated { Some(within(&default, &own, d, &draws)?) } else { None };
             let strength = Quantity { sampled: strength, null: None };
             let quantities = [("persistence", &persistence), ("icc_item", &icc), ("within_persona", &strength)];
@@ -234,8 +251,7 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
                 let row = Persistence { persona: Some(id.clone()), persona_kind: Some(kind.clone()), ..empty("persona") };
                 push(with_estimate(row, gated, estimate, None));
             }
-            value.push(personas);
-            samples.push(personas_replicates);
+            under_personas.push(personas);
         }
         if asked.has_formats() {
             let labels = asked.labels(&asked.format_groups);
@@ -251,19 +267,15 @@ fn part(series: &Series, asked: &Asked, readout: usize, layer: usize) -> Result<
             push(filled(row, gated, &found));
         }
     }
-    let finite = |x: &f64| x.is_finite();
-    let traced = !value.is_empty() && value.iter().all(finite) && samples.iter().flatten().all(finite);
-    let mut traces = if traced { vec![trace(series, asked, readout, layer, choice, (value, samples))?] } else { Vec::new() };
+    let finite = |sampled: &Sampled| sampled.value.is_finite() && sampled.replicates.iter().all(|x| x.is_finite());
+    let mut traces = Vec::new();
+    if !under_personas.is_empty() && under_personas.iter().all(finite) {
+        let points = (0..under_personas.len()).collect();
+        let trace = Trace::new(NAME, family, points, Curve::of_sampled(&under_personas)?).at(series, readout, layer);
+        traces.push(Trace { choice, ..trace });
+    }
     traces.extend(levels.traces(family).into_iter().map(|level| Trace { choice, ..level.at(series, readout, layer) }));
     Ok((rows, traces))
-}
-
-fn trace(series: &Series, asked: &Asked, readout: usize, layer: usize, choice: f64, curve: (Vec<f64>, Vec<Vec<f64>>)) -> Result<Trace> {
-    let (value, samples) = curve;
-    let resamples = samples.first().map_or(0, Vec::len);
-    let replicates = (0..resamples).flat_map(|b| samples.iter().map(move |sample| sample[b])).collect();
-    let points = (0..value.len()).collect();
-    Ok(Trace { choice, ..Trace::new(NAME, asked.family, points, Curve::new(value, replicates)?).at(series, readout, layer) })
 }
 
 /// Rows of some groups, group by group.
@@ -296,8 +308,8 @@ impl White {
 }
 
 /// The number behind a row, or the row's status.
-fn there(gated: bool, quantity: &Quantity) -> Result<&Sampled, &'static str> {
-    quantity.sampled.as_ref().filter(|_| gated).ok_or("gate_fail")
+fn there(gated: bool, quantity: &Quantity) -> Result<&Sampled, Status> {
+    quantity.sampled.as_ref().filter(|_| gated).ok_or(Status::GateFail)
 }
 
 fn filled(row: Persistence, gated: bool, quantity: &Quantity) -> Persistence {
@@ -306,7 +318,7 @@ fn filled(row: Persistence, gated: bool, quantity: &Quantity) -> Persistence {
 
 fn with_estimate(row: Persistence, gated: bool, estimate: Option<Estimate>, null: Option<[f64; 2]>) -> Persistence {
     let (value, lower, upper) = columns(estimate.filter(|_| gated));
-    let status = if value.is_some() { "ok" } else { "gate_fail" }.to_owned();
+    let status = if value.is_some() { Status::Ok } else { Status::GateFail };
     Persistence { status, value, lower, upper, null_lower: null.map(|n| n[0]), null_upper: null.map(|n| n[1]), ..row }
 }
 

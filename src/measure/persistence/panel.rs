@@ -15,10 +15,9 @@
 //! The null band of P and ICC is that of directions from sign-flipped contrasts, which carry nothing of the concept.
 
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, amplitude, quantile};
+use crate::stats::estimate::{Estimate, Sampled, amplitude, quantile};
 use crate::stats::gram::{Gram, cosine};
 use crate::stats::matrix::{self, Right};
-use crate::stats::role_space::Sampled;
 use anyhow::{Result, ensure};
 
 /// Directions from flipped contrasts.
@@ -50,8 +49,7 @@ pub struct Panel<'a> {
 pub struct Persistence {
     pub default: Option<Estimate>,
     /// d' of the mean persona, with replicates, for a curve over checkpoints.
-    pub personas: f64,
-    pub personas_replicates: Vec<f64>,
+    pub personas: Sampled,
     /// d'(p) / d'(default) per persona.
     pub each: Vec<Option<Estimate>>,
     pub persistence: Quantity,
@@ -116,8 +114,7 @@ impl Panel<'_> {
         }
         Ok(Persistence {
             default: Estimate::percentile(value[0], &replicates.iter().map(|row| row[0]).collect::<Vec<_>>()),
-            personas: mean(&value[1..]),
-            personas_replicates: replicates.iter().map(|row| mean(&row[1..])).collect(),
+            personas: Sampled { value: mean(&value[1..]), replicates: replicates.iter().map(|row| mean(&row[1..])).collect() },
             each,
             persistence: Quantity { sampled: Some(persistence), null: band(null) },
             icc: Quantity { sampled: Some(Sampled { value: icc(&stats, &one), replicates: icc_replicates }), null: band(icc_null) },

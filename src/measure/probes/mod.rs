@@ -7,20 +7,21 @@
 mod set;
 mod transfer;
 
-use super::CONTRASTED;
 use super::contrast::similarity;
+use super::{CONTRASTED, Measure, Measured};
 use crate::console::check_interrupt;
-use crate::onset::baseline::Baseline;
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
-use crate::stats::estimate::columns;
+use crate::stats::estimate::{Sampled, columns};
 use crate::stats::evaluate::{Evaluation, Scale, accuracy, evaluate};
 use crate::stats::folds::INNER;
 use crate::stats::kernel::{Design, Split};
 use crate::stats::logistic::{self, Held};
 use crate::stats::{mass_mean, online};
-use crate::table::{self, Key, finite};
+use crate::table::{self, Key, Table, finite};
+use crate::words::Status;
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use rayon::prelude::*;
@@ -29,6 +30,8 @@ use set::Set;
 use transfer::Native;
 
 pub const NAME: &str = "probe";
+const TABLE: Table = Table::keyed::<ProbeRow>("probes");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE, transfer::TABLE], run };
 
 /// What is held out, by the column that names it: all probes over groups, [`Probe::everywhere`] over the others.
 const SPLITS: [&str; 3] = ["group", "template", "lexicon"];
@@ -94,30 +97,33 @@ impl From<Vec<f64>> for Outcome {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct ProbeRow {
     concept: String,
-    label_family: String,
+    label_family: LabelFamily,
     null_bank: bool,
     layer: i32,
     readout: String,
+    /// `logistic`, `mass_mean` or `mass_mean_cov` (with the covariance within classes).
     probe: String,
     /// What is held out: `group`, `template` or `lexicon`.
     split: String,
     /// `native`: refitted here; `frozen`: the last checkpoint's.
     ruler: String,
-    status: String,
+    status: Status,
     auroc: Option<f64>,
     auroc_lower: Option<f64>,
     auroc_upper: Option<f64>,
     accuracy: Option<f64>,
     accuracy_lower: Option<f64>,
     accuracy_upper: Option<f64>,
+    /// Mean squared error of its probabilities; null for probes without any.
     brier: Option<f64>,
-    /// The same logistic probe over groups on the items' mean input embeddings, and on this layer of a network with random weights.
+    /// What the same logistic probe reaches over groups on the items' mean input embeddings.
     embedding_auroc: Option<f64>,
     reinitialised_auroc: Option<f64>,
     /// AUROC minus the best baseline: counts of words, lengths, mean embeddings, random weights.
     excess_auc: Option<f64>,
-    /// The same probe's accuracy on control labels, and its accuracy minus that.
+    /// The same probe's accuracy on control labels.
     control_accuracy: Option<f64>,
+    /// `accuracy` minus `control_accuracy`.
     selectivity: Option<f64>,
     /// Online codelength of the labels; without a probe it would be `n`.
     mdl_bits: Option<f64>,
@@ -132,12 +138,9 @@ struct Part {
     trace: Option<Trace>,
 }
 
-/// Writes `probes.parquet` and `transfer.parquet`; the curves are those of the logistic probe's AUROC.
-///
-/// # Errors
-/// The store cannot be read or a table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
-    let families = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family.as_str()));
+/// The curves are those of the logistic probe's AUROC.
+fn run(series: &Series) -> Result<Measured> {
+    let families = series.families.iter().filter(|family| CONTRASTED.contains(&family.label_family));
     let sets = families.collect::<Vec<_>>().into_par_iter().map(|family| Set::new(series, family)).collect::<Result<Vec<_>>>()?;
     let read = |set: &Set, readout: usize| (0..series.points.len()).all(|t| set.items.iter().all(|&item| series.has(t, readout, item)));
     let mut tasks: Vec<(&Set, usize, usize)> = Vec::new();
@@ -153,13 +156,12 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         transfer.extend(part.transfer);
         traces.extend(part.trace);
     }
-    table::write_batches::<ProbeRow>(&series.folder.join("probes.parquet"), &rows, &series.run_hash)?;
-    transfer::write(series, &transfer)?;
-    Ok(traces)
+    let tables = vec![TABLE.filled(rows)?, transfer::TABLE.filled(transfer)?];
+    Ok(Measured { tables, traces, ..Measured::default() })
 }
 
 impl Set<'_> {
-    fn row(&self, series: &Series, (readout, layer): (usize, usize), [probe, split, ruler, status]: [&str; 4]) -> ProbeRow {
+    fn row(&self, series: &Series, (readout, layer): (usize, usize), [probe, split, ruler]: [&str; 3], status: Status) -> ProbeRow {
         ProbeRow {
             concept: self.family.concept.clone(),
             label_family: self.family.label_family.clone(),
@@ -169,30 +171,26 @@ impl Set<'_> {
             probe: probe.to_owned(),
             split: split.to_owned(),
             ruler: ruler.to_owned(),
-            status: status.to_owned(),
+            status,
             n: self.items.len() as i32,
             n_groups: self.n_groups as i32,
             ..ProbeRow::default()
         }
     }
 
-    fn evaluated(&self, row: ProbeRow, evaluation: &Evaluation, t: usize, random: Option<&Baseline>) -> ProbeRow {
-        let (auroc, auroc_lower, auroc_upper) = columns(evaluation.auroc);
-        let (accuracy, accuracy_lower, accuracy_upper) = columns(evaluation.accuracy);
-        ProbeRow {
-            status: if auroc.is_some() { "ok" } else { "degenerate_label" }.to_owned(),
-            auroc,
-            auroc_lower,
-            auroc_upper,
-            accuracy,
-            accuracy_lower,
-            accuracy_upper,
+    fn evaluated(&self, row: ProbeRow, evaluation: &Evaluation, t: usize, random: Option<&Sampled>) -> ProbeRow {
+        let auroc = evaluation.auroc.map(|auroc| auroc.value);
+        let mut row = ProbeRow {
+            status: if auroc.is_some() { Status::Ok } else { Status::DegenerateLabel },
             brier: evaluation.brier.map(|brier| brier.value),
             embedding_auroc: self.words.embedding(t),
             reinitialised_auroc: random.map(|baseline| baseline.value),
             excess_auc: auroc.zip(self.words.best(t, random)).map(|(auroc, baseline)| auroc - baseline.value),
             ..row
-        }
+        };
+        (row.auroc, row.auroc_lower, row.auroc_upper) = columns(evaluation.auroc);
+        (row.accuracy, row.accuracy_lower, row.accuracy_upper) = columns(evaluation.accuracy);
+        row
     }
 }
 
@@ -201,7 +199,7 @@ fn at_layer(series: &Series, set: &Set, readout: usize, layer: usize) -> Result<
     let paired = similarity::applies(series, set.family, layer);
     let random = set::of_random_weights(series, set, readout, layer)?;
     let (mut rows, mut native): (Vec<(Key, ProbeRow)>, Vec<Option<Native>>) = (Vec::new(), Vec::new());
-    let (mut value, mut replicates) = (Vec::new(), Vec::new());
+    let mut areas = Vec::new();
     for t in 0..n {
         check_interrupt()?;
         let mut at = At { random: random.as_ref(), ..At::new(series, set, (readout, layer), t)? };
@@ -209,29 +207,28 @@ fn at_layer(series: &Series, set: &Set, readout: usize, layer: usize) -> Result<
             at.split(index, split)?;
         }
         rows.extend(at.rows.into_iter().map(|row| (series.key(t), row)));
-        if let Some((auroc, sample)) = at.auroc {
+        if let Some(Sampled { value, replicates }) = at.auroc {
             // A resample without both labels says nothing; the observed value stands in for it.
-            replicates.push(sample.into_iter().map(|area| if area.is_finite() { area } else { auroc }).collect::<Vec<f64>>());
-            value.push(auroc);
+            let replicates = replicates.into_iter().map(|area| if area.is_finite() { area } else { value }).collect();
+            areas.push(Sampled { value, replicates });
         }
         native.push(at.native);
     }
     let fold = set.folds[0].as_deref().unwrap_or_default();
     let (frozen, transfer) = transfer::at_layer(series, set, (readout, layer), fold, &native, paired)?;
     for (t, scores) in frozen.iter().enumerate() {
-        let row = |status| set.row(series, (readout, layer), ["logistic", "group", "frozen", status]);
+        let row = |status| set.row(series, (readout, layer), ["logistic", "group", "frozen"], status);
         let row = match (scores, &set.draws) {
             (Some(scores), Some(draws)) => {
-                set.evaluated(row("ok"), &evaluate(scores, &set.labels, &set.groups, Scale::LogOdds, draws)?, t, random.as_ref())
+                set.evaluated(row(Status::Ok), &evaluate(scores, &set.labels, &set.groups, Scale::LogOdds, draws)?, t, random.as_ref())
             }
             _ => row(set.absent(0)),
         };
         rows.push((series.key(t), row));
     }
     let trace = match native.last() {
-        Some(Some(last)) if value.len() == n => {
-            let by_resample = (0..replicates[0].len()).flat_map(|b| replicates.iter().map(move |sample| sample[b])).collect();
-            let trace = Trace::new(NAME, set.family, (0..n).collect(), Curve::new(value, by_resample)?).at(series, readout, layer);
+        Some(Some(last)) if areas.len() == n => {
+            let trace = Trace::new(NAME, set.family, (0..n).collect(), Curve::of_sampled(&areas)?).at(series, readout, layer);
             Some(Trace { choice: set.choice(&last.scores)?, baseline: set.words.best(n - 1, random.as_ref()), ..trace })
         }
         _ => None,
@@ -249,12 +246,12 @@ struct At<'a> {
     activations: Vec<f32>,
     d: usize,
     /// What random weights reach at the layer.
-    random: Option<&'a Baseline>,
+    random: Option<&'a Sampled>,
     /// All items under one kernel; `None` where there is nothing to fit.
     whole: Option<Split>,
     rows: Vec<ProbeRow>,
     /// The logistic probe over groups: its area with replicates, and its fits.
-    auroc: Option<(f64, Vec<f64>)>,
+    auroc: Option<Sampled>,
     native: Option<Native>,
 }
 
@@ -273,7 +270,7 @@ impl<'a> At<'a> {
         let all = self.whole.take();
         let (Some(fold), Some(draws), Some(whole)) = (&set.folds[index], &set.draws, &all) else {
             let status = set.absent(index);
-            self.rows.extend(probes().map(|probe| set.row(self.series, self.place, [probe.name, split, "native", status])));
+            self.rows.extend(probes().map(|probe| set.row(self.series, self.place, [probe.name, split, "native"], status)));
             self.whole = all;
             return Ok(());
         };
@@ -282,21 +279,21 @@ impl<'a> At<'a> {
         let splits = whole.folds(fold)?;
         let inner = if index == 0 { INNER } else { 1 };
         for probe in probes() {
-            let row = |status| set.row(self.series, self.place, [probe.name, split, "native", status]);
+            let row = |status| set.row(self.series, self.place, [probe.name, split, "native"], status);
             let outcome = match (probe.held_out)(&Cell { design: &design, splits: &splits, set, inner }) {
                 Ok(Some(outcome)) => outcome,
                 Ok(None) => {
-                    self.rows.push(row("degenerate_label"));
+                    self.rows.push(row(Status::DegenerateLabel));
                     continue;
                 }
                 Err(error) => {
                     self.warn(&error);
-                    self.rows.push(row("failed"));
+                    self.rows.push(row(Status::Failed));
                     continue;
                 }
             };
             let evaluation = evaluate(&outcome.scores, &set.labels, &set.groups, probe.scale, draws)?;
-            let mut row = set.evaluated(row("ok"), &evaluation, self.checkpoint, self.random);
+            let mut row = set.evaluated(row(Status::Ok), &evaluation, self.checkpoint, self.random);
             if let (0, Some(held)) = (index, &outcome.logistic) {
                 match self.beside(whole, &splits, &held.lambdas) {
                     Ok((control, bits)) => {
@@ -306,7 +303,7 @@ impl<'a> At<'a> {
                     }
                     Err(error) => self.warn(&error),
                 }
-                self.auroc = evaluation.auroc.map(|auroc| (auroc.value, evaluation.auroc_replicates));
+                self.auroc = evaluation.auroc.map(|auroc| Sampled { value: auroc.value, replicates: evaluation.auroc_replicates });
                 let linear = held.fits.iter().zip(&splits).map(|(fit, split)| fit.linear(&design, split)).collect();
                 self.native = Some(Native { linear, scores: outcome.scores });
             }

@@ -3,13 +3,14 @@
 
 use crate::measure::contrast::labelled;
 use crate::measure::held_out_third;
-use crate::onset::baseline::Baseline;
 use crate::series::{Family, Series};
 use crate::stats::draws::{Draws, generator, uniform_index};
+use crate::stats::estimate::Sampled;
 use crate::stats::evaluate::{Ranking, Scale, evaluate};
 use crate::stats::folds::{INNER, OUTER, grouped};
 use crate::stats::kernel::Design;
 use crate::stats::{control, lexical, logistic};
+use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 
@@ -72,9 +73,9 @@ impl<'a> Set<'a> {
     }
 
     /// Why there is no probe with entry `index` of [`super::SPLITS`] held out.
-    pub fn absent(&self, index: usize) -> &'static str {
+    pub fn absent(&self, index: usize) -> Status {
         let varied = self.labels.iter().any(|&label| Some(&label) != self.labels.first());
-        if varied && self.folds[index].is_none() { "too_few_groups" } else { "degenerate_label" }
+        if varied && self.folds[index].is_none() { Status::TooFewGroups } else { Status::DegenerateLabel }
     }
 
     /// AUROC on every third group, which chooses the primary layer.
@@ -91,7 +92,7 @@ pub struct Words {
     /// The better one of counts and lengths; `None` where there are no texts.
     lexical: Option<f64>,
     /// Ridge regression on mean input embeddings, by checkpoint; `None` where the store has none.
-    embedding: Vec<Option<Baseline>>,
+    embedding: Vec<Option<Sampled>>,
 }
 
 impl Words {
@@ -100,7 +101,7 @@ impl Words {
     /// # Errors
     /// The store cannot be read.
     pub fn new(series: &Series, set: &Set) -> Result<Self> {
-        let at = |t: usize| -> Result<Option<Baseline>> {
+        let at = |t: usize| -> Result<Option<Sampled>> {
             let (Some((rows, d)), Some(folds)) = (series.embeddings(t, &set.items)?, &set.folds[0]) else { return Ok(None) };
             of_scores(lexical::embedding_scores(&rows, d, &set.labels, folds)?, set)
         };
@@ -114,9 +115,9 @@ impl Words {
     }
 
     /// The highest baseline of a checkpoint, what `random` weights reach included.
-    pub fn best(&self, t: usize, random: Option<&Baseline>) -> Option<Baseline> {
-        let lexical = self.lexical.map(|value| Baseline { value, replicates: Vec::new() });
-        Baseline::highest([lexical.as_ref(), self.embedding[t].as_ref(), random]).cloned()
+    pub fn best(&self, t: usize, random: Option<&Sampled>) -> Option<Sampled> {
+        let lexical = self.lexical.map(|value| Sampled { value, replicates: Vec::new() });
+        Sampled::highest([lexical.as_ref(), self.embedding[t].as_ref(), random]).cloned()
     }
 }
 
@@ -124,7 +125,7 @@ impl Words {
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn of_random_weights(series: &Series, set: &Set, readout: usize, layer: usize) -> Result<Option<Baseline>> {
+pub fn of_random_weights(series: &Series, set: &Set, readout: usize, layer: usize) -> Result<Option<Sampled>> {
     let (Some(random), Some(folds)) = (series.baseline_of(readout, &set.items), &set.folds[0]) else { return Ok(None) };
     let (rows, d) = random.rows(0, readout, layer, &set.items)?;
     let splits = Design::new(&rows, d)?.whole().folds(folds)?;
@@ -139,8 +140,8 @@ pub fn of_random_weights(series: &Series, set: &Set, readout: usize, layer: usiz
 }
 
 /// AUROC of held-out scores.
-fn of_scores(scores: Option<Vec<f64>>, set: &Set) -> Result<Option<Baseline>> {
+fn of_scores(scores: Option<Vec<f64>>, set: &Set) -> Result<Option<Sampled>> {
     let (Some(scores), Some(draws)) = (scores, &set.draws) else { return Ok(None) };
     let evaluation = evaluate(&scores, &set.labels, &set.groups, Scale::Margin, draws)?;
-    Ok(evaluation.auroc.map(|auroc| Baseline { value: auroc.value, replicates: evaluation.auroc_replicates }))
+    Ok(evaluation.auroc.map(|auroc| Sampled { value: auroc.value, replicates: evaluation.auroc_replicates }))
 }

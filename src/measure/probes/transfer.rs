@@ -7,32 +7,39 @@
 //! and a scale are refitted, the direction is not, and its sign is kept.
 
 use super::set::Set;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::clustered;
+use crate::stats::estimate::columns;
 use crate::stats::kernel::Linear;
 use crate::stats::matrix::{self, Right};
-use crate::table::{self, finite};
+use crate::table::{self, Table, finite};
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-/// One row of `transfer.parquet` behind the keys, which are those of the checkpoint where the probe was fitted; `to_...` are those
-/// of the checkpoint where it is tested.
+pub const TABLE: Table = Table::keyed::<Transfer>("transfer");
+
+/// One row of `transfer.parquet` behind the keys: these are of the checkpoint where the probe was fitted, and `to_...` are of the
+/// checkpoint where it is tested.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Transfer {
     to_checkpoint: String,
     to_step: Option<i64>,
     to_order: i32,
     concept: String,
-    label_family: String,
+    label_family: LabelFamily,
     null_bank: bool,
     layer: i32,
     readout: String,
-    status: String,
-    /// With the interval of DeLong for clustered data.
+    status: Status,
+    /// Of the probe as it is, with the interval of DeLong for clustered data.
     auroc: Option<f64>,
     auroc_lower: Option<f64>,
     auroc_upper: Option<f64>,
+    /// The same with the bias and the scale of each fold refitted at the other checkpoint; the direction is
+    /// kept.
     auroc_rescaled: Option<f64>,
     n: i32,
     n_groups: i32,
@@ -86,14 +93,10 @@ pub fn at_layer(
                     let areas = [&plain, &rescaled].map(|scores| clustered::auroc(scores, &set.labels, &set.groups, set.n_groups()));
                     let [auroc, rescaled] = areas;
                     let (auroc, rescaled) = (auroc?, rescaled?);
-                    let status = if auroc.is_some() { "ok" } else { "degenerate_label" };
-                    let row = Transfer {
-                        auroc: auroc.map(|auroc| auroc.value),
-                        auroc_lower: auroc.map(|auroc| auroc.lower),
-                        auroc_upper: auroc.map(|auroc| auroc.upper),
-                        auroc_rescaled: rescaled.and_then(|auroc| finite(auroc.value)),
-                        ..set.transfer(series, (readout, layer), to, status)
-                    };
+                    let status = if auroc.is_some() { Status::Ok } else { Status::DegenerateLabel };
+                    let auroc_rescaled = rescaled.and_then(|auroc| finite(auroc.value));
+                    let mut row = Transfer { auroc_rescaled, ..set.transfer(series, (readout, layer), to, status) };
+                    (row.auroc, row.auroc_lower, row.auroc_upper) = columns(auroc);
                     rows.push(((from, to), row));
                 }
                 if from == last {
@@ -114,7 +117,7 @@ pub fn at_layer(
 
 impl Set<'_> {
     /// A row without numbers, for a probe that is tested at checkpoint `to`.
-    fn transfer(&self, series: &Series, (readout, layer): (usize, usize), to: usize, status: &str) -> Transfer {
+    fn transfer(&self, series: &Series, (readout, layer): (usize, usize), to: usize, status: Status) -> Transfer {
         let to = series.key(to);
         Transfer {
             to_checkpoint: to.checkpoint,
@@ -125,7 +128,7 @@ impl Set<'_> {
             null_bank: self.family.null_bank,
             layer: series.layers[layer] as i32,
             readout: series.readouts[readout].clone(),
-            status: status.to_owned(),
+            status,
             auroc: None,
             auroc_lower: None,
             auroc_upper: None,
@@ -134,14 +137,6 @@ impl Set<'_> {
             n_groups: self.n_groups() as i32,
         }
     }
-}
-
-/// Writes `transfer.parquet`.
-///
-/// # Errors
-/// The table cannot be written.
-pub fn write(series: &Series, batches: &[RecordBatch]) -> Result<()> {
-    table::write_batches::<Transfer>(&series.folder.join("transfer.parquet"), batches, &series.run_hash)
 }
 
 /// All items of one checkpoint under all probes.

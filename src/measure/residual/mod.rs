@@ -9,22 +9,25 @@ mod split;
 use super::assistant_axis::Replies;
 use super::contrast::{Contrasts, Sides, divisors, labelled, third};
 use super::level::Levels;
-use super::{Part, write_parts};
+use super::{Finding, Measure, Measured, Part, joined};
 use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
+use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::columns;
+use crate::stats::estimate::{columns, of_columns};
 use crate::stats::gram::Gram;
 use crate::stats::role_space::RoleSpace;
-use crate::table::finite;
+use crate::table::{Key, Table, finite};
+use crate::words::Status;
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use split::Split;
 
 pub const NAME: &str = "residual";
-pub const TABLE: &str = "residual.parquet";
+const TABLE: Table = Table::keyed::<Residual>("residual");
+pub const MEASURE: Measure = Measure { name: NAME, tables: &[TABLE], run };
 /// Dimensions that are taken out.
 const DIMENSIONS: [usize; 3] = [1, 3, 10];
 /// The one that is dated and that hypotheses are held against.
@@ -35,7 +38,7 @@ pub const LEVEL: &str = "residual_3";
 const GATE: f64 = 1.645;
 
 /// One row of `residual.parquet` behind the keys.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Residual {
     pub concept: String,
     pub null_bank: bool,
@@ -43,28 +46,27 @@ pub struct Residual {
     pub readout: String,
     /// Dimensions that are taken out: the assistant axis and k - 1 role components.
     pub k: i32,
-    pub status: String,
+    pub status: Status,
     /// Squared length that is left, as a share.
     pub residual: Option<f64>,
     pub residual_lower: Option<f64>,
     pub residual_upper: Option<f64>,
-    /// 95% band and median over 200 random k-dimensional subspaces of the space of roles, and the share of them that leave less.
+    /// Lower end of the 95% band over 200 random k-dimensional subspaces of the space of roles.
     pub null_lower: Option<f64>,
+    /// Their median.
     pub null_median: Option<f64>,
+    /// Upper end of the band.
     pub null_upper: Option<f64>,
+    /// Share of these subspaces that leave less.
     pub null_percentile: Option<f64>,
     /// U of the whole contrast.
     pub u: Option<f64>,
     pub n_groups: i32,
 }
 
-/// Writes `residual.parquet`.
-///
-/// # Errors
-/// The store cannot be read or the table cannot be written.
-pub fn run(series: &Series) -> Result<Vec<Trace>> {
+fn run(series: &Series) -> Result<Measured> {
     let replies = Replies::of(series).filter(Replies::suffice);
-    let families = series.families.iter().filter(|family| family.label_family == "crossed" && replies.is_some());
+    let families = series.families.iter().filter(|family| family.label_family == LabelFamily::Crossed && replies.is_some());
     let asked: Vec<Asked> = families.flat_map(|family| Asked::of(series, family)).collect::<Result<_>>()?;
     let mut parts = Vec::new();
     for layer in 0..series.layers.len() {
@@ -74,7 +76,25 @@ pub fn run(series: &Series) -> Result<Vec<Trace>> {
         let spaces = points.par_iter().map(|&t| replies.space(series, t, layer)).collect::<Result<Vec<_>>>()?;
         parts.extend(asked.par_iter().map(|asked| asked.at_layer(series, &spaces, layer)).collect::<Result<Vec<_>>>()?);
     }
-    write_parts(series, TABLE, parts)
+    let (rows, traces) = joined(parts);
+    let findings = rows.iter().filter(|(_, row)| row.k == DATED as i32).map(finding).collect();
+    Ok(Measured { traces, findings, ..Measured::of_rows(TABLE, &rows)? })
+}
+
+fn finding((key, row): &(Key, Residual)) -> Finding {
+    Finding {
+        checkpoint: key.checkpoint.clone(),
+        concept: row.concept.clone(),
+        null_bank: row.null_bank,
+        part: LEVEL,
+        layer: Some(row.layer),
+        readout: Some(row.readout.clone()),
+        status: row.status.clone(),
+        estimate: of_columns(row.residual, row.residual_lower, row.residual_upper),
+        null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
+        contexts: usize::MAX,
+        ..Finding::default()
+    }
 }
 
 /// A concept's contrasts at one readout.
@@ -116,27 +136,20 @@ impl<'a> Asked<'a> {
             let delta = contrasts.whitened();
             let scale: Vec<f64> = divisors(&contrasts.variance).iter().map(|divisor| 1.0 / divisor).collect();
             let basis = space.basis(&scale);
-            let empty = |k: usize, status: &str| Residual {
+            let empty = |k: usize, status: Status| Residual {
                 concept: family.concept.clone(),
                 null_bank: family.null_bank,
                 layer: series.layers[layer] as i32,
                 readout: series.readouts[readout].clone(),
                 k: k as i32,
-                status: status.to_owned(),
-                residual: None,
-                residual_lower: None,
-                residual_upper: None,
-                null_lower: None,
-                null_median: None,
-                null_upper: None,
-                null_percentile: None,
-                u: None,
+                status,
                 n_groups: sides.len() as i32,
+                ..Residual::default()
             };
             if basis.is_empty() {
                 // Contexts leave no trace here, as in the embedding of a token.
-                levels.push(t, LEVEL, Err("no_axis"));
-                rows.extend(DIMENSIONS.map(|k| (series.key(t), empty(k, "no_axis"))));
+                levels.push(t, LEVEL, Err(Status::NoAxis));
+                rows.extend(DIMENSIONS.map(|k| (series.key(t), empty(k, Status::NoAxis))));
                 continue;
             }
             let gram = Gram::new(&delta, d)?;
@@ -146,26 +159,24 @@ impl<'a> Asked<'a> {
                 let u = finite(gram.u());
                 let found = if there { Some(split.residual(k, draws, series.seed, key)?) } else { None };
                 if k == DATED {
-                    let ratio = found.as_ref().map(|found| found.ratio.as_ref().ok_or("no_axis"));
-                    levels.push(t, LEVEL, ratio.unwrap_or(Err("gate_fail")));
+                    let ratio = found.as_ref().map(|found| found.ratio.as_ref().ok_or(Status::NoAxis));
+                    levels.push(t, LEVEL, ratio.unwrap_or(Err(Status::GateFail)));
                 }
                 let Some(found) = found else {
-                    rows.push((series.key(t), Residual { u, ..empty(k, "gate_fail") }));
+                    rows.push((series.key(t), Residual { u, ..empty(k, Status::GateFail) }));
                     continue;
                 };
-                let (residual, residual_lower, residual_upper) = columns(found.ratio.and_then(|ratio| ratio.estimate()));
+                let ratio = found.ratio.and_then(|ratio| ratio.estimate());
                 let null = |at: usize| found.null.map(|null| null[at]);
-                let row = Residual {
-                    residual,
-                    residual_lower,
-                    residual_upper,
+                let mut row = Residual {
                     null_lower: null(0),
                     null_median: null(1),
                     null_upper: null(2),
                     null_percentile: found.percentile,
                     u,
-                    ..empty(k, if residual.is_some() { "ok" } else { "no_axis" })
+                    ..empty(k, if ratio.is_some() { Status::Ok } else { Status::NoAxis })
                 };
+                (row.residual, row.residual_lower, row.residual_upper) = columns(ratio);
                 rows.push((series.key(t), row));
             }
             outside.push(Gram::new(&split.outside(DATED.min(basis.len())), d)?);

@@ -5,9 +5,8 @@
 //! coordinates in an orthonormal basis of the roles' space.
 
 use crate::stats::draws::{Draws, generator, normal};
-use crate::stats::estimate::quantile;
+use crate::stats::estimate::{Sampled, quantile};
 use crate::stats::gram::Gram;
-use crate::stats::role_space::Sampled;
 use anyhow::{Result, ensure};
 
 /// Random subspaces.

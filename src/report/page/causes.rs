@@ -45,7 +45,7 @@ pub fn html(rows: &Rows) -> String {
                 let colour = if row.outcome == "report" { "m-lens" } else { "m-behaviour" };
                 format!("<svg class=\"mark\" aria-hidden=\"true\">{guide}{}</svg>", mark(colour, places))
             }
-            None => format!("<span class=\"why\">{}</span>", escape(&meaning(&row.status))),
+            None => format!("<span class=\"why\">{}</span>", escape(&meaning(row.status.as_str()))),
         };
         let flagged = if row.ablation_flagged == Some(true) { " <small>disturbs neutral text</small>" } else { "" };
         let ablation =

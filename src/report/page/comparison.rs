@@ -132,7 +132,8 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
             "gate_fail" => format!("{run}: not shown"),
             status => format!("{run}: {}", meaning(status)),
         };
-        let reasons: Vec<String> = [why(&row.status_a, "A"), why(&row.status_b, "B")].into_iter().filter(|why| !why.is_empty()).collect();
+        let reasons: Vec<String> =
+            [why(row.status_a.as_str(), "A"), why(row.status_b.as_str(), "B")].into_iter().filter(|why| !why.is_empty()).collect();
         let plot = if there {
             let a = own([row.t50_a, row.t50_a_lower, row.t50_a_upper], "a");
             let b = own([row.t50_b, row.t50_b_lower, row.t50_b_upper], "b");
@@ -178,7 +179,7 @@ fn same_reason(row: &CompareRow) -> String {
         "gate_fail" => "not shown".to_owned(),
         status => meaning(status),
     };
-    let (a, b) = (of(&row.status_a, &row.shape_a), of(&row.status_b, &row.shape_b));
+    let (a, b) = (of(row.status_a.as_str(), row.shape_a.as_str()), of(row.status_b.as_str(), row.shape_b.as_str()));
     if a == b { format!("both: {a}") } else { format!("A: {a}; B: {b}") }
 }
 
@@ -194,7 +195,7 @@ fn when(compared: &Compared, row: &CompareRow) -> String {
 fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
     let known: Vec<_> = rows.iter().filter(|(_, row)| row.level_a.is_some() || row.level_b.is_some()).collect();
     let why: BTreeSet<String> =
-        rows.iter().filter(|(_, row)| row.level_difference.is_none()).map(|(_, row)| meaning(&row.status)).collect();
+        rows.iter().filter(|(_, row)| row.level_difference.is_none()).map(|(_, row)| meaning(row.status.as_str())).collect();
     let rest = if why.is_empty() { String::new() } else { format!("<p class=\"note\">Without a difference: {}.</p>", escape(&list(why))) };
     if known.is_empty() {
         return absent("Neither run has a number here.") + &rest;
@@ -224,7 +225,7 @@ fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
                 mark(&class, places)
             )
         } else {
-            format!("<span class=\"why\">{}</span>", escape(&meaning(&row.status)))
+            format!("<span class=\"why\">{}</span>", escape(&meaning(row.status.as_str())))
         };
         let level = |column: &str, value: Option<f64>| value.map_or_else(|| "none".to_owned(), |_| source.number(column, value));
         let mut sure = format!("{} and {}", level("level_a", row.level_a), level("level_b", row.level_b));
@@ -268,7 +269,11 @@ fn void(rows: &[Numbered<VoidRow>]) -> String {
             escape(row.concept.as_deref().unwrap_or("all")),
             escape(&row.quantity.replace('_', " ")),
             if value.is_empty() { "\u{2013}" } else { &value },
-            escape(&row.verdict.clone().unwrap_or_else(|| if row.status == "ok" { String::new() } else { meaning(&row.status) }))
+            escape(&row.verdict.map(|verdict| verdict.to_string()).unwrap_or_else(|| if row.status == "ok" {
+                String::new()
+            } else {
+                meaning(row.status.as_str())
+            }))
         );
     }
     let read = "How much the late answers of runs of the same recipe differ, in squared nats, and the ratio of what specifications leave open \

@@ -4,7 +4,7 @@ use super::cells::{Shades, class};
 use super::html::{Figure, Source, absent, escape, section};
 use super::onsets::mark;
 use super::rows::{Carried, Context, Numbered, Rows};
-use crate::evidence::{OPPOSES, Row, SUPPORTS};
+use crate::evidence::{Row, Verdict};
 use crate::report::words::{HYPOTHESES, meaning, several};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -122,7 +122,7 @@ fn hypotheses(rows: &Rows) -> String {
         body += &null(&own().map(|(_, row)| row).filter(|row| row.null_bank && row.status == "ok").collect::<Vec<_>>());
         let mut unasked: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (_, row) in own().filter(|(_, row)| !row.null_bank && UNASKED.contains(&row.status.as_str())) {
-            unasked.entry(&row.status).or_default().insert(&row.measure);
+            unasked.entry(row.status.as_str()).or_default().insert(&row.measure);
         }
         for (status, parts) in unasked {
             let parts: Vec<String> = parts.into_iter().map(|part| escape(&part.replace('_', " "))).collect();
@@ -150,10 +150,10 @@ fn table(rows: &[&Numbered<Row>], title: &str) -> String {
     );
     for (at, row) in rows {
         let source = Source { table: "evidence", row: *at };
-        let (sign, kind) = match row.verdict.as_str() {
-            SUPPORTS => ("\u{25b2}", "supports"),
-            OPPOSES => ("\u{25bc}", "opposes"),
-            _ => ("\u{25c6}", "open"),
+        let (sign, kind) = match row.verdict {
+            Verdict::Supports => ("\u{25b2}", "supports"),
+            Verdict::Opposes => ("\u{25bc}", "opposes"),
+            Verdict::Inconclusive => ("\u{25c6}", "open"),
         };
         let layer = row.layer.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
         let known = match (row.status.as_str(), row.gate.as_str()) {
@@ -166,7 +166,7 @@ fn table(rows: &[&Numbered<Row>], title: &str) -> String {
             "<tr><th scope=\"row\">{}</th><td>{}{layer}</td><td class=\"{kind}\">{sign} {}</td><td>{}</td><td>{}</td><td>{}</td><td><small>{}</small></td></tr>",
             escape(&row.concept),
             escape(&row.measure.replace('_', " ")),
-            escape(&row.verdict),
+            escape(row.verdict.as_str()),
             source.triple(["value", "lower", "upper"], [row.value, row.lower, row.upper]),
             row.threshold.map_or_else(|| "\u{2013}".to_owned(), |_| source.number("threshold", row.threshold)),
             row.reference.map_or_else(|| "\u{2013}".to_owned(), |_| source.number("reference", row.reference)),
@@ -181,7 +181,7 @@ fn null(rows: &[&Row]) -> String {
     let mut parts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for row in rows {
         let (supports, all) = parts.entry(&row.measure).or_default();
-        *supports += usize::from(row.verdict == SUPPORTS);
+        *supports += usize::from(row.verdict == Verdict::Supports);
         *all += 1;
     }
     if parts.is_empty() {
@@ -202,8 +202,8 @@ mod tests {
 
     #[test]
     fn null_topics_are_counted_by_part() {
-        let row = |measure: &str, verdict: &str| Row { measure: measure.to_owned(), verdict: verdict.to_owned(), ..Row::default() };
-        let rows = [row("persistence", SUPPORTS), row("persistence", OPPOSES), row("icc_item", "inconclusive")];
+        let row = |measure: &str, verdict| Row { measure: measure.to_owned(), verdict, ..Row::default() };
+        let rows = [row("persistence", Verdict::Supports), row("persistence", Verdict::Opposes), row("icc_item", Verdict::Inconclusive)];
         let text = null(&rows.iter().collect::<Vec<_>>());
         assert!(text.contains("icc item: 0 of 1, persistence: 1 of 2"), "{text}");
     }

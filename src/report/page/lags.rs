@@ -23,7 +23,7 @@ pub fn html(rows: &Rows, drawings: &mut Drawings) -> String {
     let own: Vec<&(usize, Row)> = rows.lags.iter().filter(|(_, row)| !row.null_bank).collect();
     let (with, without): (Vec<_>, Vec<_>) = own.into_iter().partition(|(_, row)| row.status == "ok" && row.lag.is_some());
     let mut why: BTreeMap<&str, usize> = BTreeMap::new();
-    without.iter().for_each(|(_, row)| *why.entry(&row.status).or_default() += 1);
+    without.iter().for_each(|(_, row)| *why.entry(row.status.as_str()).or_default() += 1);
     let why: Vec<String> = why.iter().map(|(status, n)| format!("{n}: {}", escape(&meaning(status)))).collect();
     let rest = match without.len() {
         0 => String::new(),

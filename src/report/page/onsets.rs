@@ -193,8 +193,11 @@ fn line(time: &Time, at: usize, row: &OnsetRow, null: Option<&Vec<f64>>, again: 
         }
     }
     let layer = row.layer.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
-    let shape =
-        if why.is_none() { format!(" <small class=\"shape\">{}</small>", escape(&row.shape.replace('_', " "))) } else { String::new() };
+    let shape = if why.is_none() {
+        format!(" <small class=\"shape\">{}</small>", escape(&row.shape.as_str().replace('_', " ")))
+    } else {
+        String::new()
+    };
     format!(
         "<tr data-k=\"{kind}\" data-m=\"{}\" data-o=\"{order}\"{}{}>{}<td class=\"m\"><i class=\"m-{}\"></i>{}{layer}</td>\
          <td class=\"plot\">{plot}</td><td class=\"date\">{}{shape}</td><td class=\"sure\">{}</td></tr>\n",

@@ -256,7 +256,7 @@ pub type Preference = (bool, String, bool, String);
 
 /// The preference of a row.
 pub fn preference(row: &OnsetRow) -> Preference {
-    preferred(&row.label_family, row.readout.as_deref())
+    preferred(row.label_family.as_str(), row.readout.as_deref())
 }
 
 /// The preference of a family at a readout; less is better.

@@ -292,7 +292,8 @@ fn pairs(folder: &mut Folder, rows: &Rows, table: &'static str, measure: &str, n
         rows.shown().filter(|(_, row)| row.measure == measure && !row.null_bank).map(|(_, row)| (row.concept.as_str(), row)).collect();
     folder.scan(table, |at, row: PairRow| {
         let Some(own) = chosen.get(row.concept.as_str()) else { return };
-        let same = own.layer == Some(row.layer) && own.label_family == row.label_family && own.readout.as_ref() == Some(&row.readout);
+        let same =
+            own.layer == Some(row.layer) && own.label_family.as_str() == row.label_family && own.readout.as_ref() == Some(&row.readout);
         if let (true, Some(from), Some(to)) = (same, rows.time.find(&row.checkpoint), rows.time.find(&row.to_checkpoint)) {
             let pair = Pair { from, to, row: at, value: number(&row) };
             of.entry(row.concept).or_insert((row.layer, Vec::new())).1.push(pair);

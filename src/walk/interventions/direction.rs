@@ -4,7 +4,9 @@
 //! with standard normal `g_i` is a draw from it, whatever the number of dimensions. The `g_i` depend on the seed and the layer's
 //! place in the store alone, so random directions are paired along a series.
 
-use crate::prompt::item::{AXIS, Item};
+use crate::manifest::Readout;
+use crate::prompt::item::Item;
+use crate::prompt::label_family::LabelFamily;
 use crate::prompt::persona::Kind;
 use crate::stats::draws::{generator, normal};
 use crate::walk::store::Readouts;
@@ -12,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The readout that replies are averaged over for the axis.
-const REPLIES: &str = "response_mean";
+const REPLIES: &str = Readout::ResponseMean.name();
 
 /// Directions of one layer, `[d_model]` each, of unit length; all zeros where there is none.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,7 +82,8 @@ impl Source<'_> {
 
     /// Mean of y = 1 minus mean of y = 0 over every other crossed group, the first among them; the rest of the groups is left for outcomes.
     fn contrast(&self, index: usize, concept: &str, rows: &BTreeMap<usize, usize>) -> Result<Vec<f32>> {
-        let crossed = |item: &Item| item.concept == concept && item.label_family == "crossed" && item.is_plain() && item.y.is_some();
+        let crossed =
+            |item: &Item| item.concept == concept && item.label_family == LabelFamily::Crossed && item.is_plain() && item.y.is_some();
         let found = self.of(crossed, rows, |item| (item.group_id.as_str(), item.y));
         let mut order: Vec<&str> = Vec::new();
         for &(_, (group, _)) in &found {
@@ -114,7 +117,7 @@ impl Source<'_> {
         }
         let rows = self.rows(REPLIES)?;
         let mean_of = |kind: Kind| -> Result<Option<Vec<f64>>> {
-            let wanted = |item: &Item| item.label_family == AXIS && item.persona_kind == kind.name();
+            let wanted = |item: &Item| item.label_family == LabelFamily::PersonaAxis && item.persona_kind == kind.name();
             let own: Vec<usize> = self.of(wanted, &rows, |_| ()).into_iter().map(|(row, ())| row).collect();
             if own.is_empty() {
                 return Ok(None);

@@ -13,8 +13,9 @@ pub mod sheet;
 use crate::model::Checkpoint;
 use crate::model::intervene::{Condition, Intervention, Sweep};
 use crate::model::stream::{Compute, stream};
-use crate::prompt::choices::{Asked, FACT};
+use crate::prompt::choices::Asked;
 use crate::prompt::item::ItemSet;
+use crate::prompt::label_family::LabelFamily;
 use crate::walk::store::{self, Readouts, Writer};
 use anyhow::{Context, Result, ensure};
 use board::Board;
@@ -88,7 +89,7 @@ impl Request<'_> {
 
     /// Items of everything, then of each concept.
     fn items(&self) -> Vec<Vec<usize>> {
-        let facts: Vec<usize> = (0..self.set.items.len()).filter(|&item| self.set.items[item].label_family == FACT).collect();
+        let facts: Vec<usize> = (0..self.set.items.len()).filter(|&item| self.set.items[item].label_family == LabelFamily::Fact).collect();
         let own: Vec<Vec<usize>> = self.asked.concepts.iter().map(|concept| self.asked.outcomes(self.set, concept)).collect();
         let all = own.iter().flatten().chain(&facts).copied().collect();
         let concepts = own.iter().map(|own| own.iter().chain(&facts).copied().collect());

@@ -10,32 +10,49 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::PathBuf;
 
-/// One row of `checkpoints.parquet` behind the keys, and what a later run needs to know that nothing changed.
+/// One row of `checkpoints.parquet` behind the keys: how a checkpoint was walked, and what a later run needs to know that nothing
+/// changed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// Where the weights were read from.
     pub source: String,
+    /// The commit that a hub source was pinned to.
     pub commit: Option<String>,
     /// That of the model under an adapter, if it is on the hub.
     pub base_commit: Option<String>,
+    /// Digest of all tensors.
     pub fingerprint: Option<String>,
+    /// Class of the model, as transformers calls it.
     pub architecture: Option<String>,
+    /// Parameters.
     pub n_params: Option<i64>,
+    /// Blocks.
     pub n_layers: Option<i32>,
+    /// Width of the residual stream.
     pub d_model: Option<i32>,
+    /// Type of the weights' numbers.
     pub dtype: Option<String>,
+    /// Where it was computed.
     pub device: String,
-    /// Prompt tokens before sharing, and nodes that were computed.
+    /// Prompt tokens before sharing.
     pub tokens: i64,
+    /// Distinct prefixes that were computed.
     pub nodes: i64,
+    /// Items of the run.
     pub items: i64,
+    /// Items whose readouts were taken over from an earlier walk.
     pub reused_items: i64,
     /// Layers that were taken over from an earlier walk over the same base.
     pub shared_layers: Option<i32>,
-    /// Wall time of the walk: opening and planning, and everything after.
+    /// Wall time of opening and planning.
     pub seconds_read: f64,
+    /// Wall time of everything after.
     pub seconds_compute: f64,
+    /// Largest memory that the process had resident.
     pub peak_bytes: Option<i64>,
+    /// `ok`, `failed` or `not_run`.
     pub status: String,
+    /// What went wrong, as one sentence.
     pub error: Option<String>,
     /// What is to be known of how the weights were read: ignored keys, a head that is not tied, or none.
     #[serde(default)]

@@ -7,7 +7,7 @@
 
 use super::Request;
 use crate::manifest::Keep;
-use crate::prompt::statements::KNOWN;
+use crate::prompt::label_family::LabelFamily;
 use anyhow::{Context, Result, ensure};
 use half::f16;
 
@@ -62,7 +62,7 @@ impl Request<'_> {
             (found.len() >= 2).then_some(found)
         };
         let all = &self.set.items;
-        let found = || those(&|item| all[item].neutral).or_else(|| those(&|item| all[item].label_family == KNOWN));
+        let found = || those(&|item| all[item].neutral).or_else(|| those(&|item| all[item].label_family == LabelFamily::Known));
         if self.keep == Keep::Measures { found() } else { None }
     }
 }
