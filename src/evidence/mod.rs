@@ -256,7 +256,7 @@ impl Bench<'_> {
             readout: self.place.readout.clone(),
             verdict: Verdict::Inconclusive,
             status,
-            gate: self.place.status.clone(),
+            gate: self.place.status,
             value: estimate.map(|estimate| estimate.value),
             lower: estimate.map(|estimate| estimate.lower),
             upper: estimate.map(|estimate| estimate.upper),

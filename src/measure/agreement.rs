@@ -93,7 +93,7 @@ fn finding((key, row): &(Key, Row)) -> Finding {
         concept: row.concept.clone(),
         null_bank: row.null_bank,
         part: LATE,
-        status: row.status.clone(),
+        status: row.status,
         estimate: of_columns(row.agreement, row.agreement_lower, row.agreement_upper),
         excess: of_columns(row.excess, row.excess_lower, row.excess_upper),
         ..Finding::default()

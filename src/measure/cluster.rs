@@ -75,7 +75,7 @@ fn run(series: &Series) -> Result<Measured> {
         checkpoint: key.checkpoint.clone(),
         part: NAME,
         layer: Some(row.layer),
-        status: row.status.clone(),
+        status: row.status,
         estimate: of_columns(row.share, row.share_lower, row.share_upper),
         null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
         contexts: usize::MAX,

@@ -315,8 +315,12 @@ impl Writer<'_> {
                 }
                 specs.push(spec);
             };
-            let none = Vec::new();
-            push(LabelFamily::StemSelf, "self".to_owned(), self.fill(&stem.questions[q][0], &none)?, self.fill(&stem.stems[s][0], &none)?);
+            push(
+                LabelFamily::StemSelf,
+                "self".to_owned(),
+                self.fill(&stem.questions[q][0], &Vec::new())?,
+                self.fill(&stem.stems[s][0], &Vec::new())?,
+            );
             for o in 0..OTHERS {
                 let other = &stem.others[(OTHERS * k + o) % stem.others.len()];
                 let (owner, capital) = (possessive(other), capitalised(other));

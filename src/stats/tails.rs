@@ -67,7 +67,7 @@ mod tests {
         for (t, freedom, p) in table {
             assert!((student_upper_tail(t, freedom) / p - 1.0).abs() < 1e-11, "{t}");
         }
-        for (freedom, t) in [(1, 12.706_204_736_174_694), (2, 4.302_652_729_749_462), (10, 2.228_138_851_986_273_8)] {
+        for (freedom, t) in [(1, 12.706_204_736_174_694), (2, 4.302_652_729_749_462), (10, 2.228_138_851_986_274)] {
             assert!((student_quantile(0.975, freedom) / t - 1.0).abs() < 1e-12, "{freedom}");
         }
         assert!(student_upper_tail(f64::NAN, 3).is_nan() && student_upper_tail(f64::INFINITY, 3) == 0.0);

@@ -314,8 +314,7 @@ fn contexts_add_tables_and_change_no_other_finding() {
     assert_eq!(after.len(), before.len());
     for (after, before) in after.iter().zip(&before) {
         // Neutral items are walked again for another readout, in other batches: the last bits of their scale may differ.
-        let said =
-            |row: &OnsetRow| (row.concept.clone(), row.measure.clone(), row.layer, row.primary, row.shape.clone(), row.status.clone());
+        let said = |row: &OnsetRow| (row.concept.clone(), row.measure.clone(), row.layer, row.primary, row.shape, row.status);
         let close = |x: Option<f64>, y: Option<f64>| x.zip(y).is_none_or(|(x, y)| (x - y).abs() < 0.01 * (1.0 + y.abs()));
         assert!(said(after) == said(before) && close(after.delta, before.delta), "{after:?}\n{before:?}");
     }

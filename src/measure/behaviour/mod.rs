@@ -112,7 +112,7 @@ fn finding((key, row): &(Key, Behaviour)) -> Finding {
         concept: row.concept.clone(),
         null_bank: row.null_bank,
         part: PERSISTENCE,
-        status: row.status.clone(),
+        status: row.status,
         estimate: of_columns(row.carried, row.carried_lower, row.carried_upper),
         contexts: row.n_contexts as usize,
         ..Finding::default()

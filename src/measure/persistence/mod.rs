@@ -185,7 +185,7 @@ fn finding((key, row): &(Key, Persistence)) -> Option<Finding> {
         part: PARTS.into_iter().find(|part| *part == row.quantity)?,
         layer: Some(row.layer),
         readout: Some(row.readout.clone()),
-        status: row.status.clone(),
+        status: row.status,
         estimate: of_columns(row.value, row.lower, row.upper),
         null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
         contexts: row.n_contexts as usize,

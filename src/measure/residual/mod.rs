@@ -89,7 +89,7 @@ fn finding((key, row): &(Key, Residual)) -> Finding {
         part: LEVEL,
         layer: Some(row.layer),
         readout: Some(row.readout.clone()),
-        status: row.status.clone(),
+        status: row.status,
         estimate: of_columns(row.residual, row.residual_lower, row.residual_upper),
         null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
         contexts: usize::MAX,
