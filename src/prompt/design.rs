@@ -290,11 +290,9 @@ impl Writer<'_> {
 
     fn stem(&self, stem: &Stem, groups: usize, specs: &mut Vec<Spec>) -> Result<()> {
         let (questions, stems) = (stem.questions.len(), stem.stems.len());
-        let answers = stem
-            .answers
-            .as_ref()
-            .map(|[a, b]| Ok::<_, anyhow::Error>([self.fill(a, &Vec::new())?, self.fill(b, &Vec::new())?]))
-            .transpose()?;
+        let none = Vec::new();
+        let filled = |[a, b]: &[String; 2]| Ok::<_, anyhow::Error>([self.fill(a, &none)?, self.fill(b, &none)?]);
+        let answers = stem.answers.as_ref().map(filled).transpose()?;
         let foils = self.foils(stem, answers.as_ref())?;
         for k in 0..groups.min(questions * stems) {
             let (q, s) = (k % questions, (k / questions + k % questions) % stems);
@@ -315,12 +313,7 @@ impl Writer<'_> {
                 }
                 specs.push(spec);
             };
-            push(
-                LabelFamily::StemSelf,
-                "self".to_owned(),
-                self.fill(&stem.questions[q][0], &Vec::new())?,
-                self.fill(&stem.stems[s][0], &Vec::new())?,
-            );
+            push(LabelFamily::StemSelf, "self".to_owned(), self.fill(&stem.questions[q][0], &none)?, self.fill(&stem.stems[s][0], &none)?);
             for o in 0..OTHERS {
                 let other = &stem.others[(OTHERS * k + o) % stem.others.len()];
                 let (owner, capital) = (possessive(other), capitalised(other));
