@@ -42,7 +42,8 @@ pub struct CompareRow {
     /// Layer 0 is the embedding, l the output of block l; null for measures of the model's output.
     pub layer: Option<i32>,
     pub readout: Option<String>,
-    /// The layer with the largest choice over all runs, which is the same in all of them.
+    /// The layer that is looked at first, which is the same in all runs: that with the largest choice over all of them or, among foils, the
+    /// one of their primary layers at which the answer stands out most.
     pub primary: bool,
     /// `ok` where there is a date in every run or, for what is not dated, a level; else the first reason why not, A's before B's.
     /// `not_run`: a run has nothing there, for instance no `[personas]` or no `[causal]`.
@@ -170,9 +171,11 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
     let places: BTreeSet<&Place> = runs.iter().flat_map(Run::keys).collect();
     let names = |stores: &[Series]| stores.iter().map(|store| store.run.clone()).collect::<Vec<_>>().join(",");
     let (run_a, run_b) = (names(&stores[..a.len()]), names(&stores[a.len()..]));
+    let shared = shared_layers(&runs);
     let mut rows = Vec::new();
     for place in places {
         let mut row = run::row(place, runs_a, runs_b)?;
+        row.primary = shared.contains(place);
         (row.run_a, row.run_b) = (run_a.clone(), run_b.clone());
         row.axis = serde_json::to_value(stores[0].axis)?.as_str().unwrap_or_default().to_owned();
         if let (Some(directions), Some(a), Some(b)) = (&directions, runs_a[0].get(place), runs_b[0].get(place)) {
@@ -225,6 +228,21 @@ fn share_layers(traces: &mut [Vec<Trace>]) {
             if choices.len() as f64 == n { choices.iter().sum::<f64>() / n } else { f64::NEG_INFINITY }
         });
     }
+}
+
+/// One primary layer for all runs. Where foils choose, runs may have chosen differently: of their layers it is the one with the smallest mean p
+/// over all runs.
+fn shared_layers(runs: &[Run]) -> BTreeSet<Place> {
+    let mut best: BTreeMap<Place, (f64, &Place)> = BTreeMap::new();
+    for place in runs.iter().flat_map(|run| run.iter().filter(|(_, known)| known.primary)).map(|(place, _)| place) {
+        let p = |run: &Run| run.get(place).and_then(|known| known.null_p).unwrap_or(1.0);
+        let mean = runs.iter().map(p).sum::<f64>() / runs.len() as f64;
+        let found = best.entry(Place { layer: None, ..place.clone() }).or_insert((mean, place));
+        if (mean, place) < *found {
+            *found = (mean, place);
+        }
+    }
+    best.into_values().map(|(_, place)| place.clone()).collect()
 }
 
 /// Where the table goes.

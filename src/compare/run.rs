@@ -19,6 +19,8 @@ pub(crate) type Run = BTreeMap<Place, Known>;
 pub(crate) struct Known {
     pub status: Status,
     pub primary: bool,
+    /// One-sided p of the rise among foils or null concepts.
+    pub null_p: Option<f64>,
     /// Smallest family-wise p among the late checkpoints, for measures that have one.
     pub max_t_p: Option<f64>,
     shape: String,
@@ -42,6 +44,7 @@ impl Known {
             return Ok(Self {
                 status: trace.status.unwrap_or(Status::Ok),
                 primary: verdict.primary,
+                null_p: None,
                 max_t_p: None,
                 shape: String::new(),
                 date: None,
@@ -68,6 +71,7 @@ impl Known {
             // A rise that passes and that hardly any resample has gets no date.
             status: if verdict.status == Status::Ok && date.is_none() { Status::Failed } else { verdict.status },
             primary: verdict.primary,
+            null_p: verdict.gate.and_then(|gate| gate.null_p),
             max_t_p: verdict.gate.and_then(|gate| gate.max_t_p),
             shape: verdict.shape.to_string(),
             date,
@@ -114,7 +118,7 @@ impl<'a> Arm<'a> {
     }
 }
 
-/// The row of a place, but for names, axis and cosine.
+/// The row of a place, but for names, axis, cosine, and whether it is primary.
 pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
     let (single, n_a, n_b) = (a.len() == 1 && b.len() == 1, a.len() as i32, b.len() as i32);
     let (a, b) = (Arm::new(place, a), Arm::new(place, b));
@@ -165,7 +169,7 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
         measure: place.measure.to_owned(),
         layer: place.layer.map(|layer| layer as i32),
         readout: place.readout.clone(),
-        primary: a.known.iter().chain(&b.known).any(|known| known.primary),
+        primary: false,
         status: if a.status == Status::Ok { b.status } else { a.status },
         status_a: a.status,
         status_b: b.status,

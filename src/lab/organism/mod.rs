@@ -247,7 +247,7 @@ impl Curriculum {
             "# Written by `selftrace demo`.\n\n\
              [run]\nname = \"{name}\"\nout = \"..\"\nseed = {}\naxis = \"step_log\"\n\n\
              [model]\ntemplate = \"native:{last}\"\nlayers = [3, 4]\n\n\
-             [concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\n\n\
+             [concepts]\npacks = [\"organism\"]\nprofile = \"quick\"\nnull_topics = 8\n\n\
              [personas]\nsets = [\"contexts.toml\"]\nconcepts = [\"own_name\", \"keep_running\"]\nformats = false\n",
             self.seed
         );
