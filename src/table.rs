@@ -314,7 +314,7 @@ mod tests {
     fn tables_say_what_their_columns_are() {
         let text = described::<crate::analysis::OnsetRow>();
         let columns: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(columns["delta"]["doc"], "Late minus reference checkpoints.");
+        assert_eq!(columns["delta"]["doc"], "Mean of the late checkpoints minus that of the reference ones, in units of the measure.");
         assert!(columns["q"]["doc"].as_str().is_some_and(|doc| doc.contains("over") && !doc.contains('`')), "{text}");
         assert_eq!(described::<Row>(), "{}");
         // Every table that a run writes has something to say, whatever module its rows are in.

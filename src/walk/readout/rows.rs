@@ -50,11 +50,13 @@ pub(super) struct Part {
     pub(super) layers: Vec<usize>,
     /// Rows that centre the others, where it has 16 bits.
     anchors: Option<Vec<usize>>,
+    /// Whether centre and scale are those of the old file.
+    old_encoding: bool,
 }
 
 impl Part {
     fn new(name: &'static str, width: usize, layers: Vec<usize>) -> Self {
-        Self { name, items: Vec::new(), old: Vec::new(), runs: Vec::new(), width, layers, anchors: None }
+        Self { name, items: Vec::new(), old: Vec::new(), runs: Vec::new(), width, layers, anchors: None, old_encoding: false }
     }
 
     /// Adds the row of an item: that of the old file, or the mean over `run`.
@@ -106,14 +108,10 @@ impl Part {
         let Some(at) = self.at(index) else { return Ok(()) };
         let Some(anchors) = &self.anchors else { return self.put(at, &self.assemble(fresh, old, at)?, None, writer) };
         let fresh = floats(fresh);
-        // Anchors are new together or taken over together, see `usable`.
-        let known = old.filter(|_| anchors.first().is_some_and(|&row| self.old[row].is_some()));
-        let encoding = match known {
+        let encoding = match old.filter(|_| self.old_encoding) {
             Some(old) => of_file(old, self.name, at)?,
-            None => {
-                let number = |row: &usize| self.old[..*row].iter().filter(|old| old.is_none()).count();
-                Encoding::of(&fresh, self.width, &anchors.iter().map(number).collect::<Vec<_>>())
-            }
+            // Then every row is a fresh one.
+            None => Encoding::of(&fresh, self.width, anchors),
         };
         self.put(at, &self.assemble(&encoding.encode(&fresh)?, old, at)?, Some(&encoding), writer)
     }
@@ -173,6 +171,7 @@ impl Plan {
                 part.push(item, row, || plan.forest.span(prompt_of[item], span));
             }
             part.anchors = request.anchors(&part.items);
+            part.old_encoding = known.is_usable && old.is_some_and(|old| old.contains(&format!("centre.{}", part.name)));
             plan.parts.push(part);
         }
         for (item, prompt) in prompts.iter().enumerate().filter(|(item, _)| is_labelled(&items[*item])) {
@@ -298,8 +297,7 @@ struct Known {
     rows: HashMap<(&'static str, String), usize>,
     scores: HashMap<String, usize>,
     complete: HashSet<String>,
-    /// Whether rows of the file can stand beside fresh ones: both have 32 bits, or both 16 and the rows that centre them are all taken
-    /// over.
+    /// Whether rows of the file can stand beside fresh ones: both have 32 bits, or both 16 about the same centre.
     is_usable: bool,
 }
 
@@ -329,10 +327,10 @@ fn old_rows(old: &Readouts, request: &Request) -> Result<Known> {
     }
     known.is_usable = request.readouts.iter().all(|&readout| {
         let items: Vec<usize> = (0..request.set.items.len()).filter(|&item| request.tokens(readout, item).is_some()).collect();
-        let anchors = request.anchors(&items);
-        let taken_over = |&row: &usize| known.complete.contains(&request.set.items[items[row]].hash);
+        let is_known = |&row: &usize| known.row(readout.name(), &request.set.items[items[row]].hash).is_some();
         let encoded = old.contains(&format!("centre.{}", readout.name()));
-        items.is_empty() || anchors.map_or(!encoded, |anchors| encoded && anchors.iter().all(taken_over))
+        // Of a readout that the file lacks, nothing is taken over.
+        !old.contains(readout.name()) || request.anchors(&items).map_or(!encoded, |anchors| encoded && anchors.iter().all(is_known))
     });
     Ok(known)
 }

@@ -167,5 +167,5 @@ fn commits_of_a_branch_are_checkpoints_by_their_titles() {
     home.run(&["walk"]).ok();
     assert!(weights(&server.take_log()).len() == 3, "what never changes is not fetched again");
     write(&home, &series("Saved at {step}"));
-    home.run(&["check"]).says(2, &["checkpoints.toml:12", "Saved at {step}"]);
+    home.run(&["check"]).says(2, &["checkpoints.toml:15", "Saved at {step}"]);
 }
