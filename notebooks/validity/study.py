@@ -21,6 +21,7 @@ MEASURES = ["recognition", "lens", "behaviour"]
 MANIFEST = """[run]
 name = "{run}"
 baseline = false        # random weights are for contrasts and probes of labels, which are not asked here
+keep = "activations"    # all layers: recognition is looked at in each
 
 [model]
 template = "{template}"
@@ -28,6 +29,7 @@ template = "{template}"
 [concepts]
 profile = "quick"
 material = ["stem", "stated"]
+null_topics = 12
 include = ["name_developer", "maker", "self_preservation", "ai_vs_human"]
 exclude = {exclude}
 parameters = {{ {parameters} }}
