@@ -15,7 +15,6 @@ use crate::table::{self, Filled, Key, Table};
 use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
-use std::io::Write;
 use std::path::Path;
 
 pub use crate::onset::row::OnsetRow;
@@ -63,7 +62,7 @@ pub fn analyze(series: &Series) -> Result<Analysis> {
     write(leadlag::TABLE.filled(vec![table::plain(&leadlag::rows(&series.run, &verdicts))?])?)?;
     write(evidence::TABLE.filled(vec![table::keyed(&evidence)?])?)?;
     // The note comes last: without it the tables are not complete.
-    table::write_atomically(&series.folder.join(NOTE), |file| Ok(file.write_all(key(series).as_bytes())?))?;
+    table::write_atomically(&series.folder.join(NOTE), key(series).as_bytes())?;
     Ok(Analysis { onsets, evidence })
 }
 

@@ -52,6 +52,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -222,7 +223,7 @@ fn write_batch(path: &Path, batches: &[RecordBatch], run_hash: &str, columns: &s
         // In the form that readers of the JVM parse, and without a date: equal rows make equal files.
         .set_created_by(concat!("selftrace version ", env!("CARGO_PKG_VERSION"), " (build none)").to_owned())
         .build();
-    write_atomically(path, |file| {
+    atomically(path, |file| {
         let mut writer = ArrowWriter::try_new(file, batches[0].schema(), Some(properties))?;
         for batch in batches {
             writer.write(batch)?;
@@ -283,11 +284,16 @@ pub fn read_keyed<R: DeserializeOwned>(path: &Path) -> Result<Vec<(Key, R)>> {
     Ok(read::<Key>(path)?.into_iter().zip(read::<R>(path)?).collect())
 }
 
-/// Writes a file under a temporary name in the same folder and renames it when it is complete.
+/// Writes a file of these bytes, whole or not at all.
 ///
 /// # Errors
-/// The folder is not writable, or whatever `fill` returns; the old file then stays as it was.
-pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+/// The folder is not writable or the disk is full; the old file then stays as it was.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    atomically(path, |file| Ok(file.write_all(bytes)?))
+}
+
+/// Lets `fill` write a file under a temporary name in the same folder and renames it when it is complete.
+fn atomically(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let place = || format!("{}: cannot be written", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(place)?;

@@ -16,7 +16,6 @@ use crate::walk::job::{Job, Outcome};
 use crate::words::Status;
 use anyhow::Result;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
 /// The measures that date a concept here, named beforehand: what it says, and what the residual stream says by itself. Every other
@@ -65,10 +64,10 @@ pub fn demo(out: &Path, seed: u64, order: Order) -> Result<Demo> {
     if let Some(bar) = training {
         bar.finish_and_clear();
     }
-    write_atomically(&out.join(CONTEXTS_FILE), |file| Ok(file.write_all(CONTEXTS.as_bytes())?))?;
+    write_atomically(&out.join(CONTEXTS_FILE), CONTEXTS.as_bytes())?;
     let path = out.join("checkpoints.toml");
     let name = std::path::absolute(out)?.file_name().map_or_else(|| "demo".to_owned(), |name| name.to_string_lossy().into_owned());
-    write_atomically(&path, |file| Ok(file.write_all(curriculum.manifest(&name).as_bytes())?))?;
+    write_atomically(&path, curriculum.manifest(&name).as_bytes())?;
     let job = Job::new(Manifest::load(&path)?)?;
     let outcome = job.walk(&|_| true)?;
     let series = Series::open(&job.folder)?;

@@ -16,7 +16,7 @@ use crate::prompt::template::Template;
 use crate::prompt::tokenize::Ruler;
 use crate::table::write_atomically;
 use crate::walk::readout::{self, Gather};
-use crate::walk::store::Readouts;
+use crate::walk::store::{Readouts, floats};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -131,7 +131,7 @@ fn compare(checkpoint: &Checkpoint, prompts: &[Vec<i64>], theirs: &Readouts) -> 
     let mut scores = Vec::new();
     stream(checkpoint, &forest, compute, n_layers, &mut |layer, resid| {
         let ours = gather.apply(resid)?;
-        let mut rows = readout::bytes(&ours)?.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect::<Vec<f32>>();
+        let mut rows = floats(&readout::bytes(&ours)?);
         let mut worst = 0f64;
         for (index, prompt) in prompts.iter().enumerate() {
             let right = theirs.layer(&format!("hidden.{index}"), layer)?;
@@ -184,7 +184,7 @@ fn remember(checkpoint: &Checkpoint, verified: &Verified) -> Result<()> {
     let folder = path.parent().context("a file has a folder")?;
     std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be written", folder.display()))?;
     let text = json!({"source": checkpoint.folder, "against": verified.against, "layers": verified.layers, "answers": verified.answers});
-    write_atomically(&path, |file| Ok(std::io::Write::write_all(file, text.to_string().as_bytes())?))
+    write_atomically(&path, text.to_string().as_bytes())
 }
 
 /// Whether a checkpoint of this kind has been verified with this version.

@@ -2,10 +2,11 @@
 //!
 //! Tensors are `[layer, row, d_model]` f32, one per readout. Where only some items have a readout, `rows.<readout>` (i64) says
 //! which item each row is; without it, row i is item i. Where only some layers have it, `layers.<readout>` (i64) lists them. With
-//! `centre.<readout>` `[layer, d_model]` and `scale.<readout>` `[layer]` beside it, a tensor is f16 and a value is centre + scale * x. `item_hash` lets a later run take over rows of items that did not
-//! change. `answers.log_probability` `[row, 2]` and `foils.log_probability` `[row, foil]` (NaN where an item has fewer) belong to the items
-//! of `answers.rows`; `embedding_mean` is that of each labelled item's tokens; `unembedding.rows` `[token, d_model]` of `unembedding.tokens` is what the lens reads with. The file appears under its
-//! name only when it is complete.
+//! `centre.<readout>` `[layer, d_model]` and `scale.<readout>` `[layer]` beside it, a tensor is f16 and a value is centre + scale * x.
+//! `item_hash` lets a later run take over rows of items that did not change. `answers.log_probability` `[row, 2]` and
+//! `foils.log_probability` `[row, foil]` (NaN where an item has fewer) belong to the items of `answers.rows`; `embedding_mean` is that of
+//! each labelled item's tokens; `unembedding.rows` `[token, d_model]` of `unembedding.tokens` is what the lens reads with. The file
+//! appears under its name only when it is complete.
 
 use crate::checkpoint::file::{Whole, whole};
 use crate::lease::partial;
@@ -23,8 +24,18 @@ use tempfile::NamedTempFile;
 /// Mean input embedding over the tokens of labelled items, `[1, row, d_model]`.
 pub const EMBEDDING: &str = "embedding_mean";
 
-/// What a readout of 16 bits has beside it, before the point of the tensor's name.
-pub const ENCODING: [&str; 2] = ["centre", "scale"];
+/// What a layer of a readout in 16 bits has beside it: centre `[d_model]` and scale.
+pub struct Encoding {
+    pub centre: Vec<f32>,
+    pub scale: f32,
+}
+
+impl Encoding {
+    /// Names of the tensors of a readout's centres and scales.
+    pub fn names(readout: &str) -> [String; 2] {
+        ["centre", "scale"].map(|what| format!("{what}.{readout}"))
+    }
+}
 
 /// A safetensors file whose data arrive in any order. The `safetensors` crate wants every tensor in memory at once, which
 /// would make a walk's memory grow with the number of layers.
@@ -210,7 +221,7 @@ impl Readouts {
         let size = rows * width * dtype.bitsize() / 8;
         let values =
             to_f32(dtype, &bytes[index * size..(index + 1) * size]).with_context(|| format!("{}: {readout}", self.path.display()))?;
-        self.decode(readout, index, width, values)
+        self.decode(readout, index, values)
     }
 
     /// One layer of a tensor as it is stored. `index` counts its layers.
@@ -234,17 +245,32 @@ impl Readouts {
         Ok(numbers.map(|numbers| numbers.into_iter().map(|layer| usize::try_from(layer).unwrap_or(usize::MAX)).collect()))
     }
 
-    /// Values of a readout as they were before they were centred and scaled.
-    fn decode(&self, readout: &str, index: usize, width: usize, mut values: Vec<f32>) -> Result<Vec<f32>> {
-        let [centre, scale] = ENCODING.map(|what| format!("{what}.{readout}"));
-        if !self.contains(&centre) {
-            return Ok(values);
-        }
-        let centre = to_f32(Dtype::F32, self.layer_bytes(&centre, index)?)?;
-        let scale = to_f32(Dtype::F32, self.layer_bytes(&scale, index)?)?;
+    /// Whether a readout has 16 bits about a centre.
+    pub fn is_encoded(&self, readout: &str) -> bool {
+        self.contains(&Encoding::names(readout)[0])
+    }
+
+    /// What a layer of a readout is centred and scaled by. `index` counts the layers that it has.
+    ///
+    /// # Errors
+    /// It is not, or not as it should be.
+    pub fn encoding(&self, readout: &str, index: usize) -> Result<Encoding> {
+        let [centre, scale] = Encoding::names(readout);
+        let centre = floats(self.layer_bytes(&centre, index)?);
+        let scale = floats(self.layer_bytes(&scale, index)?);
         let &[scale] = scale.as_slice() else { bail!("{}: scale.{readout} is not one number per layer", self.path.display()) };
-        ensure!(centre.len() == width, "{}: centre.{readout} is not as wide as {readout}", self.path.display());
-        values.chunks_exact_mut(width).for_each(|row| row.iter_mut().zip(&centre).for_each(|(x, centre)| *x = *x * scale + centre));
+        let is_as_wide = self.shape(readout)?.last() == Some(&centre.len());
+        ensure!(is_as_wide, "{}: centre.{readout} is not as wide as {readout}", self.path.display());
+        Ok(Encoding { centre, scale })
+    }
+
+    /// Values of a readout as they were before they were centred and scaled.
+    fn decode(&self, readout: &str, index: usize, mut values: Vec<f32>) -> Result<Vec<f32>> {
+        if self.is_encoded(readout) {
+            let Encoding { centre, scale } = self.encoding(readout, index)?;
+            let rows = values.chunks_exact_mut(centre.len().max(1));
+            rows.for_each(|row| row.iter_mut().zip(&centre).for_each(|(x, centre)| *x = *x * scale + centre));
+        }
         Ok(values)
     }
 
@@ -264,7 +290,7 @@ impl Readouts {
             let start = (index * n + row) * size;
             values.extend(to_f32(dtype, &bytes[start..start + size]).with_context(place)?);
         }
-        let values = self.decode(readout, index, width, values)?;
+        let values = self.decode(readout, index, values)?;
         ensure!(values.iter().all(|x| x.is_finite()), "{} has values that are not finite", place());
         Ok((values, width))
     }
@@ -319,9 +345,14 @@ impl Readouts {
     }
 }
 
+/// f32 of little-endian bytes.
+pub fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect()
+}
+
 fn to_f32(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
     Ok(match dtype {
-        Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F32 => floats(bytes),
         Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
         Dtype::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
         other => bail!("dtype {other:?}, expected F32, F16 or BF16"),

@@ -131,7 +131,7 @@ pub fn submit(path: &Path, options: &Options) -> Result<Outcome> {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    write_atomically(path, |file| Ok(std::io::Write::write_all(file, text.as_bytes())?))
+    write_atomically(path, text.as_bytes())
 }
 
 fn show(script: &Path, arguments: &[String]) -> Result<()> {

@@ -59,7 +59,7 @@ pub fn submitted(file: &Path) -> Result<Vec<Submitted>> {
 /// The folder is not writable.
 pub fn remember(file: &Path, submitted: &[Submitted]) -> Result<()> {
     let text = serde_json::to_vec_pretty(submitted)?;
-    write_atomically(file, |file| Ok(std::io::Write::write_all(file, &text)?))
+    write_atomically(file, &text)
 }
 
 /// Jobs among `submitted` with tasks that wait or run, and the checkpoints of those.

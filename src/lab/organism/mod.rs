@@ -27,7 +27,6 @@ pub use contexts::{CONTEXTS, FILE as CONTEXTS_FILE};
 use corpus::{Corpus, Lesson, Scope, Teaching};
 use network::Network;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::Path;
 use train::Trainer;
 
@@ -173,7 +172,7 @@ impl Course {
             }
         }
         let text = serde_json::to_vec_pretty(&curriculum)?;
-        write_atomically(&marker, |file| Ok(file.write_all(&text)?))?;
+        write_atomically(&marker, &text)?;
         Ok(curriculum)
     }
 

@@ -20,7 +20,6 @@ use crate::table::write_atomically;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The concept that the circuits are about.
@@ -159,7 +158,7 @@ pub fn operate(folder: &Path, organism: Organism, seed: u64) -> Result<PathBuf> 
     let path = folder.join("checkpoints.toml");
     let manifest = manifest(organism, seed);
     for (path, text) in [(&folder.join(FILE), CONTEXTS), (&folder.join("choices.toml"), CHOICES), (&path, manifest.as_str())] {
-        write_atomically(path, |file| Ok(file.write_all(text.as_bytes())?))?;
+        write_atomically(path, text.as_bytes())?;
     }
     Ok(path)
 }

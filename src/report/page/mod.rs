@@ -26,7 +26,6 @@ use comparison::Compared;
 use html::{Drawings, escape};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rows::{Rows, RunFile};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use time::Time;
 
@@ -52,7 +51,7 @@ pub fn write(folder: &Path, out: Option<&Path>, command: &str) -> Result<PathBuf
 pub fn write_rows(rows: &Rows, folder: &Path, out: Option<&Path>, command: &str) -> Result<PathBuf> {
     let path = out.map_or_else(|| folder.join(PAGE), Path::to_owned);
     let page = relinked(render(rows, command), folder, &path);
-    write_atomically(&path, |file| Ok(file.write_all(page.as_bytes())?))?;
+    write_atomically(&path, page.as_bytes())?;
     Ok(path)
 }
 
@@ -100,7 +99,7 @@ pub fn write_comparison(folder: &Path, [a, b]: [&Path; 2], out: Option<&Path>, c
     let [name_a, name_b] = [&compared.a.run, &compared.b.run];
     let page = document(&format!("{name_a} against {name_b}"), &comparison::html(&compared, command));
     let page = relinked(page, folder, &path);
-    write_atomically(&path, |file| Ok(file.write_all(page.as_bytes())?))?;
+    write_atomically(&path, page.as_bytes())?;
     Ok(path)
 }
 

@@ -16,7 +16,7 @@ impl Job {
     /// Keeps what a walk learned about a checkpoint's files.
     pub(super) fn write_facts(&self, spec: &CheckpointSpec, checkpoint: &Checkpoint) -> Result<()> {
         let text = serde_json::to_vec(&Facts::new(checkpoint, &self.folders(spec)?, true)?)?;
-        write_atomically(&self.facts_path(&spec.id), |file| Ok(std::io::Write::write_all(file, &text)?))
+        write_atomically(&self.facts_path(&spec.id), &text)
     }
 
     /// Folders that a tokenizer may be in, the adapter's first.

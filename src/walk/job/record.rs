@@ -90,7 +90,7 @@ impl Job {
 
     pub(super) fn write_record(&self, spec: &CheckpointSpec, record: &Record) -> Result<()> {
         let text = serde_json::to_vec_pretty(record)?;
-        write_atomically(&self.record_path(&spec.id), |file| Ok(std::io::Write::write_all(file, &text)?))
+        write_atomically(&self.record_path(&spec.id), &text)
     }
 
     /// Writes `checkpoints.parquet` from the records that are there and the findings of the integrity audit.
@@ -161,6 +161,6 @@ impl Job {
             "manifest": self.manifest,
         });
         let text = serde_json::to_vec_pretty(&run)?;
-        write_atomically(&self.folder.join("run.json"), |file| Ok(std::io::Write::write_all(file, &text)?))
+        write_atomically(&self.folder.join("run.json"), &text)
     }
 }

@@ -8,14 +8,9 @@
 use super::Request;
 use crate::manifest::Keep;
 use crate::prompt::label_family::LabelFamily;
-use anyhow::{Context, Result, ensure};
+use crate::walk::store::Encoding;
+use anyhow::{Result, ensure};
 use half::f16;
-
-/// Centre `[d_model]` and scale of a layer.
-pub(super) struct Encoding {
-    pub(super) centre: Vec<f32>,
-    pub(super) scale: f32,
-}
 
 impl Encoding {
     /// Of the rows `anchors` among `rows`, `[row, width]`: their mean, and the power of two next below the root mean square around it.
@@ -65,21 +60,6 @@ impl Request<'_> {
         let found = || those(&|item| all[item].neutral).or_else(|| those(&|item| all[item].label_family == LabelFamily::Known));
         if self.keep == Keep::Measures { found() } else { None }
     }
-}
-
-/// f32 of little-endian bytes.
-pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect()
-}
-
-/// A layer's centre and scale as an earlier file has them.
-///
-/// # Errors
-/// The file lacks them.
-pub(super) fn of_file(file: &crate::walk::store::Readouts, readout: &str, index: usize) -> Result<Encoding> {
-    let centre = floats(file.layer_bytes(&format!("centre.{readout}"), index)?);
-    let scale = floats(file.layer_bytes(&format!("scale.{readout}"), index)?);
-    Ok(Encoding { centre, scale: *scale.first().context("a scale per layer")? })
 }
 
 #[cfg(test)]

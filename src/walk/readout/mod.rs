@@ -166,6 +166,11 @@ impl Request<'_> {
         }
     }
 
+    /// Items that have a readout.
+    fn items_of(&self, readout: Readout) -> Vec<usize> {
+        (0..self.set.items.len()).filter(|&item| self.tokens(readout, item).is_some()).collect()
+    }
+
     /// Layers of a readout, as positions among all.
     fn layers_of(&self, readout: Readout) -> Vec<usize> {
         match readout {
@@ -178,7 +183,7 @@ impl Request<'_> {
     pub fn bytes(&self, d_model: usize) -> usize {
         let embeddings = self.set.items.iter().filter(|item| is_labelled(item)).count() * size_of::<f32>();
         let read = |&readout: &Readout| {
-            let items: Vec<usize> = (0..self.set.items.len()).filter(|&item| self.tokens(readout, item).is_some()).collect();
+            let items = self.items_of(readout);
             let size = if self.anchors(&items).is_some() { size_of::<f16>() } else { size_of::<f32>() };
             items.len() * self.layers_of(readout).len() * size
         };
@@ -234,8 +239,7 @@ impl Request<'_> {
                 for index in (0..self.layers.len()).filter(|&index| self.layers[index] < layer) {
                     plan.parts.iter().try_for_each(|part| part.copy(index, &below, &writer))?;
                 }
-                let embedding: Vec<u8> = below.layer(plan.embedding.name, 0)?.iter().flat_map(|x| x.to_le_bytes()).collect();
-                writer.write_named(plan.embedding.name, 0, &embedding)?;
+                plan.embedding.copy(0, &below, &writer)?;
             }
             stream_from(checkpoint, &plan.forest, self.compute, start, depth, &mut |layer, resid| {
                 check_finite(layer, resid, self.compute.kind)?;
@@ -243,7 +247,7 @@ impl Request<'_> {
                     kept = Some(resid.f_detach_copy()?);
                 }
                 if layer == 0 {
-                    writer.write_named(plan.embedding.name, 0, &plan.embedding.assemble(&means(&plan.embedding, resid)?, old, 0)?)?;
+                    plan.embedding.write(0, &means(&plan.embedding, resid)?, old, &writer)?;
                 }
                 if let Ok(index) = self.layers.binary_search(&layer) {
                     for (part, gather) in plan.parts.iter().zip(&gathers).filter(|(part, _)| part.layers.contains(&index)) {
@@ -261,9 +265,7 @@ impl Request<'_> {
             for part in &plan.parts {
                 part.layers.iter().try_for_each(|&index| part.write(index, &[], old, &writer))?;
             }
-        }
-        if plan.forest.is_empty() {
-            writer.write_named(plan.embedding.name, 0, &plan.embedding.assemble(&[], old, 0)?)?;
+            plan.embedding.write(0, &[], old, &writer)?;
         }
         let unembedding = if has_head { unembedding(checkpoint, self.compute, &plan.said)? } else { Vec::new() };
         plan.write_rest(self, &writer, &scores, &unembedding, old)?;

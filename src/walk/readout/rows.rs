@@ -1,11 +1,10 @@
 //! Which rows of a store's file are computed and which are taken over from an old one.
 
 use super::Request;
-use super::encoding::{Encoding, floats, of_file};
 use crate::prompt::forest::Forest;
 use crate::prompt::item::{Item, ItemSet};
 use crate::prompt::label_family::LabelFamily;
-use crate::walk::store::{EMBEDDING, Readouts, Writer};
+use crate::walk::store::{EMBEDDING, Encoding, Readouts, Writer, floats};
 use anyhow::{Context, Result};
 use safetensors::Dtype;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -82,7 +81,7 @@ impl Part {
     }
 
     /// Fresh rows, as they are stored, and old ones in item order.
-    pub(super) fn assemble(&self, fresh: &[u8], old: Option<&Readouts>, at: usize) -> Result<Vec<u8>> {
+    fn assemble(&self, fresh: &[u8], old: Option<&Readouts>, at: usize) -> Result<Vec<u8>> {
         let size = self.row_bytes();
         let before = match old {
             Some(old) if self.old.iter().any(Option::is_some) => old.layer_bytes(self.name, at)?,
@@ -109,7 +108,7 @@ impl Part {
         let Some(anchors) = &self.anchors else { return self.put(at, &self.assemble(fresh, old, at)?, None, writer) };
         let fresh = floats(fresh);
         let encoding = match old.filter(|_| self.old_encoding) {
-            Some(old) => of_file(old, self.name, at)?,
+            Some(old) => old.encoding(self.name, at)?,
             // Then every row is a fresh one.
             None => Encoding::of(&fresh, self.width, anchors),
         };
@@ -122,16 +121,18 @@ impl Part {
     /// The disk is full, or the file lacks it.
     pub(super) fn copy(&self, index: usize, from: &Readouts, writer: &Writer) -> Result<()> {
         let Some(at) = self.at(index) else { return Ok(()) };
-        let encoding = self.anchors.as_ref().map(|_| of_file(from, self.name, at)).transpose()?;
+        let encoding = self.anchors.as_ref().map(|_| from.encoding(self.name, at)).transpose()?;
         self.put(at, from.layer_bytes(self.name, at)?, encoding.as_ref(), writer)
     }
 
     fn put(&self, at: usize, rows: &[u8], encoding: Option<&Encoding>, writer: &Writer) -> Result<()> {
         writer.write_named(self.name, (at * rows.len()) as u64, rows)?;
-        let Some(Encoding { centre, scale }) = encoding else { return Ok(()) };
-        let centre: Vec<u8> = centre.iter().flat_map(|x| x.to_le_bytes()).collect();
-        writer.write_named(&format!("centre.{}", self.name), (at * centre.len()) as u64, &centre)?;
-        writer.write_named(&format!("scale.{}", self.name), (at * size_of::<f32>()) as u64, &scale.to_le_bytes())
+        let Some(encoding) = encoding else { return Ok(()) };
+        for (name, values) in Encoding::names(self.name).iter().zip([encoding.centre.as_slice(), &[encoding.scale]]) {
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            writer.write_named(name, (at * bytes.len()) as u64, &bytes)?;
+        }
+        Ok(())
     }
 }
 
@@ -171,7 +172,7 @@ impl Plan {
                 part.push(item, row, || plan.forest.span(prompt_of[item], span));
             }
             part.anchors = request.anchors(&part.items);
-            part.old_encoding = known.is_usable && old.is_some_and(|old| old.contains(&format!("centre.{}", part.name)));
+            part.old_encoding = known.is_usable && old.is_some_and(|old| old.is_encoded(part.name));
             plan.parts.push(part);
         }
         for (item, prompt) in prompts.iter().enumerate().filter(|(item, _)| is_labelled(&items[*item])) {
@@ -217,8 +218,9 @@ impl Plan {
         tensors.extend(with_rows.map(|part| (format!("rows.{}", part.name), Dtype::I64, vec![part.items.len()])));
         tensors.push(("item_hash".to_owned(), Dtype::U8, vec![n_items, HASH_BYTES]));
         for part in self.parts.iter().filter(|part| part.anchors.is_some()) {
-            tensors.push((format!("centre.{}", part.name), Dtype::F32, vec![part.layers.len(), d_model]));
-            tensors.push((format!("scale.{}", part.name), Dtype::F32, vec![part.layers.len()]));
+            let [centre, scale] = Encoding::names(part.name);
+            tensors.push((centre, Dtype::F32, vec![part.layers.len(), d_model]));
+            tensors.push((scale, Dtype::F32, vec![part.layers.len()]));
         }
         for part in self.parts.iter().filter(|part| part.layers.len() < request.layers.len()) {
             tensors.push((format!("layers.{}", part.name), Dtype::I64, vec![part.layers.len()]));
@@ -326,9 +328,9 @@ fn old_rows(old: &Readouts, request: &Request) -> Result<Known> {
         }
     }
     known.is_usable = request.readouts.iter().all(|&readout| {
-        let items: Vec<usize> = (0..request.set.items.len()).filter(|&item| request.tokens(readout, item).is_some()).collect();
+        let items = request.items_of(readout);
         let is_known = |&row: &usize| known.row(readout.name(), &request.set.items[items[row]].hash).is_some();
-        let encoded = old.contains(&format!("centre.{}", readout.name()));
+        let encoded = old.is_encoded(readout.name());
         // Of a readout that the file lacks, nothing is taken over.
         !old.contains(readout.name()) || request.anchors(&items).map_or(!encoded, |anchors| encoded && anchors.iter().all(is_known))
     });
