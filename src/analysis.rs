@@ -7,7 +7,7 @@ use crate::measure::{CONTRASTED, MEASURES, Measured, behaviour, causal};
 use crate::onset::leadlag::{self, silent_lags};
 use crate::onset::row;
 use crate::onset::trace::{Role, Trace};
-use crate::onset::verdict::verdicts;
+use crate::onset::weigh::verdicts;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::lexical::LexicalAudit;

@@ -19,7 +19,7 @@
 //! - `answer`: the answer that is asked about.
 //! - `n_foils`: other answers that it was held against.
 //! - `foil_percentile`: share of the foils whose rise since the first checkpoint is smaller.
-//! - `foil_p`: one-sided p that the answer's rise is one more of its foils'.
+//! - `foil_p`: one-sided p that the answer's rise is one more of its foils', if these are normal; dates go by `null_p` of `onset`.
 //! - `auroc`: area under the ROC curve, on what was held out.
 //! - `accuracy`: share of the held-out items told right.
 //! - `embedding_auroc`: what the same probe reaches on the items' mean input embeddings.

@@ -14,7 +14,7 @@ pub mod void;
 
 use crate::analysis::{audit, leaks, measure};
 use crate::onset::trace::{Place, Trace};
-use crate::onset::verdict::verdicts;
+use crate::onset::weigh::verdicts;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::estimate::columns;

@@ -11,7 +11,7 @@ use super::{Measure, Measured, Part};
 use crate::console::check_interrupt;
 use crate::onset::gate::reference_and_late;
 use crate::onset::reach::rises;
-use crate::onset::trace::{Null, Trace};
+use crate::onset::trace::{Null, Role, Trace};
 use crate::prompt::concept::FEWEST_FOILS;
 use crate::series::{Lens, Series};
 use crate::stats::estimate::columns;
@@ -72,7 +72,7 @@ fn run(series: &Series) -> Result<Measured> {
             let trace = place.among.map(|Among { own, foils }| {
                 let trace = Trace::new(NAME, pairs.family, (0..series.points.len()).collect(), own).at(series, readout, layer);
                 let null = if place.told_apart { Null::Foils(foils) } else { Null::Missing(Status::FoilsNotToldApart) };
-                Trace { choice, null, ..trace.of_stems() }
+                Trace { role: Role::Named, choice, null, ..trace.of_stems() }
             });
             parts.push((place.rows, trace.into_iter().collect()));
         }

@@ -139,7 +139,7 @@ mod tests {
     use crate::onset::curve::Curve;
     use crate::onset::trace::Null;
     use crate::onset::trace::Trace;
-    use crate::onset::verdict::verdicts;
+    use crate::onset::weigh::verdicts;
     use crate::series::axis::Axis;
     use crate::series::{Family, Point, Timeline};
     use crate::stats::draws::{generator, normal};

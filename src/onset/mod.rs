@@ -16,5 +16,6 @@ pub mod shape;
 pub mod reach;
 pub mod planted;
 pub mod verdict;
+pub mod weigh;
 pub mod row;
 pub mod leadlag;

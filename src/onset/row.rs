@@ -41,15 +41,15 @@ pub struct OnsetRow {
     /// One-sided p of `z`.
     pub p: Option<f64>,
     /// The larger of `p` and `null_p`, adjusted for many tests: at primary layers over all primary rows of
-    /// the run (Holm 1979; what is asked about may spend four fifths of the level, the null bank the rest),
+    /// the run (Holm 1979; behaviour and lens may spend six tenths of the level, other measures three, the null bank one),
     /// at other layers over the concepts of the layer (Benjamini & Yekutieli 2001).
     pub q: Option<f64>,
     /// Smallest family-wise sign-flip p among the late checkpoints and their mean.
     pub max_t_p: Option<f64>,
     /// Share of null concepts, or of an answer's foils where it has some, with a smaller delta, at the same measure and layer.
     pub null_percentile: Option<f64>,
-    /// One-sided p that delta is one more of theirs. At the primary layer of a measure with foils every choice is taken at the layer that
-    /// suits it best, since the layer was chosen for the answer.
+    /// One-sided p that delta is one more of theirs, by the tail of all foils of the run where it has foils. At the primary layer of a
+    /// measure with foils every choice is taken at the layer that suits it best, since the layer was chosen for the answer.
     pub null_p: Option<f64>,
     /// What words, or random weights, reach by the same measure.
     pub baseline: Option<f64>,

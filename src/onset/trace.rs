@@ -33,6 +33,9 @@ pub struct Place {
 /// What a curve is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
+    /// As `Dated`, by a measure that a reader looks at first, named before anything is seen: what the model says, and what its unembedding
+    /// reads there. These may spend the larger part of the level.
+    Named,
     /// It is dated, and may be the primary one of its measure.
     Dated,
     /// Never primary at any layer: it has no null of its kind by construction, and stands beside measures that have.

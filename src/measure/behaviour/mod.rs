@@ -11,7 +11,7 @@ use super::level::Levels;
 use super::{Finding, Measure, Measured};
 use crate::console::check_interrupt;
 use crate::onset::curve::Curve;
-use crate::onset::trace::{Null, Trace};
+use crate::onset::trace::{Null, Role, Trace};
 use crate::prompt::item::{DEFAULT, Item};
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
@@ -258,7 +258,7 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();
     let (curve, null) = among.map_or((difference, Null::Missing(Status::NoFoils)), |among| (among.own, Null::Foils(among.foils)));
-    let trace = Trace { null, ..Trace::new(NAME, family, (0..n).collect(), curve).of_stems() };
+    let trace = Trace { role: Role::Named, null, ..Trace::new(NAME, family, (0..n).collect(), curve).of_stems() };
     Ok((rows, Some(trace)))
 }
 
