@@ -52,6 +52,24 @@ macro_rules! words {
             }
         }
     };
+    // With what each means, in the words in which people read it.
+    ($(#[$about:meta])* pub enum $name:ident { $($(#[$note:meta])* $word:ident = $text:literal => $meaning:literal,)+ }) => {
+        words! { $(#[$about])* pub enum $name { $($(#[$note])* #[doc = $meaning] $word = $text,)+ } }
+
+        impl $name {
+            /// What it means.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$word => $meaning,)+
+                }
+            }
+
+            /// The one that is written so.
+            pub fn of(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|word| *word == text)
+            }
+        }
+    };
 }
 pub(crate) use words;
 
@@ -59,70 +77,50 @@ words! {
     /// Why a row of a table has its numbers, or why it has none.
     #[derive(Default)]
     pub enum Status {
-        /// All is there.
-        Ok = "ok",
-        /// Nothing of the kind was asked or computed.
+        Ok = "ok" => "computed, and where it is a date, shown",
         #[default]
-        NotRun = "not_run",
-        /// It could not be computed.
-        Failed = "failed",
+        NotRun = "not_run" => "what it takes was not asked for",
+        Failed = "failed" => "could not be computed",
 
         // What is not there to be measured.
-        /// Groups, or a fold, have one label only.
-        DegenerateLabel = "degenerate_label",
-        /// No axis that tells the poles, facts, or roles apart.
-        NoAxis = "no_axis",
-        NoAnswers = "no_answers",
-        /// Not all wordings have the same answers.
-        MixedAnswers = "mixed_answers",
-        /// A checkpoint lacks the log-probabilities.
-        NotScored = "not_scored",
-        /// Cells do not say in which order options stand.
-        NoOrder = "no_order",
-        /// A checkpoint lacks the rows of the unembedding.
-        NoUnembedding = "no_unembedding",
-        /// Too few foils differ from the answer in the tokens that are read.
-        FoilsNotToldApart = "foils_not_told_apart",
-        NoDirection = "no_direction",
-        /// Interventions go beyond the guards.
-        SideEffects = "side_effects",
-        TooFewGroups = "too_few_groups",
-        TooFewConcepts = "too_few_concepts",
-        TooFewDifferences = "too_few_differences",
-        TooFewPersonas = "too_few_personas",
-        TooFewCheckpoints = "too_few_checkpoints",
+        DegenerateLabel = "degenerate_label" => "one of the two labels is missing",
+        NoAxis = "no_axis" => "there is no direction to measure along",
+        NoAnswers = "no_answers" => "the concept has no answers to choose from",
+        MixedAnswers = "mixed_answers" => "groups have different answers",
+        NotScored = "not_scored" => "the answers were not scored",
+        NoOrder = "no_order" => "the order of the answers is not balanced",
+        NoUnembedding = "no_unembedding" => "the first checkpoint's unembedding was not kept",
+        FoilsNotToldApart = "foils_not_told_apart" => "the measure cannot tell the foils apart",
+        NoDirection = "no_direction" => "there is no direction to push along",
+        SideEffects = "side_effects" => "every strength disturbs neutral text or facts, so none counts",
+        TooFewGroups = "too_few_groups" => "too few groups of items",
+        TooFewConcepts = "too_few_concepts" => "too few concepts",
+        TooFewDifferences = "too_few_differences" => "too few items differ",
+        TooFewPersonas = "too_few_personas" => "too few personas",
+        TooFewCheckpoints = "too_few_checkpoints" => "fewer than six checkpoints have no shape or date",
 
         // What it cannot be held against.
-        NoBank = "no_bank",
-        /// Random directions do not move anything, or are too few.
-        NoNull = "no_null",
-        /// Nothing of its kind to be held against.
-        NoFoils = "no_foils",
-        TooFewFoils = "too_few_foils",
-        NoReference = "no_reference",
+        NoBank = "no_bank" => "no null topics to hold it against",
+        NoNull = "no_null" => "no random direction to hold it against",
+        NoFoils = "no_foils" => "not dated: nothing of its kind to hold it against",
+        TooFewFoils = "too_few_foils" => "too few of its kind to hold it against",
+        NoReference = "no_reference" => "no checkpoint marks the start",
 
         // What was found instead.
-        /// Words give the label away.
-        LexicalLeak = "lexical_leak",
-        GateFail = "gate_fail",
-        /// The reference prefers the answer to its foils already.
-        AlreadyPreferred = "already_preferred",
-        BeforeOnset = "before_onset",
-        /// There is nothing to carry over.
-        NoRise = "no_rise",
-        /// There is nothing to share.
-        NoEffect = "no_effect",
-        NoDate = "no_date",
-        NoExplicitDate = "no_explicit_date",
-        /// Most resamples lack the number.
-        NoInterval = "no_interval",
-        NotLate = "not_late",
-        /// Wordings agree as much about anybody.
-        Chance = "chance",
-        SpecExplicit = "spec_explicit",
-        Unclassified = "unclassified",
-        NeedsSeeds = "needs_seeds",
-        /// Runs are the same to the last digit.
-        EqualRuns = "equal_runs",
+        LexicalLeak = "lexical_leak" => "words alone give the label away",
+        GateFail = "gate_fail" => "not shown: no rise beyond its error, what nobody teaches, and its baseline",
+        AlreadyPreferred = "already_preferred" => "stood out before, so a rise shows nothing",
+        BeforeOnset = "before_onset" => "earlier than the rise of the concept, so it supports nothing",
+        NoRise = "no_rise" => "has not risen, so there is no share of a rise",
+        NoEffect = "no_effect" => "there is no effect of which this could be a share",
+        NoDate = "no_date" => "there is no date to compare",
+        NoExplicitDate = "no_explicit_date" => "no concept with an explicit specification has a date",
+        NoInterval = "no_interval" => "too few resamples have a date for an interval",
+        NotLate = "not_late" => "not a late checkpoint",
+        Chance = "chance" => "no more than chance",
+        SpecExplicit = "spec_explicit" => "the specification speaks about it, so it says nothing about the void",
+        Unclassified = "unclassified" => "nothing says whether a specification speaks about it",
+        NeedsSeeds = "needs_seeds" => "takes several runs: selftrace compare --a A1 A2 --b B1 B2",
+        EqualRuns = "equal_runs" => "the runs are the same to the last digit",
     }
 }

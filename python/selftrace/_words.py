@@ -51,7 +51,6 @@ STATUSES = {
     "not_scored": "the answers were not scored",
     "side_effects": "every strength disturbs neutral text or facts, so none counts",
     "spec_explicit": "the specification speaks about it, so it says nothing about the void",
-    "token_mismatch": "the tokens are not those of the other checkpoints",
     "too_few_checkpoints": "fewer than six checkpoints have no shape or date",
     "too_few_concepts": "too few concepts",
     "too_few_differences": "too few items differ",

@@ -8,8 +8,8 @@ use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE as BEHAVIOURAL, Hypothesis, 
 use crate::manifest::{Manifest, Readout};
 use crate::measure::{behaviour, contrast, lens, persistence};
 use crate::onset::shape::Shape;
-use crate::prompt::label_family::LabelFamily;
 use crate::report::summary::Text;
+use crate::report::words;
 use crate::series::Series;
 use crate::table::write_atomically;
 use crate::walk::job::{Job, Outcome};
@@ -218,7 +218,7 @@ impl Demo {
 
     /// Every primary row about a concept itself.
     fn primaries(&self, concept: &str) -> impl Iterator<Item = &OnsetRow> {
-        let own = |row: &&OnsetRow| row.primary && !matches!(row.label_family, LabelFamily::Control | LabelFamily::Frame);
+        let own = |row: &&OnsetRow| row.primary && !row.label_family.is_comparison();
         self.rows.iter().filter(own).filter(move |row| row.concept == concept)
     }
 
@@ -243,13 +243,12 @@ impl Demo {
 
 /// Shape and date; of a midpoint that is not bracketed, its bound.
 fn dated(row: &OnsetRow) -> String {
-    match (row.t50_step, row.t50_step_lower, row.t50_step_upper) {
-        _ if row.status != Status::Ok => row.shape.to_string(),
-        (Some(step), Some(lower), Some(upper)) => format!("{} {step:.0} [{lower:.0}, {upper:.0}]", row.shape),
-        (Some(step), Some(lower), None) => format!("{} {step:.0} [{lower:.0}, open]", row.shape),
-        (_, Some(lower), _) => format!("{} after {lower:.0}", row.shape),
-        _ => row.shape.to_string(),
+    if row.status != Status::Ok {
+        return row.shape.to_string();
     }
+    let end = |end: Option<f64>| end.map_or_else(|| "open".to_owned(), |end| format!("{end:.0}"));
+    let at = |_, [value, lower, upper]: [Option<f64>; 3]| format!("{} [{}, {}]", end(value), end(lower), end(upper));
+    format!("{} {}", row.shape, words::date(row, &at, &|_, bound| end(Some(bound)))).trim_end().to_owned()
 }
 
 /// Emerges, with the whole interval after the last checkpoint before the lesson. When it shows depends on how fast it is

@@ -113,14 +113,8 @@ impl Lease {
                 Some(other) if !other.owner.is_gone(other.silent) => return Ok(Taken::Theirs(other)),
                 other => other,
             };
-            if let Some(Other { owner, silent, .. }) = other {
-                tracing::warn!(
-                    "{}: taking over from process {} on {}, which is gone (last sign of life {} s ago)",
-                    path.display(),
-                    owner.pid,
-                    owner.host,
-                    silent.as_secs()
-                );
+            if let Some(other) = other {
+                tracing::warn!("{}: taking over from {other}, which is gone", path.display());
             }
             put_aside(path, &found, &prefix).with_context(place)?;
         }

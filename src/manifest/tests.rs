@@ -19,12 +19,15 @@ pub(super) fn written(text: &str) -> (TempDir, PathBuf) {
         "runs/twins/step_7",
         "runs/twins/step_007",
         "runs/many/g",
+        "runs/many/a",
+        "runs/many/b",
+        "runs/many/c",
+        "runs/many/d",
+        "runs/many/e",
+        "runs/many/f",
         "runs/nested/12/hf",
         "runs/empty",
-    ]
-    .into_iter()
-    .chain(["runs/many/a", "runs/many/b", "runs/many/c", "runs/many/d", "runs/many/e", "runs/many/f"])
-    {
+    ] {
         std::fs::create_dir_all(folder.path().join(name)).unwrap();
     }
     std::fs::write(folder.path().join("runs/sft/checkpoint-500"), "a file, not a folder").unwrap();

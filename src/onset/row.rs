@@ -112,6 +112,11 @@ pub fn rows(series: &Series, verdicts: &[Verdict]) -> Result<Vec<OnsetRow>> {
 }
 
 impl OnsetRow {
+    /// The date or, where it lies beyond a bound, the bound, in units of the axis.
+    pub fn date_or_bound(&self) -> Option<f64> {
+        self.t50.or(self.t50_lower).or(self.t50_upper)
+    }
+
     /// What rows are sorted by.
     fn place(&self) -> impl Ord {
         (&self.measure, self.null_bank, &self.concept, &self.label_family, &self.readout, self.layer)

@@ -41,14 +41,14 @@ pub const PEAK_LEVEL: f64 = 0.01;
 words! {
     /// The course of a concept over a series.
     pub enum Shape {
-        Absent = "absent",
-        AlreadyPresent = "already_present",
-        Emerges = "emerges",
-        Strengthens = "strengthens",
-        Transient = "transient",
-        Vanishes = "vanishes",
-        Reoriented = "reoriented",
-        Undetermined = "undetermined",
+        Absent = "absent" => "not shown to appear",
+        AlreadyPresent = "already_present" => "there from the start, and no stronger in the end",
+        Emerges = "emerges" => "rises from nothing",
+        Strengthens = "strengthens" => "there from the start, and rises",
+        Transient = "transient" => "comes and goes",
+        Vanishes = "vanishes" => "there from the start, and goes",
+        Reoriented = "reoriented" => "there at both ends, in another direction",
+        Undetermined = "undetermined" => "no shape",
     }
 }
 

@@ -69,6 +69,13 @@ families! {
     Neutral = "neutral",
 }
 
+impl LabelFamily {
+    /// Whether it is asked for comparison, and not about the concept itself.
+    pub fn is_comparison(&self) -> bool {
+        matches!(self, Self::Control | Self::Frame)
+    }
+}
+
 impl Default for LabelFamily {
     /// The empty text.
     fn default() -> Self {

@@ -2,7 +2,7 @@
 
 use super::page::rows::Rows;
 use super::page::time::Time;
-use super::words::{number, several, undated};
+use super::words::{self, number, several, undated};
 use crate::analysis::OnsetRow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -86,15 +86,7 @@ fn draw(time: &Time, line: &mut [Cell], row: &OnsetRow, letter: char, ink: u8) {
 }
 
 fn date(row: &OnsetRow) -> String {
-    let pick = |step: Option<f64>, unit: Option<f64>| step.or(unit).map(number);
-    let value = pick(row.t50_step, row.t50);
-    match (value, pick(row.t50_step_lower, row.t50_lower), pick(row.t50_step_upper, row.t50_upper)) {
-        (Some(value), ..) => value,
-        (None, Some(lower), Some(upper)) => format!("{lower} to {upper}"),
-        (None, Some(lower), None) => format!("after {lower}"),
-        (None, None, Some(upper)) => format!("before {upper}"),
-        (None, None, None) => String::new(),
-    }
+    words::date(row, &|_, [value, ..]| value.map_or_else(String::new, number), &|_, bound| number(bound))
 }
 
 fn paint(line: &[Cell], colour: bool) -> String {

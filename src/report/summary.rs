@@ -7,7 +7,6 @@ use crate::manifest::{Concepts, Manifest, Pack, default_parameters};
 use crate::onset::shape::Shape;
 use crate::prompt::concept::{self, Concept};
 use crate::prompt::item::Item;
-use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
 use crate::series::families;
 use crate::walk::job::Job;
@@ -52,7 +51,7 @@ impl Text {
 /// Primary rows of `onset.parquet`, the null bank as one line per measure.
 pub fn onsets(rows: &[OnsetRow]) -> String {
     let mut text = Text::new(&["concept", "measure", "layer", "shape", "t50 step", "95% interval", "between", "z", "null pct", "status"]);
-    let primary = |row: &&OnsetRow| row.primary && !matches!(row.label_family, LabelFamily::Control | LabelFamily::Frame);
+    let primary = |row: &&OnsetRow| row.primary && !row.label_family.is_comparison();
     let mut shown: Vec<&OnsetRow> = rows.iter().filter(primary).filter(|row| !row.null_bank).collect();
     shown.sort_by(|a, b| (&a.concept, &a.measure, &a.readout).cmp(&(&b.concept, &b.measure, &b.readout)));
     for row in shown {
@@ -99,7 +98,7 @@ pub fn comparison(rows: &[CompareRow]) -> String {
         "cosine",
         "status",
     ]);
-    let primary = |row: &&CompareRow| row.primary && !matches!(row.label_family, LabelFamily::Control | LabelFamily::Frame);
+    let primary = |row: &&CompareRow| row.primary && !row.label_family.is_comparison();
     let mut shown: Vec<&CompareRow> = rows.iter().filter(primary).filter(|row| !row.null_bank).collect();
     shown.sort_by(|a, b| (&a.concept, &a.measure, &a.readout).cmp(&(&b.concept, &b.measure, &b.readout)));
     for row in shown {

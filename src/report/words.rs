@@ -1,61 +1,8 @@
 //! What shapes, statuses and hypotheses mean, in the words in which people read them.
 
 use crate::analysis::OnsetRow;
-
-/// Values of `shape`.
-pub const SHAPES: &[(&str, &str)] = &[
-    ("absent", "not shown to appear"),
-    ("already_present", "there from the start, and no stronger in the end"),
-    ("emerges", "rises from nothing"),
-    ("strengthens", "there from the start, and rises"),
-    ("transient", "comes and goes"),
-    ("vanishes", "there from the start, and goes"),
-    ("reoriented", "there at both ends, in another direction"),
-    ("undetermined", "no shape"),
-];
-
-/// Values of `status` in all tables: why there is no number, or that there is one.
-pub const STATUSES: &[(&str, &str)] = &[
-    ("ok", "computed, and where it is a date, shown"),
-    ("already_preferred", "stood out before, so a rise shows nothing"),
-    ("before_onset", "earlier than the rise of the concept, so it supports nothing"),
-    ("chance", "no more than chance"),
-    ("degenerate_label", "one of the two labels is missing"),
-    ("equal_runs", "the runs are the same to the last digit"),
-    ("failed", "could not be computed"),
-    ("foils_not_told_apart", "the measure cannot tell the foils apart"),
-    ("gate_fail", "not shown: no rise beyond its error, what nobody teaches, and its baseline"),
-    ("lexical_leak", "words alone give the label away"),
-    ("mixed_answers", "groups have different answers"),
-    ("needs_seeds", "takes several runs: selftrace compare --a A1 A2 --b B1 B2"),
-    ("no_answers", "the concept has no answers to choose from"),
-    ("no_axis", "there is no direction to measure along"),
-    ("no_bank", "no null topics to hold it against"),
-    ("no_date", "there is no date to compare"),
-    ("no_direction", "there is no direction to push along"),
-    ("no_effect", "there is no effect of which this could be a share"),
-    ("no_explicit_date", "no concept with an explicit specification has a date"),
-    ("no_foils", "not dated: nothing of its kind to hold it against"),
-    ("no_interval", "too few resamples have a date for an interval"),
-    ("no_null", "no random direction to hold it against"),
-    ("no_order", "the order of the answers is not balanced"),
-    ("no_reference", "no checkpoint marks the start"),
-    ("no_rise", "has not risen, so there is no share of a rise"),
-    ("no_unembedding", "the first checkpoint's unembedding was not kept"),
-    ("not_late", "not a late checkpoint"),
-    ("not_run", "what it takes was not asked for"),
-    ("not_scored", "the answers were not scored"),
-    ("side_effects", "every strength disturbs neutral text or facts, so none counts"),
-    ("spec_explicit", "the specification speaks about it, so it says nothing about the void"),
-    ("token_mismatch", "the tokens are not those of the other checkpoints"),
-    ("too_few_checkpoints", "fewer than six checkpoints have no shape or date"),
-    ("too_few_concepts", "too few concepts"),
-    ("too_few_differences", "too few items differ"),
-    ("too_few_foils", "too few of its kind to hold it against"),
-    ("too_few_groups", "too few groups of items"),
-    ("too_few_personas", "too few personas"),
-    ("unclassified", "nothing says whether a specification speaks about it"),
-];
+use crate::onset::shape::Shape;
+use crate::words::Status;
 
 /// Hypotheses of `evidence.parquet`: name, title, and what would support it.
 pub const HYPOTHESES: &[(&str, &str, &str)] = &[
@@ -87,31 +34,48 @@ pub const HYPOTHESES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-fn of(list: &'static [(&str, &str)], name: &str) -> Option<&'static str> {
-    list.iter().find(|(known, _)| *known == name).map(|(_, words)| *words)
-}
-
 /// A status in words; one that is not known here as it is.
 pub fn meaning(status: &str) -> String {
-    of(STATUSES, status).map_or_else(|| status.replace('_', " "), str::to_owned)
+    Status::of(status).map_or_else(|| status.replace('_', " "), |status| status.meaning().to_owned())
 }
 
 /// A shape in words; one that is not known here as it is.
 pub fn shape(name: &str) -> String {
-    of(SHAPES, name).map_or_else(|| name.replace('_', " "), str::to_owned)
+    Shape::of(name).map_or_else(|| name.replace('_', " "), |shape| shape.meaning().to_owned())
 }
 
 /// Why a row of `onset.parquet` has no date, or what there is of one; `None` where a date or a bound says it all.
 pub fn undated(row: &OnsetRow) -> Option<String> {
-    let bounded = row.t50.or(row.t50_lower).or(row.t50_upper).is_some();
+    let bounded = row.date_or_bound().is_some();
     match row.status.as_str() {
         "ok" if bounded => None,
-        "ok" => Some(shape(row.shape.as_str())),
+        "ok" => Some(row.shape.meaning().to_owned()),
         // A gate that is not passed says less than a shape that was seen.
-        "gate_fail" if !matches!(row.shape.as_str(), "undetermined" | "absent") => Some(shape(row.shape.as_str())),
+        "gate_fail" if !matches!(row.shape.as_str(), "undetermined" | "absent") => Some(row.shape.meaning().to_owned()),
         // What that takes is said once, and not in every line.
         "gate_fail" => Some("not shown".to_owned()),
         status => Some(meaning(status)),
+    }
+}
+
+/// Columns of a number and of the ends of its interval.
+type Columns = [&'static str; 3];
+
+/// The date of a row in words, in steps where it has any: `at` writes a midpoint with its interval, `bound` one of its ends where that is all
+/// that is known; nothing where there is no date.
+pub fn date(row: &OnsetRow, at: &dyn Fn(Columns, [Option<f64>; 3]) -> String, bound: &dyn Fn(&'static str, f64) -> String) -> String {
+    let steps = [row.t50_step, row.t50_step_lower, row.t50_step_upper];
+    let (columns, numbers) = match steps.iter().any(Option::is_some) {
+        true => (["t50_step", "t50_step_lower", "t50_step_upper"], steps),
+        false => (["t50", "t50_lower", "t50_upper"], [row.t50, row.t50_lower, row.t50_upper]),
+    };
+    let [_, from, to] = columns;
+    match numbers {
+        [Some(_), ..] => at(columns, numbers),
+        [None, Some(lower), Some(upper)] => format!("between {} and {}", bound(from, lower), bound(to, upper)),
+        [None, Some(lower), None] => format!("after {}", bound(from, lower)),
+        [None, None, Some(upper)] => format!("before {}", bound(to, upper)),
+        [None, None, None] => String::new(),
     }
 }
 
@@ -159,10 +123,11 @@ mod tests {
     fn the_package_for_python_knows_the_same_statuses_and_shapes() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("python/selftrace/_words.py");
         let text = std::fs::read_to_string(path).unwrap();
-        for (name, _) in STATUSES.iter().chain(SHAPES) {
+        let names = || Status::ALL.iter().map(|status| status.as_str()).chain(Shape::ALL.iter().map(|shape| shape.as_str()));
+        for name in names() {
             assert!(text.contains(&format!("    \"{name}\": ")), "python does not know {name}");
         }
         let known = text.lines().filter(|line| line.starts_with("    \"") && line.contains("\": \"")).count();
-        assert_eq!(known, STATUSES.len() + SHAPES.len(), "python knows others");
+        assert_eq!(known, names().count(), "python knows others");
     }
 }

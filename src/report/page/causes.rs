@@ -1,6 +1,6 @@
 //! What pushing the model along a concept does to what it says of itself and to what it chooses.
 
-use super::html::{Figure, Source, absent, escape, percent, section};
+use super::html::{Figure, Source, absent, escape, guide, percent, section};
 use super::onsets::mark;
 use super::rows::Rows;
 use crate::measure::causal::CONCEPT;
@@ -26,8 +26,7 @@ pub fn html(rows: &Rows) -> String {
     let ends = own.iter().flat_map(|(_, row)| [row.z, row.z_upper]).flatten().chain(threshold);
     let most = ends.fold(1.0, f64::max);
     let place = |z: f64| (0.03 + 0.94 * z / most).clamp(0.0, 1.0);
-    let guide = threshold
-        .map_or_else(String::new, |z| format!("<line class=\"zero\" x1=\"{0}\" x2=\"{0}\" y1=\"0\" y2=\"100%\"/>", percent(place(z))));
+    let guide = threshold.map_or_else(String::new, |z| guide(place(z)));
     let label = threshold
         .map_or_else(String::new, |z| format!("<text x=\"{}\" y=\"27\" text-anchor=\"middle\">{}</text>", percent(place(z)), number(z)));
     let mut body = format!(

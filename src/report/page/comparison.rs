@@ -1,6 +1,6 @@
 //! Two runs, or two sets of runs, beside each other: dates on one line, shifts, levels, contexts and effects.
 
-use super::html::{Figure, Source, absent, escape, list, section};
+use super::html::{Figure, Source, absent, at_layer, class, escape, guide, list, section};
 use super::measures;
 use super::onsets::{axis, mark, name, stages};
 use super::rows::{Numbered, RunFile};
@@ -35,7 +35,7 @@ pub struct Compared {
 impl Compared {
     /// Primary rows about concepts themselves, sorted as people want to read them.
     fn shown(&self) -> Vec<&Numbered<CompareRow>> {
-        let own = |row: &CompareRow| row.primary && !row.null_bank && !matches!(row.label_family.as_str(), "control" | "frame");
+        let own = |row: &CompareRow| row.primary && !row.null_bank && !row.label_family.is_comparison();
         let mut rows: Vec<_> = self.rows.iter().filter(|(_, row)| own(row)).collect();
         rows.sort_by_key(|(_, row)| (&row.concept, measures::order(&row.measure), &row.measure, &row.readout));
         rows
@@ -121,7 +121,7 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
     let mut before = "";
     for (at, row) in rows {
         let source = Source { table: "compare", row: *at };
-        let class = format!("m-{}", escape(&row.measure.replace('_', "-")));
+        let class = class(&row.measure);
         let there = [row.t50_a, row.t50_b].iter().any(Option::is_some);
         let place = |[value, lower, upper]: [Option<f64>; 3]| [value, lower, upper].map(|x| x.map(|x| time_a.place(x)));
         let own = |numbers: [Option<f64>; 3], kind: &str| {
@@ -153,7 +153,7 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
             None if there => escape(&reasons.join("; ")),
             None => String::new(),
         };
-        let layer = row.layer.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
+        let layer = at_layer(row.layer);
         let readout = row
             .readout
             .as_deref()
@@ -214,16 +214,13 @@ fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
     let mut before = "";
     for (at, row) in known {
         let source = Source { table: "compare", row: *at };
-        let class = format!("m-{}", escape(&row.measure.replace('_', "-")));
+        let class = class(&row.measure);
         let far = most[row.measure.as_str()].max(1e-12);
         let numbers = [row.level_difference, row.level_difference_lower, row.level_difference_upper];
         let places = numbers.map(|value| value.map(|value| 0.5 + 0.46 * value / far));
         let difference = source.triple(["level_difference", "level_difference_lower", "level_difference_upper"], numbers);
         let plot = if row.level_difference.is_some() {
-            format!(
-                "<svg class=\"mark\" aria-hidden=\"true\"><line class=\"zero\" x1=\"50%\" x2=\"50%\" y1=\"0\" y2=\"100%\"/>{}</svg>",
-                mark(&class, places)
-            )
+            format!("<svg class=\"mark\" aria-hidden=\"true\">{}{}</svg>", guide(0.5), mark(&class, places))
         } else {
             format!("<span class=\"why\">{}</span>", escape(&meaning(row.status.as_str())))
         };
@@ -236,7 +233,7 @@ fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
                 source.triple(["cosine", "cosine_lower", "cosine_upper"], [row.cosine, row.cosine_lower, row.cosine_upper])
             );
         }
-        let layer = row.layer.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
+        let layer = at_layer(row.layer);
         let _ = writeln!(
             body,
             "<tr{}>{}<td class=\"m\"><i class=\"{class}\"></i>{}{layer}</td><td class=\"plot\">{plot}</td><td class=\"date\">{}</td><td class=\"sure\">{sure}</td></tr>",

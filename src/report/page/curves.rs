@@ -1,6 +1,6 @@
 //! Curves along training: small multiples, concepts by measures, with the range of null topics behind.
 
-use super::html::{Drawings, Figure, Source, absent, escape, section, short};
+use super::html::{Drawings, Figure, Source, absent, class, escape, section, short};
 use super::measures::MEASURES;
 use super::onsets::{date, places};
 use super::rows::{Curves, Point, Rows};
@@ -170,10 +170,10 @@ pub fn thin(points: &[Point]) -> Vec<&Point> {
 fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -> String {
     let (measure, time) = (curves.measure, &rows.time);
     let Some(points) = curves.chosen() else { return String::new() };
-    let class = measure.name.replace('_', "-");
+    let class = class(measure.name);
     let layer = curves.primary.flatten().map_or_else(String::new, |layer| format!(", layer {layer}"));
     let onset = rows.onset(&curves.concept, measure.name);
-    let heading = format!("<p class=\"panel-title\"><i class=\"m-{class}\"></i><b>{}</b>{layer}</p>", measure.title);
+    let heading = format!("<p class=\"panel-title\"><i class=\"{class}\"></i><b>{}</b>{layer}</p>", measure.title);
     let words = match onset {
         Some((at, row)) => undated(row).map_or_else(|| date(*at, row), |why| escape(&why)),
         None => String::new(),
@@ -205,7 +205,7 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
     let ends: Vec<(usize, f64, f64)> = drawn.iter().filter_map(|point| Some((point.t, point.lower?, point.upper?))).collect();
     let line = path(time, scale, &drawn);
     let _ =
-        write!(body, "<g class=\"m-{class}\"><path class=\"band\" d=\"{}\"/><path class=\"line\" d=\"{line}\"/>", band(time, scale, &ends));
+        write!(body, "<g class=\"{class}\"><path class=\"band\" d=\"{}\"/><path class=\"line\" d=\"{line}\"/>", band(time, scale, &ends));
     if drawn.len() == 1 {
         let _ = write!(
             body,

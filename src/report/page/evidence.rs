@@ -1,7 +1,7 @@
 //! Contexts, and the hypotheses held against them: each is explained before its rows.
 
 use super::cells::{Shades, class};
-use super::html::{Figure, Source, absent, escape, section};
+use super::html::{Figure, Source, absent, at_layer, escape, guide, percent, section};
 use super::onsets::mark;
 use super::rows::{Carried, Context, Numbered, Rows};
 use crate::evidence::{Row, Verdict};
@@ -46,11 +46,9 @@ fn axis(rows: &Rows) -> String {
     let ends = || own.iter().flat_map(|(_, row)| [row.projection, row.projection_lower, row.projection_upper]).flatten();
     let (low, high) = (ends().fold(0.0, f64::min), ends().fold(1.0, f64::max));
     let place = |value: f64| 0.03 + 0.94 * (value - low) / (high - low);
-    let guides: String = [0.0, 1.0]
-        .map(|at| format!("<line class=\"zero\" x1=\"{0}\" x2=\"{0}\" y1=\"0\" y2=\"100%\"/>", super::html::percent(place(at))))
-        .concat();
+    let guides: String = [0.0, 1.0].map(|at| guide(place(at))).concat();
     let heads: String = [(0.0, "mean role"), (1.0, "default")]
-        .map(|(at, name)| format!("<text x=\"{}\" y=\"27\" text-anchor=\"middle\">{name}</text>", super::html::percent(place(at))))
+        .map(|(at, name)| format!("<text x=\"{}\" y=\"27\" text-anchor=\"middle\">{name}</text>", percent(place(at))))
         .concat();
     let mut out = format!(
         "<h3>Contexts on the assistant axis{}</h3><table class=\"forest\"><caption class=\"hidden\">Contexts on the assistant axis</caption><thead><tr>\
@@ -155,7 +153,7 @@ fn table(rows: &[&Numbered<Row>], title: &str) -> String {
             Verdict::Opposes => ("\u{25bc}", "opposes"),
             Verdict::Inconclusive => ("\u{25c6}", "open"),
         };
-        let layer = row.layer.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
+        let layer = at_layer(row.layer);
         let known = match (row.status.as_str(), row.gate.as_str()) {
             ("ok", "ok" | "not_run" | "") => String::new(),
             ("ok", gate) => format!("its contrast: {}", meaning(gate)),

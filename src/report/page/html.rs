@@ -125,6 +125,21 @@ impl Figure<'_> {
     }
 }
 
+/// A layer behind what is shown there; nothing where there is none.
+pub fn at_layer(layer: Option<i32>) -> String {
+    layer.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"))
+}
+
+/// Class of a measure's colour in the style, by the measure's name.
+pub fn class(measure: &str) -> String {
+    format!("m-{}", escape(&measure.replace('_', "-")))
+}
+
+/// An upright guide at a place of a plot, such as a zero or a threshold.
+pub fn guide(place: f64) -> String {
+    format!("<line class=\"zero\" x1=\"{0}\" x2=\"{0}\" y1=\"0\" y2=\"100%\"/>", percent(place))
+}
+
 /// A section with a heading that can be linked to.
 pub fn section(id: &str, title: &str, body: &str) -> String {
     format!("<section id=\"{id}\"><h2>{title}</h2>\n{body}</section>\n")

@@ -1,7 +1,7 @@
 //! Behaviour beside representation: curves laid over each other, and how long one lags behind the other.
 
 use super::curves::{SIZE, Scale, path, thin};
-use super::html::{Drawings, Figure, Source, absent, escape, section};
+use super::html::{Drawings, Figure, Source, absent, class, escape, guide, section};
 use super::measures;
 use super::onsets::mark;
 use super::rows::Rows;
@@ -51,11 +51,11 @@ fn overlaid(rows: &Rows, concept: &str, drawings: &mut Drawings) -> String {
         let Some(points) = rows.find(concept, measure.name).and_then(|curves| curves.chosen()) else { continue };
         let _ = write!(
             body,
-            "<g class=\"m-{}\"><path class=\"line\" d=\"{}\"/></g>",
-            measure.name.replace('_', "-"),
+            "<g class=\"{}\"><path class=\"line\" d=\"{}\"/></g>",
+            class(measure.name),
             path(&rows.time, &Scale::of(points), &thin(points))
         );
-        names.push(format!("<span class=\"key\"><i class=\"m-{}\"></i>{}</span>", measure.name.replace('_', "-"), measure.title));
+        names.push(format!("<span class=\"key\"><i class=\"{}\"></i>{}</span>", class(measure.name), measure.title));
     }
     let titles: Vec<&str> = beside.iter().map(|measure| measure.title).collect();
     let drawing =
@@ -86,16 +86,16 @@ fn table(rows: &[&(usize, Row)]) -> String {
     );
     for (at, row) in rows {
         let source = Source { table: "leadlag", row: *at };
-        let colour = row.first.replace('_', "-");
+        let colour = class(&row.first);
         let _ = writeln!(
             out,
-            "<tr><th scope=\"row\">{}</th><td class=\"m\"><i class=\"m-{}\"></i>{} \u{2192} {}</td><td class=\"plot\"><svg class=\"mark\" aria-hidden=\"true\">\
-             <line class=\"zero\" x1=\"50%\" x2=\"50%\" y1=\"0\" y2=\"100%\"/>{}</svg></td><td class=\"date\">{}</td><td class=\"sure\">{}</td></tr>",
+            "<tr><th scope=\"row\">{}</th><td class=\"m\"><i class=\"{colour}\"></i>{} \u{2192} {}</td><td class=\"plot\"><svg class=\"mark\" aria-hidden=\"true\">\
+             {}{}</svg></td><td class=\"date\">{}</td><td class=\"sure\">{}</td></tr>",
             escape(&row.concept),
-            escape(&colour),
             escape(&measures::title(&row.first)),
             escape(&measures::title(&row.second)),
-            mark(&format!("m-{}", escape(&colour)), [place(row.lag), place(row.lag_lower), place(row.lag_upper)]),
+            guide(0.5),
+            mark(&colour, [place(row.lag), place(row.lag_lower), place(row.lag_upper)]),
             source.triple(["lag", "lag_lower", "lag_upper"], [row.lag, row.lag_lower, row.lag_upper]),
             source.number("p_first", row.p_first),
         );

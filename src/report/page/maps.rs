@@ -1,7 +1,7 @@
 //! Maps: layers by checkpoints, and checkpoints by checkpoints.
 
 use super::cells::{Shades, borders, paths};
-use super::html::{Drawings, Figure, absent, escape, section};
+use super::html::{Drawings, Figure, absent, at_layer, class, escape, section};
 use super::measures::{MEASURES, Measure};
 use super::rows::{Curves, Pairs, Rows};
 use super::time::Time;
@@ -68,8 +68,8 @@ fn of_measure(rows: &Rows, measure: &'static Measure, drawings: &mut Drawings) -
     let layers: Vec<i32> = layers.into_iter().collect();
     let (rows_of, columns) = (kept(layers.len()), kept(rows.time.len()));
     let mut out = format!(
-        "<h3><i class=\"m-{0}\"></i>{1} {2}</h3><p class=\"note\">{3}</p><div class=\"maps\" style=\"--h:{4}px\">",
-        measure.name.replace('_', "-"),
+        "<h3><i class=\"{0}\"></i>{1} {2}</h3><p class=\"note\">{3}</p><div class=\"maps\" style=\"--h:{4}px\">",
+        class(measure.name),
         measure.title,
         shades.legend(),
         measure.unit,
@@ -92,7 +92,7 @@ fn of_measure(rows: &Rows, measure: &'static Measure, drawings: &mut Drawings) -
         );
         let drawing = drawings.map((size.0 as f64, size.1 as f64), &title, &description, &body);
         let note = why.map_or_else(String::new, |why| format!("<p class=\"absent\">{}</p>", escape(why)));
-        let chosen = primary.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
+        let chosen = at_layer(primary);
         let _ = write!(
             out,
             "<div class=\"cellmap\"><p><b>{}</b>{chosen}</p><div class=\"sides\"><span>{}</span><span>{}</span></div>{drawing}{}{note}</div>",
@@ -169,8 +169,9 @@ fn of_pairs(rows: &Rows, pairs: &Pairs, title: &str, zero: f64, drawings: &mut D
         let drawing = drawings.map((size.0 as f64, size.1 as f64), &format!("{title}: {concept}"), &description, &body);
         let _ = write!(
             out,
-            "<div class=\"cellmap square\"><p><b>{}</b> <small>layer {layer}</small></p>{drawing}{}</div>",
+            "<div class=\"cellmap square\"><p><b>{}</b>{}</p>{drawing}{}</div>",
             escape(concept),
+            at_layer(Some(*layer)),
             ends(&rows.time)
         );
     }

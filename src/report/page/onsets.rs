@@ -1,11 +1,11 @@
 //! The forest plot of onsets: one line per concept and measure on the axis of the run, null topics grey behind.
 
-use super::html::{Figure, Source, escape, percent, section};
+use super::html::{Figure, Source, at_layer, class, escape, percent, section};
 use super::measures;
 use super::rows::Rows;
 use super::time::Time;
 use crate::analysis::OnsetRow;
-use crate::report::words::{several, undated};
+use crate::report::words::{self, several, undated};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -142,22 +142,10 @@ pub fn places(time: &Time, row: &OnsetRow) -> [Option<f64>; 3] {
     [row.t50, row.t50_lower, row.t50_upper].map(|x| x.map(|x| time.place(x)))
 }
 
-/// A date in words with where its numbers are from: in steps where it has them.
+/// A date in words with where its numbers are from.
 pub fn date(at: usize, row: &OnsetRow) -> String {
     let source = Source { table: "onset", row: at };
-    let steps = [row.t50_step, row.t50_step_lower, row.t50_step_upper];
-    let names = ["t50_step", "t50_step_lower", "t50_step_upper"];
-    let (names, [value, lower, upper]) = match steps.iter().any(Option::is_some) {
-        true => (names, steps),
-        false => (["t50", "t50_lower", "t50_upper"], [row.t50, row.t50_lower, row.t50_upper]),
-    };
-    match (value, lower, upper) {
-        (Some(_), ..) => source.triple(names, [value, lower, upper]),
-        (None, Some(_), Some(_)) => format!("between {} and {}", source.number(names[1], lower), source.number(names[2], upper)),
-        (None, Some(_), None) => format!("after {}", source.number(names[1], lower)),
-        (None, None, Some(_)) => format!("before {}", source.number(names[2], upper)),
-        (None, None, None) => String::new(),
-    }
+    words::date(row, &|columns, numbers| source.triple(columns, numbers), &|column, bound| source.number(column, Some(bound)))
 }
 
 /// `at 592.3 [591.1, 592.5]`, or `after 945`.
@@ -188,24 +176,24 @@ fn line(time: &Time, at: usize, row: &OnsetRow, null: Option<&Vec<f64>>, again: 
         None => {
             plot += "<svg class=\"mark\" aria-hidden=\"true\">";
             plot += &null.map_or_else(String::new, |null| strokes(null));
-            plot += &mark(&format!("m-{}", row.measure.replace('_', "-")), places(time, row));
+            plot += &mark(&class(&row.measure), places(time, row));
             plot += "</svg>";
         }
     }
-    let layer = row.layer.map_or_else(String::new, |layer| format!(" <small>layer {layer}</small>"));
+    let layer = at_layer(row.layer);
     let shape = if why.is_none() {
         format!(" <small class=\"shape\">{}</small>", escape(&row.shape.as_str().replace('_', " ")))
     } else {
         String::new()
     };
     format!(
-        "<tr data-k=\"{kind}\" data-m=\"{}\" data-o=\"{order}\"{}{}>{}<td class=\"m\"><i class=\"m-{}\"></i>{}{layer}</td>\
+        "<tr data-k=\"{kind}\" data-m=\"{}\" data-o=\"{order}\"{}{}>{}<td class=\"m\"><i class=\"{}\"></i>{}{layer}</td>\
          <td class=\"plot\">{plot}</td><td class=\"date\">{}{shape}</td><td class=\"sure\">{}</td></tr>\n",
         escape(&row.measure),
-        row.t50.or(row.t50_lower).or(row.t50_upper).filter(|_| why.is_none()).map_or_else(String::new, |x| format!(" data-d=\"{x:.4}\"")),
+        row.date_or_bound().filter(|_| why.is_none()).map_or_else(String::new, |x| format!(" data-d=\"{x:.4}\"")),
         if again { " class=\"again\"" } else { "" },
         name(&row.concept),
-        escape(&row.measure.replace('_', "-")),
+        class(&row.measure),
         escape(&measures::title(&row.measure)),
         if why.is_none() { date(at, row) } else { "\u{2013}".to_owned() },
         sure(at, row)
@@ -236,7 +224,7 @@ fn null_dates(rows: &Rows) -> BTreeMap<&str, Vec<f64>> {
     let mut dates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (_, row) in rows.shown().filter(|(_, row)| row.null_bank) {
         let own = dates.entry(row.measure.as_str()).or_default();
-        own.extend(row.t50.or(row.t50_lower).or(row.t50_upper).filter(|_| row.status == "ok").map(|x| rows.time.place(x)));
+        own.extend(row.date_or_bound().filter(|_| row.status == "ok").map(|x| rows.time.place(x)));
     }
     dates
 }

@@ -210,7 +210,7 @@ impl Rows {
     /// For every concept and measure, the readout and family that is shown.
     pub fn best(&self) -> BTreeMap<(String, String), Preference> {
         let mut best = BTreeMap::new();
-        for (_, row) in self.onsets.iter().filter(|(_, row)| !matches!(row.label_family.as_str(), "control" | "frame")) {
+        for (_, row) in self.onsets.iter().filter(|(_, row)| !row.label_family.is_comparison()) {
             let own = preference(row);
             let kept = best.entry(place(row)).or_insert_with(|| own.clone());
             if own < *kept {
@@ -225,7 +225,7 @@ impl Rows {
         let asked: BTreeSet<&str> = self.onsets.iter().filter(|(_, row)| !row.null_bank).map(|(_, row)| row.concept.as_str()).collect();
         let mut first: BTreeMap<&str, f64> = BTreeMap::new();
         for (_, row) in self.shown().filter(|(_, row)| row.status == "ok") {
-            if let (Some(date), Some(concept)) = (row.t50.or(row.t50_lower).or(row.t50_upper), asked.get(row.concept.as_str())) {
+            if let (Some(date), Some(concept)) = (row.date_or_bound(), asked.get(row.concept.as_str())) {
                 first.entry(concept).and_modify(|first| *first = first.min(date)).or_insert(date);
             }
         }

@@ -125,14 +125,10 @@ struct Folder<'a> {
 }
 
 impl Folder<'_> {
-    /// All rows of a table that pass; none where there is no such table.
-    fn rows<R: DeserializeOwned>(&mut self, table: &'static str, keep: impl Fn(&R) -> bool) -> Result<Vec<Numbered<R>>> {
+    /// All rows of a table; none where there is no such table.
+    fn rows<R: DeserializeOwned>(&mut self, table: &'static str) -> Result<Vec<Numbered<R>>> {
         let mut rows = Vec::new();
-        self.scan(table, |number, row| {
-            if keep(&row) {
-                rows.push((number, row));
-            }
-        })?;
+        self.scan(table, |number, row| rows.push((number, row)))?;
         Ok(rows)
     }
 
@@ -147,8 +143,8 @@ impl Folder<'_> {
 
     /// Rows behind their keys.
     fn keyed<R: DeserializeOwned>(&mut self, table: &'static str) -> Result<Vec<Numbered<(Key, R)>>> {
-        let keys = self.rows(table, |_: &Key| true)?;
-        Ok(keys.into_iter().zip(self.rows(table, |_: &R| true)?).map(|((at, key), (_, row))| (at, (key, row))).collect())
+        let keys = self.rows::<Key>(table)?;
+        Ok(keys.into_iter().zip(self.rows::<R>(table)?).map(|((at, key), (_, row))| (at, (key, row))).collect())
     }
 
     /// Rows at the last checkpoint that has any.
@@ -170,18 +166,18 @@ impl Rows {
             bail!("{}: there is no onset.parquet; run `selftrace analyze --store {0}` first", folder.display());
         }
         let mut folder = Folder { path: folder, missing: BTreeSet::new() };
-        let checkpoints = folder.rows("checkpoints", |_: &Checkpoint| true)?;
+        let checkpoints = folder.rows::<Checkpoint>("checkpoints")?;
         let time = run.time(&checkpoints)?;
         let mut rows = Rows {
             time,
             checkpoints,
             integrity: folder.keyed("integrity")?,
-            lexical: folder.rows("lexical_audit", |_| true)?,
-            onsets: folder.rows("onset", |_: &OnsetRow| true)?,
+            lexical: folder.rows("lexical_audit")?,
+            onsets: folder.rows("onset")?,
             curves: Vec::new(),
             transfer: Pairs::default(),
             cosines: Pairs::default(),
-            lags: folder.rows("leadlag", |_| true)?,
+            lags: folder.rows("leadlag")?,
             evidence: folder.last("evidence")?,
             contexts: folder.last("persona")?,
             carried: folder.last("behaviour")?,

@@ -14,7 +14,7 @@ use crate::prompt::concept::Concept;
 use crate::prompt::item::ItemSet;
 use crate::prompt::tokenize::Ruler;
 use crate::walk::readout::{Common, Request};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -171,7 +171,7 @@ impl Job {
         // What the hub's cache holds does not change.
         if !spec.source.is_hub() && !spec.changing().is_hub() && bases::stat_key(spec).ok().as_ref() != Some(&stat_key) {
             std::fs::remove_file(&path)?;
-            ensure!(false, "{}: its files changed while they were read; walk it again when they are whole", bases::source(spec));
+            bail!("{}: its files changed while they were read; walk it again when they are whole", bases::source(spec));
         }
         if !spec.reinitialised {
             self.write_facts(spec, &checkpoint)?;
