@@ -3,6 +3,8 @@
 //! Every table of a run starts with the same key columns; a producer defines its own row struct beside its code and hands
 //! over `(Key, row)` pairs. Files appear whole or not at all, and a number that does not exist is null, never NaN.
 //!
+//! A field of a row struct that is a struct itself, as [`crate::stats::estimate::Reported`] is, is several columns ([`flat`]).
+//!
 //! Columns that mean the same in all tables (docs/tables.md is made from this list and from the comments on row structs):
 //!
 //! - `run`: name of the run.
@@ -38,6 +40,8 @@
 //! - `checkpoints`: checkpoints of a series.
 //! - `uneven`: gaps between checkpoints alternate between wide and narrow.
 //! - `stage_jump`: a new stage begins half way: all noise is new, and all items move together.
+
+mod flat;
 
 use crate::lease::partial;
 use anyhow::{Context, Result, ensure};
@@ -173,17 +177,19 @@ pub fn keyed<R: Serialize + DeserializeOwned>(rows: &[(Key, R)]) -> Result<Recor
 }
 
 fn batch_of<R: DeserializeOwned, S: Serialize>(rows: &[S]) -> Result<RecordBatch> {
-    Ok(serde_arrow::to_record_batch(&fields_of::<R>()?, &rows)?)
+    let columns = serde_arrow::to_record_batch(&fields_of::<R>()?, &rows)?;
+    Ok(RecordBatch::try_new(schema_of::<R>()?, flat::columns(&columns))?)
 }
 
 fn schema_of<R: DeserializeOwned>() -> Result<SchemaRef> {
-    Ok(Arc::new(Schema::new(fields_of::<R>()?)))
+    Ok(Arc::new(Schema::new(flat::fields(&fields_of::<R>()?))))
 }
 
 fn keyed_schema<R: DeserializeOwned>() -> Result<SchemaRef> {
-    Ok(Arc::new(Schema::new([fields_of::<Key>()?, fields_of::<R>()?].concat())))
+    Ok(Arc::new(Schema::new([fields_of::<Key>()?, flat::fields(&fields_of::<R>()?)].concat())))
 }
 
+/// The fields of a row struct, as they are in the sources: with structs in it.
 fn fields_of<R: DeserializeOwned>() -> Result<Vec<FieldRef>> {
     // Plain strings and lists: some readers do not know the large variants.
     let options = TracingOptions::default()
@@ -241,8 +247,9 @@ pub fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>> {
     let place = || path.display().to_string();
     let file = File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
     let mut rows = Vec::new();
+    let fields = fields_of::<R>()?;
     for batch in ParquetRecordBatchReaderBuilder::try_new(file).with_context(place)?.build().with_context(place)? {
-        rows.extend(serde_arrow::from_record_batch::<Vec<R>>(&batch?).with_context(place)?);
+        rows.extend(rows_of::<R>(&batch?, &fields).with_context(place)?);
     }
     Ok(rows)
 }
@@ -264,16 +271,22 @@ pub fn scan<R: DeserializeOwned>(path: &Path, mut each: impl FnMut(usize, R)) ->
         path.display(),
         version.unwrap_or_default()
     );
-    let fields = Vec::<FieldRef>::from_type::<R>(TracingOptions::default().allow_null_fields(true)).with_context(place)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), fields.iter().map(|field| field.name().as_str()));
+    let fields = fields_of::<R>()?;
+    let columns = flat::fields(&fields);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(|field| field.name().as_str()));
     let mut number = 0;
     for batch in builder.with_projection(mask).build().with_context(place)? {
-        for row in serde_arrow::from_record_batch::<Vec<R>>(&batch?).with_context(place)? {
+        for row in rows_of::<R>(&batch?, &fields).with_context(place)? {
             each(number, row);
             number += 1;
         }
     }
     Ok(())
+}
+
+/// Rows from their columns; those that `R` does not have are ignored.
+fn rows_of<R: DeserializeOwned>(batch: &RecordBatch, fields: &[FieldRef]) -> Result<Vec<R>> {
+    Ok(serde_arrow::from_record_batch(&flat::nested(batch, fields)?)?)
 }
 
 /// Reads a table with its keys.

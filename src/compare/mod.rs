@@ -17,7 +17,7 @@ use crate::onset::trace::{Place, Trace};
 use crate::onset::weigh::verdicts;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
-use crate::stats::estimate::columns;
+use crate::stats::estimate::Reported;
 use crate::table;
 use crate::words::Status;
 use anyhow::{Context, Result, ensure};
@@ -58,21 +58,13 @@ pub struct CompareRow {
     /// Course in B, likewise.
     pub shape_b: String,
     /// Midpoint of the rise in A, in units of the axis.
-    pub t50_a: Option<f64>,
-    pub t50_a_lower: Option<f64>,
-    pub t50_a_upper: Option<f64>,
+    pub t50_a: Reported,
     /// Midpoint of the rise in B.
-    pub t50_b: Option<f64>,
-    pub t50_b_lower: Option<f64>,
-    pub t50_b_upper: Option<f64>,
+    pub t50_b: Reported,
     /// t50 of B minus t50 of A; positive where A is earlier.
-    pub shift: Option<f64>,
-    pub shift_lower: Option<f64>,
-    pub shift_upper: Option<f64>,
+    pub shift: Reported,
     /// The same in steps.
-    pub shift_step: Option<f64>,
-    pub shift_step_lower: Option<f64>,
-    pub shift_step_upper: Option<f64>,
+    pub shift_step: Reported,
     /// P(t50 of A < t50 of B): share of resamples, or of pairs of runs; ties count by half.
     pub p_a_first: Option<f64>,
     /// Mean over the late checkpoints of A, in units of the measure; of effects, with the sign that they have
@@ -81,14 +73,10 @@ pub struct CompareRow {
     /// The same of B.
     pub level_b: Option<f64>,
     /// Level of B minus level of A.
-    pub level_difference: Option<f64>,
-    pub level_difference_lower: Option<f64>,
-    pub level_difference_upper: Option<f64>,
+    pub level_difference: Reported,
     /// Cosine between the final directions, corrected for noise; null unless both runs start from the same weights and both
     /// have the direction.
-    pub cosine: Option<f64>,
-    pub cosine_lower: Option<f64>,
-    pub cosine_upper: Option<f64>,
+    pub cosine: Reported,
     /// What was resampled or counted: `group` or `run`.
     pub unit: String,
     /// Runs of A.
@@ -179,7 +167,7 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
         (row.run_a, row.run_b) = (run_a.clone(), run_b.clone());
         row.axis = serde_json::to_value(stores[0].axis)?.as_str().unwrap_or_default().to_owned();
         if let (Some(directions), Some(a), Some(b)) = (&directions, runs_a[0].get(place), runs_b[0].get(place)) {
-            (row.cosine, row.cosine_lower, row.cosine_upper) = columns(directions.cosine(place, a, b)?);
+            row.cosine = directions.cosine(place, a, b)?.into();
         }
         rows.push(row);
     }
@@ -257,9 +245,4 @@ fn folder(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<PathBuf> {
     };
     let ((parent, a), (_, b)) = (name(a)?, name(b)?);
     Ok(parent.join(format!("{a}-vs-{b}")))
-}
-
-/// Whether an interval leaves out 0.
-pub fn differs(lower: Option<f64>, upper: Option<f64>) -> bool {
-    matches!((lower, upper), (Some(lower), Some(upper)) if lower > 0.0 || upper < 0.0)
 }

@@ -6,7 +6,7 @@ use crate::onset::curve::mean;
 use crate::onset::trace::{Place, Role};
 use crate::onset::verdict::Verdict;
 use crate::series::Timeline;
-use crate::stats::estimate::{Estimate, Sampled, columns, first, paired};
+use crate::stats::estimate::{Estimate, Reported, Sampled, first, paired};
 use crate::table::finite;
 use crate::words::Status;
 use anyhow::{Result, ensure};
@@ -154,11 +154,7 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
         (Some(a), Some(b)) => between_runs(&values(a), &values(b)),
         _ => None,
     };
-    let (t50_a, t50_a_lower, t50_a_upper) = columns(a.t50());
-    let (t50_b, t50_b_lower, t50_b_upper) = columns(b.t50());
-    let (shift, shift_lower, shift_upper) = columns(shift);
-    let (shift_step, shift_step_lower, shift_step_upper) = columns(shift_step);
-    let (level_difference, level_difference_lower, level_difference_upper) = columns(level_difference);
+    let (t50_a, t50_b) = (a.t50().into(), b.t50().into());
     let level = |levels: Option<Vec<&Sampled>>| levels.and_then(|levels| finite(mean(&values(&levels))));
     Ok(CompareRow {
         run_a: String::new(),
@@ -176,26 +172,14 @@ pub(crate) fn row(place: &Place, a: &[Run], b: &[Run]) -> Result<CompareRow> {
         shape_a: a.shape,
         shape_b: b.shape,
         t50_a,
-        t50_a_lower,
-        t50_a_upper,
         t50_b,
-        t50_b_lower,
-        t50_b_upper,
-        shift,
-        shift_lower,
-        shift_upper,
-        shift_step,
-        shift_step_lower,
-        shift_step_upper,
+        shift: shift.into(),
+        shift_step: shift_step.into(),
         p_a_first,
         level_a: level(levels_a),
         level_b: level(levels_b),
-        level_difference,
-        level_difference_lower,
-        level_difference_upper,
-        cosine: None,
-        cosine_lower: None,
-        cosine_upper: None,
+        level_difference: level_difference.into(),
+        cosine: Reported::default(),
         unit: if single { "group" } else { "run" }.to_owned(),
         n_a,
         n_b,

@@ -15,7 +15,7 @@ use crate::measure::agreement::{Margin, late_margins};
 use crate::onset::curve::mean;
 use crate::prompt::specification::Specification;
 use crate::series::Series;
-use crate::stats::estimate::{Estimate, columns};
+use crate::stats::estimate::{Estimate, Reported};
 use crate::stats::tails::chi_squared_quantile;
 use crate::words::Status;
 use anyhow::Result;
@@ -50,9 +50,7 @@ pub struct VoidRow {
     /// Mean late margin over the runs.
     pub margin: Option<f64>,
     /// The variance or the ratio.
-    pub value: Option<f64>,
-    pub lower: Option<f64>,
-    pub upper: Option<f64>,
+    pub value: Reported,
     /// `[evidence] variance_ratio` of the first run, for the ratio of what is asked about.
     pub threshold: Option<f64>,
     /// `supports`, `opposes` or `inconclusive`: on which side of the threshold the whole interval is.
@@ -95,9 +93,7 @@ pub(super) fn rows(stores: &[Series], n_a: usize, run_a: &str, run_b: &str) -> R
             null_bank: false,
             status: Status::Ok,
             margin: None,
-            value: None,
-            lower: None,
-            upper: None,
+            value: Reported::default(),
             threshold: None,
             verdict: None,
             n_runs: n_runs as i32,
@@ -153,7 +149,7 @@ fn variance_row(row: &VoidRow, asked: &Asked, members: &[usize], enough: bool) -
     let arms: Vec<&[f64]> = members.iter().map(|&arm| asked.margins[arm].as_slice()).collect();
     let margin = Some(mean(&arms.concat()));
     match between_run_variance(&arms) {
-        Some(found) => VoidRow { margin, value: Some(found.value), lower: Some(found.lower), upper: Some(found.upper), ..row },
+        Some(found) => VoidRow { margin, value: Some(found).into(), ..row },
         None => VoidRow { margin, status: Status::EqualRuns, ..row },
     }
 }
@@ -177,13 +173,12 @@ fn between_run_variance(arms: &[&[f64]]) -> Option<Estimate> {
 fn ratio_row(row: &VoidRow, concepts: &[VoidRow], null_bank: bool, enough: bool, threshold: f64) -> VoidRow {
     let logs = |specification: Specification, null_bank: bool| -> Vec<f64> {
         let own = concepts.iter().filter(|row| row.specification == Some(specification) && row.null_bank == null_bank);
-        own.filter_map(|row| row.value).map(f64::ln).collect()
+        own.filter_map(|row| row.value.value).map(f64::ln).collect()
     };
     let (silent, explicit) = (logs(Specification::Silent, null_bank), logs(Specification::Explicit, false));
     let found = between_runs(&explicit, &silent)
         .map(|log| Estimate { value: log.value.exp(), lower: log.lower.exp(), upper: log.upper.exp() })
         .filter(|ratio| ratio.upper.is_finite());
-    let (value, lower, upper) = columns(found);
     let said = found.map_or([false, false], |ratio| [ratio.lower >= threshold, ratio.upper < threshold]);
     let status = match found {
         _ if !enough => Status::NeedsSeeds,
@@ -195,9 +190,7 @@ fn ratio_row(row: &VoidRow, concepts: &[VoidRow], null_bank: bool, enough: bool,
         specification: Some(Specification::Silent),
         null_bank,
         status,
-        value,
-        lower,
-        upper,
+        value: found.into(),
         threshold: (!null_bank).then_some(threshold),
         verdict: (!null_bank).then(|| verdict(said[0], said[1])),
         n_concepts: (silent.len() + explicit.len()) as i32,

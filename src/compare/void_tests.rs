@@ -34,7 +34,7 @@ fn concepts(variances: &[(Specification, bool, f64)]) -> Vec<VoidRow> {
     let row = |(specification, null_bank, value): &(Specification, bool, f64)| VoidRow {
         specification: Some(*specification),
         null_bank: *null_bank,
-        value: Some(*value),
+        value: Reported { value: Some(*value), ..Reported::default() },
         ..empty()
     };
     variances.iter().map(row).collect()
@@ -63,17 +63,17 @@ fn a_ratio_is_that_of_scipy_and_the_null_bank_has_its_own() {
         (Silent, true, 0.6),
     ]);
     let found = ratio_row(&empty(), &rows, false, true, 1.2);
-    close(found.value, 7.397_940_467_376_495);
-    close(found.lower, 1.361_852_723_917_802_7);
-    close(found.upper, 40.187_549_062_867_724);
+    close(found.value.value, 7.397_940_467_376_495);
+    close(found.value.lower, 1.361_852_723_917_802_7);
+    close(found.value.upper, 40.187_549_062_867_724);
     assert_eq!((found.status, found.verdict, found.n_concepts), (Status::Ok, Some(Verdict::Supports), 7));
     for (threshold, expected) in [(2.0, Verdict::Inconclusive), (50.0, Verdict::Opposes)] {
         assert_eq!(ratio_row(&empty(), &rows, false, true, threshold).verdict, Some(expected));
     }
     let bank = ratio_row(&empty(), &rows, true, true, 1.2);
-    assert!(bank.value.unwrap() < 1.5 && bank.verdict.is_none() && bank.threshold.is_none() && bank.null_bank);
+    assert!(bank.value.value.unwrap() < 1.5 && bank.verdict.is_none() && bank.threshold.is_none() && bank.null_bank);
     let few = ratio_row(&empty(), &rows[2..7], false, true, 1.2);
-    assert_eq!((few.status, few.value, few.verdict), (Status::TooFewConcepts, None, Some(Verdict::Inconclusive)));
+    assert_eq!((few.status, few.value.value, few.verdict), (Status::TooFewConcepts, None, Some(Verdict::Inconclusive)));
     assert_eq!(ratio_row(&empty(), &[], false, false, 1.2).status, Status::NeedsSeeds);
 }
 
@@ -87,12 +87,12 @@ fn runs_that_contradict_one_another_or_lack_a_concept_say_so() {
     let (a, b) = ([run(1.0), run(2.0)], [run(4.0), other]);
     let found = asked([&a, &b]);
     let row = |at: usize, members: &[usize]| variance_row(&empty(), &found[at], members, true);
-    assert_eq!(row(0, &[0]).value, Some(0.5));
+    assert_eq!(row(0, &[0]).value.value, Some(0.5));
     assert_eq!((row(0, &[1]).status, row(0, &[0, 1]).status), (Status::NotRun, Status::NotRun));
-    assert_eq!((row(1, &[0]).value, row(1, &[0]).margin), (Some(2.0), Some(3.0)));
+    assert_eq!((row(1, &[0]).value.value, row(1, &[0]).margin), (Some(2.0), Some(3.0)));
     assert_eq!((row(2, &[0]).specification, row(1, &[0]).specification), (None, explicit));
     let alone = variance_row(&empty(), &found[0], &[0], false);
-    assert_eq!((alone.status, alone.value, alone.margin), (Status::NeedsSeeds, None, None));
+    assert_eq!((alone.status, alone.value.value, alone.margin), (Status::NeedsSeeds, None, None));
     let same = [run(1.0), run(1.0)];
     let found = asked([&same, &b]);
     assert_eq!(variance_row(&empty(), &found[0], &[0], true).status, Status::EqualRuns);

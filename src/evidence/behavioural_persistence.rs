@@ -53,9 +53,7 @@ impl<'a> Carried<'a> {
             verdict: said.map_or_else(Verdict::default, |carried| side.verdict(carried, threshold)),
             status,
             gate: gate.to_owned(),
-            value: mean.estimate.map(|carried| carried.value),
-            lower: mean.estimate.map(|carried| carried.lower),
-            upper: mean.estimate.map(|carried| carried.upper),
+            value: mean.estimate.into(),
             threshold: Some(threshold),
             margin: mean.estimate.map(|carried| side.margin(carried.value, threshold)),
             ..Row::default()

@@ -12,7 +12,7 @@ use crate::onset::leadlag::SilentLag;
 use crate::onset::row::OnsetRow;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
-use crate::stats::estimate::{Estimate, of_columns};
+use crate::stats::estimate::{Estimate, Reported};
 use crate::table::{self, Key, Table};
 use crate::words::{Status, words};
 use anyhow::Result;
@@ -72,9 +72,7 @@ pub struct Row {
     /// behaviour, and `not_run` stands for a concept without one.
     pub gate: Status,
     /// What the measure found.
-    pub value: Option<f64>,
-    pub lower: Option<f64>,
-    pub upper: Option<f64>,
+    pub value: Reported,
     /// The number of `[evidence]`, or the end of a null band, that it is held against.
     pub threshold: Option<f64>,
     /// How far the value is beyond the threshold, in the direction that supports.
@@ -257,9 +255,7 @@ impl Bench<'_> {
             verdict: Verdict::Inconclusive,
             status,
             gate: self.place.status,
-            value: estimate.map(|estimate| estimate.value),
-            lower: estimate.map(|estimate| estimate.lower),
-            upper: estimate.map(|estimate| estimate.upper),
+            value: estimate.into(),
             ..Row::default()
         }
     }
@@ -297,9 +293,9 @@ impl Bench<'_> {
     /// An epiphenomenal self-model is a representation to begin with. Without one there is nothing to say.
     fn represented(&self) -> Row {
         let place = self.place;
-        let delta = of_columns(place.delta, place.delta_lower, place.delta_upper);
+        let delta = place.delta.estimate();
         let row = self.row(Hypothesis::Epiphenomenal, "representation", place.status, delta);
-        Row { verdict: verdict(place.status == Status::Ok, false), threshold: Some(0.0), margin: place.delta, ..row }
+        Row { verdict: verdict(place.status == Status::Ok, false), threshold: Some(0.0), margin: place.delta.value, ..row }
     }
 }
 

@@ -98,8 +98,8 @@ fn not_silent(asked: &Asked) -> Option<Status> {
 fn agreed(asked: &Asked, found: Option<&Finding>, late: bool, threshold: f64) -> Row {
     let status = found.map_or(Status::NotRun, |found| found.status);
     let row = Row { threshold: Some(threshold), ..row(asked, agreement::LATE, not_silent(asked).unwrap_or(status)) };
-    let Some(Estimate { value, lower, upper }) = found.and_then(|found| found.estimate) else { return row };
-    let row = Row { value: Some(value), lower: Some(lower), upper: Some(upper), margin: Some(value - threshold), ..row };
+    let Some(estimate @ Estimate { value, lower, upper }) = found.and_then(|found| found.estimate) else { return row };
+    let row = Row { value: Some(estimate).into(), margin: Some(value - threshold), ..row };
     match row.status {
         Status::Ok if late && lower >= threshold && found.and_then(|found| found.excess).is_some_and(|excess| excess.lower <= 0.0) => {
             Row { status: Status::Chance, ..row }
@@ -115,14 +115,9 @@ fn lagging(asked: &Asked, found: Option<&SilentLag>) -> Row {
     let status = found.map_or(Status::NotRun, |found| found.status);
     let row = Row { threshold: Some(0.0), ..row(asked, LAG, not_silent(asked).unwrap_or(status)) };
     match found.and_then(|found| found.lag) {
-        Some(lag) if row.status == Status::Ok => Row {
-            value: Some(lag.value),
-            lower: Some(lag.lower),
-            upper: Some(lag.upper),
-            margin: Some(lag.value),
-            verdict: verdict(lag.lower > 0.0, lag.upper < 0.0),
-            ..row
-        },
+        Some(lag) if row.status == Status::Ok => {
+            Row { value: Some(lag).into(), margin: Some(lag.value), verdict: verdict(lag.lower > 0.0, lag.upper < 0.0), ..row }
+        }
         _ => row,
     }
 }

@@ -27,14 +27,14 @@ fn only_late_agreement_on_what_specifications_leave_open_is_evidence() {
             (None, true, Status::Unclassified),
         ] {
             let row = agreed(&asked(specification), Some(&number), late, 0.8);
-            assert_eq!((row.verdict.as_str(), row.status, row.value), ("inconclusive", status, Some(interval[0])));
+            assert_eq!((row.verdict.as_str(), row.status, row.value.value), ("inconclusive", status, Some(interval[0])));
         }
     }
     let anybody = Finding { excess: Some(Estimate { value: 0.1, lower: -0.1, upper: 0.3 }), ..found(Some([0.95, 0.9, 1.0]), Status::Ok) };
     let row = agreed(&asked(silent), Some(&anybody), true, 0.8);
     assert_eq!((row.verdict.as_str(), row.status), ("inconclusive", Status::Chance));
     let few = agreed(&asked(silent), Some(&found(None, Status::TooFewGroups)), true, 0.8);
-    assert_eq!((few.verdict.as_str(), few.status, few.value), ("inconclusive", Status::TooFewGroups, None));
+    assert_eq!((few.verdict.as_str(), few.status, few.value.value), ("inconclusive", Status::TooFewGroups, None));
     assert_eq!(agreed(&asked(silent), None, true, 0.8).status, Status::NotRun);
 }
 
@@ -48,9 +48,9 @@ fn a_lag_counts_where_its_whole_interval_is_on_one_side() {
     let silent = asked(Some(Specification::Silent));
     for (lag, expected) in [(lag(3.0, 1.0), "supports"), (lag(-3.0, 1.0), "opposes"), (lag(0.5, 1.0), "inconclusive")] {
         let row = lagging(&silent, Some(&lag));
-        assert_eq!((row.verdict.as_str(), row.status, row.value), (expected, Status::Ok, lag.lag.map(|lag| lag.value)));
+        assert_eq!((row.verdict.as_str(), row.status, row.value.value), (expected, Status::Ok, lag.lag.map(|lag| lag.value)));
         let row = lagging(&asked(Some(Specification::Explicit)), Some(&lag));
-        assert_eq!((row.verdict.as_str(), row.status, row.value), ("inconclusive", Status::SpecExplicit, None));
+        assert_eq!((row.verdict.as_str(), row.status, row.value.value), ("inconclusive", Status::SpecExplicit, None));
     }
     let undated = SilentLag { concept: "taste".to_owned(), status: Status::GateFail, lag: None };
     assert_eq!(lagging(&silent, Some(&undated)).status, Status::GateFail);

@@ -11,6 +11,7 @@ use crate::onset::shape::Shape;
 use crate::report::summary::Text;
 use crate::report::words;
 use crate::series::Series;
+use crate::stats::estimate::Reported;
 use crate::table::write_atomically;
 use crate::walk::job::{Job, Outcome};
 use crate::words::Status;
@@ -139,7 +140,7 @@ impl Demo {
                 row.hypothesis.to_string(),
                 row.concept.clone(),
                 row.measure.clone(),
-                format!("{} [{}, {}]", number(row.value), number(row.lower), number(row.upper)),
+                format!("{} [{}, {}]", number(row.value.value), number(row.value.lower), number(row.value.upper)),
                 number(row.threshold),
                 row.verdict.to_string(),
                 if self.curriculum.is_by_persona(&row.concept) { "opposed" } else { "alike" }.to_owned(),
@@ -247,7 +248,7 @@ fn dated(row: &OnsetRow) -> String {
         return row.shape.to_string();
     }
     let end = |end: Option<f64>| end.map_or_else(|| "open".to_owned(), |end| format!("{end:.0}"));
-    let at = |_, [value, lower, upper]: [Option<f64>; 3]| format!("{} [{}, {}]", end(value), end(lower), end(upper));
+    let at = |_: &str, date: Reported| format!("{} [{}, {}]", end(date.value), end(date.lower), end(date.upper));
     format!("{} {}", row.shape, words::date(row, &at, &|_, bound| end(Some(bound)))).trim_end().to_owned()
 }
 
@@ -258,6 +259,6 @@ fn as_taught(row: &OnsetRow, taught: u64) -> bool {
         return matches!(row.shape, Shape::AlreadyPresent | Shape::Strengthens);
     }
     // Steps that went through the logarithm of the axis come back with a rounding.
-    let after = row.t50_step_lower.is_some_and(|lower| lower.round() >= taught as f64);
+    let after = row.t50_step.lower.is_some_and(|lower| lower.round() >= taught as f64);
     row.status == Status::Ok && matches!(row.shape, Shape::Emerges | Shape::Strengthens) && after
 }

@@ -107,7 +107,7 @@ impl Naming {
     fn judge(&mut self, first: &[Row]) {
         let said = |row: &Row| {
             let number = |x: Option<f64>| x.map_or("-".to_owned(), |x| format!("{x:.2}"));
-            let [value, lower, upper] = [row.value, row.lower, row.upper].map(number);
+            let [value, lower, upper] = row.value.parts().map(number);
             format!("{} {}: {} ({value} [{lower}, {upper}], {})", row.hypothesis, row.measure, row.verdict, row.status)
         };
         let mut faults = Vec::new();
@@ -132,16 +132,16 @@ impl Naming {
             let shape = shape.map_or("missing", Shape::as_str);
             faults.push(format!("the contrast is {shape}, and has been written"));
         }
-        if let Some((row, step)) = self.contrast.as_ref().and_then(|row| Some((row, row.t50_step?)))
+        if let Some((row, step)) = self.contrast.as_ref().and_then(|row| Some((row, row.t50_step.value?)))
             && self.organism != Reinitialised
             && (step - half_done()).abs() > DATED
         {
-            let [lower, upper] = [row.t50_step_lower, row.t50_step_upper].map(|x| x.unwrap_or(f64::NAN));
+            let [lower, upper] = [row.t50_step.lower, row.t50_step.upper].map(|x| x.unwrap_or(f64::NAN));
             faults.push(format!("the contrast is dated {step:.0} [{lower:.0}, {upper:.0}], half of it is written at {:.0}", half_done()));
         }
         match &self.behaviour {
             Some(row) => {
-                let [value, lower, upper] = [row.delta, row.delta_lower, row.delta_upper].map(|x| x.unwrap_or(f64::NAN));
+                let [value, lower, upper] = row.delta.parts().map(|x| x.unwrap_or(f64::NAN));
                 let margin = format!("margin {value:.2} [{lower:.2}, {upper:.2}] ({})", row.status);
                 let there = row.status == Status::Ok && lower > NO_MARGIN;
                 let absent = row.status != Status::Ok && lower > -NO_MARGIN && upper < NO_MARGIN;
@@ -176,7 +176,7 @@ pub fn table(namings: &[Naming]) -> String {
                 part.measure.clone(),
                 expected.map_or_else(String::new, |(.., verdict)| verdict.to_string()),
                 counted(rows.iter().map(|row| row.verdict.as_str())),
-                range(rows.iter().filter_map(|row| row.value)),
+                range(rows.iter().filter_map(|row| row.value.value)),
             ]);
         }
         let dates = own.iter().filter_map(|naming| naming.contrast.as_ref());
@@ -186,7 +186,7 @@ pub fn table(namings: &[Naming]) -> String {
             "date, in steps".to_owned(),
             if organism == Reinitialised { "none".to_owned() } else { format!("{:.0}", half_done()) },
             counted(dates.clone().map(|row| row.status.as_str())),
-            range(dates.filter_map(|row| row.t50_step)),
+            range(dates.filter_map(|row| row.t50_step.value)),
         ]);
         let margins: Vec<&OnsetRow> = own.iter().filter_map(|naming| naming.behaviour.as_ref()).collect();
         text.push(vec![
@@ -202,7 +202,7 @@ pub fn table(namings: &[Naming]) -> String {
             }
             .to_owned(),
             counted(margins.iter().map(|row| row.status.as_str())),
-            range(margins.iter().filter_map(|row| row.delta)),
+            range(margins.iter().filter_map(|row| row.delta.value)),
         ]);
         let named = own.iter().filter(|naming| naming.faults.is_empty()).count();
         text.push(vec![

@@ -15,7 +15,7 @@ use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, Sampled, columns, of_columns};
+use crate::stats::estimate::{Estimate, Reported, Sampled};
 use crate::table::{Key, Table};
 use crate::words::Status;
 use anyhow::Result;
@@ -41,17 +41,11 @@ pub struct Row {
     /// (this checkpoint has no log-probabilities of them) or `too_few_groups` (fewer than eight wordings).
     pub status: Status,
     /// Probability that two different wordings about oneself have the same favourite.
-    pub agreement: Option<f64>,
-    pub agreement_lower: Option<f64>,
-    pub agreement_upper: Option<f64>,
+    pub agreement: Reported,
     /// The same about an unstated other; null without others.
-    pub chance: Option<f64>,
-    pub chance_lower: Option<f64>,
-    pub chance_upper: Option<f64>,
+    pub chance: Reported,
     /// Agreement minus chance, resample by resample.
-    pub excess: Option<f64>,
-    pub excess_lower: Option<f64>,
-    pub excess_upper: Option<f64>,
+    pub excess: Reported,
     /// Favourite of most wordings about oneself.
     pub favourite: Option<String>,
     /// Share of these wordings that it is the favourite of.
@@ -94,8 +88,8 @@ fn finding((key, row): &(Key, Row)) -> Finding {
         null_bank: row.null_bank,
         part: LATE,
         status: row.status,
-        estimate: of_columns(row.agreement, row.agreement_lower, row.agreement_upper),
-        excess: of_columns(row.excess, row.excess_lower, row.excess_upper),
+        estimate: row.agreement.estimate(),
+        excess: row.excess.estimate(),
         ..Finding::default()
     }
 }
@@ -205,9 +199,9 @@ impl<'a> Asked<'a> {
         let Some(own) = favourites(&|group| Some(group.own)) else { return Ok(row) };
         let found = resampled(&own, &draws);
         let chance = favourites(&|group| group.other).map(|others| resampled(&others, &draws));
-        (row.agreement, row.agreement_lower, row.agreement_upper) = columns(estimate(&found, self.groups.len()));
-        (row.excess, row.excess_lower, row.excess_upper) = columns(chance.as_ref().and_then(|chance| found.minus(chance)));
-        (row.chance, row.chance_lower, row.chance_upper) = columns(chance.and_then(|chance| estimate(&chance, self.groups.len())));
+        row.agreement = estimate(&found, self.groups.len()).into();
+        row.excess = chance.as_ref().and_then(|chance| found.minus(chance)).into();
+        row.chance = chance.and_then(|chance| estimate(&chance, self.groups.len())).into();
         let counts: Vec<usize> = (0..self.candidates.len()).map(|choice| own.iter().filter(|own| **own == choice).count()).collect();
         let most = favourite(&counts.iter().map(|&count| count as f64).collect::<Vec<_>>());
         row.favourite = Some(self.candidates[most].to_owned());

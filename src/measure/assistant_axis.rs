@@ -11,7 +11,7 @@ use crate::prompt::label_family::LabelFamily;
 use crate::prompt::persona::Kind;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Sampled, columns};
+use crate::stats::estimate::{Reported, Sampled};
 use crate::stats::role_space::RoleSpace;
 use crate::table::{self, Key, Table};
 use crate::words::Status;
@@ -37,23 +37,15 @@ struct Persona {
     readout: String,
     status: Status,
     /// Place of a context on the axis: 0 is the mean role, 1 the mean default context.
-    projection: Option<f64>,
-    projection_lower: Option<f64>,
-    projection_upper: Option<f64>,
+    projection: Reported,
     /// Length of the axis, in units of the neutral pool's root mean square.
-    e: Option<f64>,
-    e_lower: Option<f64>,
-    e_upper: Option<f64>,
+    e: Reported,
     /// Sign-flip p that the axis is there.
     p: Option<f64>,
     /// Cross-validated cosine of the axis with that of the first checkpoint.
-    cos_reference: Option<f64>,
-    cos_reference_lower: Option<f64>,
-    cos_reference_upper: Option<f64>,
+    cos_reference: Reported,
     /// The same with that of the last checkpoint.
-    cos_final: Option<f64>,
-    cos_final_lower: Option<f64>,
-    cos_final_upper: Option<f64>,
+    cos_final: Reported,
     /// Of a component: its share of the variance between roles.
     share: Option<f64>,
     /// Of a component: its absolute cosine with the axis.
@@ -184,15 +176,15 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
         let length = space.length(&draws)?;
         let length = Sampled { value: length.value / scale, replicates: length.replicates.iter().map(|x| x / scale).collect() };
         let cosine =
-            |other: &RoleSpace| -> Result<_> { Ok(columns(space.cosine_with(other, &draws)?.and_then(|cosine| cosine.estimate()))) };
+            |other: &RoleSpace| -> Result<Reported> { Ok(space.cosine_with(other, &draws)?.and_then(|cosine| cosine.estimate()).into()) };
         let mut axis = Persona {
             p: Some(space.p_value(&draws)?),
             reinitialised: random.as_ref().map(|random| random.length),
             ..row("axis", "axis", Status::Ok)
         };
-        (axis.e, axis.e_lower, axis.e_upper) = columns(length.estimate());
-        (axis.cos_reference, axis.cos_reference_lower, axis.cos_reference_upper) = cosine(&spaces[0])?;
-        (axis.cos_final, axis.cos_final_lower, axis.cos_final_upper) = cosine(&spaces[n - 1])?;
+        axis.e = length.estimate().into();
+        axis.cos_reference = cosine(&spaces[0])?;
+        axis.cos_final = cosine(&spaces[n - 1])?;
         rows.push((series.key(t), axis));
         for component in 0..space.components.len().min(COMPONENTS) {
             let share = table::finite(space.shares[component]);
@@ -205,7 +197,7 @@ fn at_layer(series: &Series, replies: &Replies, layer: usize) -> Result<Part<Per
         for ((id, kind), own) in replies.contexts.iter().zip(activations.chunks_exact(replies.replies * d)) {
             let estimate = space.project(own, &draws)?.and_then(|projection| projection.estimate());
             let mut placed = row(id, kind, if estimate.is_some() { Status::Ok } else { Status::NoAxis });
-            (placed.projection, placed.projection_lower, placed.projection_upper) = columns(estimate);
+            placed.projection = estimate.into();
             rows.push((series.key(t), placed));
         }
         lengths.push(length);

@@ -12,7 +12,7 @@ use crate::onset::trace::{Role, Trace};
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{amplitude, columns, quantile};
+use crate::stats::estimate::{Reported, amplitude, quantile};
 use crate::stats::gram::Gram;
 use crate::table::{Table, finite};
 use crate::words::Status;
@@ -33,15 +33,11 @@ struct Change {
     readout: String,
     status: Status,
     /// Amplitude of the mean change, self minus others: the root of `u`, with its sign.
-    e: Option<f64>,
-    e_lower: Option<f64>,
-    e_upper: Option<f64>,
+    e: Reported,
     /// Unbiased for the squared length of the mean change.
     u: Option<f64>,
     /// `e` minus the median of the null bank (without the concept itself, if it belongs to it).
-    excess: Option<f64>,
-    excess_lower: Option<f64>,
-    excess_upper: Option<f64>,
+    excess: Reported,
     /// Share of the null bank below.
     percentile: Option<f64>,
     /// Change along the direction of the last checkpoint's.
@@ -124,8 +120,8 @@ fn at_layer(series: &Series, stems: &[Pairs], readout: usize, layer: usize) -> R
                 frozen_e: own.frozen[t],
                 ..empty.clone()
             };
-            (row.e, row.e_lower, row.e_upper) = columns(own.curve.at(t));
-            (row.excess, row.excess_lower, row.excess_upper) = columns(excess.as_ref().and_then(|excess| excess.at(t)));
+            row.e = own.curve.at(t).into();
+            row.excess = excess.as_ref().and_then(|excess| excess.at(t)).into();
             rows.push((series.key(t), row));
         }
         let mut last: Vec<f64> = bank.iter().map(|curve| curve.value[n - 1]).collect();

@@ -10,7 +10,7 @@ use crate::console::check_interrupt;
 use crate::onset::trace::Trace;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
-use crate::stats::estimate::{Sampled, columns, of_columns};
+use crate::stats::estimate::{Reported, Sampled};
 use crate::stats::shared_direction::{Cluster, Direction, cluster};
 use crate::table::{Key, Table};
 use crate::words::Status;
@@ -36,9 +36,7 @@ pub struct Row {
     /// `ok`, `too_few_concepts` or `no_bank` (fewer null concepts than are asked about: no band).
     pub status: Status,
     /// First eigenvalue of the corrected cosines over the number of concepts.
-    pub share: Option<f64>,
-    pub share_lower: Option<f64>,
-    pub share_upper: Option<f64>,
+    pub share: Reported,
     /// 2.5% point over random sets of null concepts.
     pub null_lower: Option<f64>,
     /// Their median.
@@ -76,7 +74,7 @@ fn run(series: &Series) -> Result<Measured> {
         part: NAME,
         layer: Some(row.layer),
         status: row.status,
-        estimate: of_columns(row.share, row.share_lower, row.share_upper),
+        estimate: row.share.estimate(),
         null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
         contexts: usize::MAX,
         ..Finding::default()
@@ -127,7 +125,7 @@ fn row(series: &Series, families: &[&Family], readout: usize, t: usize, layer: u
         n_null: null.len() as i32,
         ..Row::default()
     };
-    (row.share, row.share_lower, row.share_upper) = columns(found.as_ref().map(|found| found.share));
+    row.share = found.as_ref().map(|found| found.share).into();
     let share = found.map(|found| Sampled { value: found.share.value, replicates: found.replicates });
     Ok((series.key(t), row, share))
 }

@@ -12,7 +12,7 @@ use super::{Measure, Measured};
 use crate::console::check_interrupt;
 use crate::series::Series;
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, Sampled, columns};
+use crate::stats::estimate::{Estimate, Reported, Sampled};
 use crate::stats::evaluate::{Evaluation, Scale, evaluate};
 use crate::stats::folds::{OUTER, grouped};
 use crate::stats::kernel::Design;
@@ -44,20 +44,14 @@ pub struct Row {
     /// `-xy` and `-yx`) or `too_few_groups` (fewer than eight pairs).
     pub status: Status,
     /// Of the logistic probe, held out over groups.
-    pub auroc: Option<f64>,
-    pub auroc_lower: Option<f64>,
-    pub auroc_upper: Option<f64>,
-    pub accuracy: Option<f64>,
-    pub accuracy_lower: Option<f64>,
-    pub accuracy_upper: Option<f64>,
+    pub auroc: Reported,
+    pub accuracy: Reported,
     /// What counts of words, or lengths, make of the same labels.
     pub lexical_auroc: Option<f64>,
     pub embedding_auroc: Option<f64>,
     pub reinitialised_auroc: Option<f64>,
     /// `auroc` minus the best of these three.
-    pub excess_auc: Option<f64>,
-    pub excess_auc_lower: Option<f64>,
-    pub excess_auc_upper: Option<f64>,
+    pub excess_auc: Reported,
     /// Items with y = 1.
     pub n_positive: i32,
     pub n: i32,
@@ -151,7 +145,7 @@ impl Set {
             labels: self.labels.clone(),
             groups: self.groups.clone(),
         };
-        let best = lexical::audit(&set, &self.draws)?.iter().filter_map(|row| row.auroc).reduce(f64::max);
+        let best = lexical::audit(&set, &self.draws)?.iter().filter_map(|row| row.auroc.value).reduce(f64::max);
         Ok(best.map(|value| Sampled { value, replicates: Vec::new() }))
     }
 
@@ -208,9 +202,9 @@ fn rows(series: &Series, asked: &Asked, readouts: &[usize], t: usize, label: &La
                 Estimate::percentile(auroc.value - best.value, &replicates)
             });
             let mut row = empty((readout, layer), status);
-            (row.auroc, row.auroc_lower, row.auroc_upper) = columns(auroc);
-            (row.accuracy, row.accuracy_lower, row.accuracy_upper) = columns(own.and_then(|own| own.accuracy));
-            (row.excess_auc, row.excess_auc_lower, row.excess_auc_upper) = columns(excess);
+            row.auroc = auroc.into();
+            row.accuracy = own.and_then(|own| own.accuracy).into();
+            row.excess_auc = excess.into();
             [row.lexical_auroc, row.embedding_auroc, row.reinitialised_auroc] =
                 [&words, &embeddings, &random].map(|baseline| baseline.as_ref().map(|baseline| baseline.value));
             row.n_positive = set.labels.iter().filter(|&&y| y).count() as i32;

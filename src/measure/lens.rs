@@ -14,7 +14,7 @@ use crate::onset::reach::rises;
 use crate::onset::trace::{Null, Role, Trace};
 use crate::prompt::concept::FEWEST_FOILS;
 use crate::series::{Lens, Series};
-use crate::stats::estimate::columns;
+use crate::stats::estimate::Reported;
 use crate::table::{Key, Table};
 use crate::words::Status;
 use anyhow::Result;
@@ -38,9 +38,7 @@ struct Row {
     answer: Option<String>,
     status: Status,
     /// Answer against foils, self against others.
-    lens: Option<f64>,
-    lens_lower: Option<f64>,
-    lens_upper: Option<f64>,
+    lens: Reported,
     /// Share of the foils whose rise since the first checkpoint is smaller.
     foil_percentile: Option<f64>,
     foil_p: Option<f64>,
@@ -122,7 +120,7 @@ fn concept(series: &Series, lens: Option<&Lens>, pairs: &Pairs, readout: usize, 
         let told = among.told(t);
         let status = if told_apart { Status::Ok } else { Status::FoilsNotToldApart };
         let mut row = Row { status, foil_percentile: told.percentile, foil_p: told.p, ..empty.clone() };
-        (row.lens, row.lens_lower, row.lens_upper) = columns(told.score);
+        row.lens = told.score.into();
         row
     };
     let rows = (0..n).map(|t| (series.key(t), row(t))).collect();

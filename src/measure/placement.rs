@@ -12,7 +12,7 @@ use crate::onset::trace::Trace;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, Sampled, columns};
+use crate::stats::estimate::{Estimate, Reported, Sampled};
 use crate::stats::evaluate::Ranking;
 use crate::table::Table;
 use crate::words::Status;
@@ -39,13 +39,9 @@ struct Placement {
     referent: String,
     status: Status,
     /// Where the referent stands between the poles' held-out means, which are -1 and +1.
-    placement: Option<f64>,
-    placement_lower: Option<f64>,
-    placement_upper: Option<f64>,
+    placement: Reported,
     /// Of the binding probe on held-out groups; below .8 there is no axis.
-    axis_auroc: Option<f64>,
-    axis_auroc_lower: Option<f64>,
-    axis_auroc_upper: Option<f64>,
+    axis_auroc: Reported,
     n_groups: i32,
 }
 
@@ -121,8 +117,8 @@ fn concept(series: &Series, family: &Family, readout: usize) -> Result<Part<Plac
                     n_groups: groups.len() as i32,
                     ..Placement::default()
                 };
-                (row.placement, row.placement_lower, row.placement_upper) = columns(found.as_ref().and_then(Sampled::estimate));
-                (row.axis_auroc, row.axis_auroc_lower, row.axis_auroc_upper) = columns(auroc);
+                row.placement = found.as_ref().and_then(Sampled::estimate).into();
+                row.axis_auroc = auroc.into();
                 rows.push((series.key(t), row));
                 if let (Referent::Difference, Some(found)) = (referent, found) {
                     points.push(t);

@@ -9,7 +9,7 @@ use super::{Measure, Measured};
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, columns};
+use crate::stats::estimate::{Estimate, Reported};
 use crate::table::{Key, Table};
 use crate::words::Status;
 use anyhow::Result;
@@ -34,13 +34,9 @@ pub struct Row {
     /// `ok`, or `too_few_differences` (fewer than eight pairs that the two choose differently).
     pub status: Status,
     /// Share of the pairs for which the hypothetical is the choice; with another checkpoint, among pairs that the two choose differently.
-    pub accuracy: Option<f64>,
-    pub accuracy_lower: Option<f64>,
-    pub accuracy_upper: Option<f64>,
+    pub accuracy: Reported,
     /// Accuracy about itself minus accuracy about the other, among these pairs: above 0 where it predicts itself.
-    pub advantage: Option<f64>,
-    pub advantage_lower: Option<f64>,
-    pub advantage_upper: Option<f64>,
+    pub advantage: Reported,
     /// Pairs that were counted.
     pub n: i32,
 }
@@ -122,8 +118,8 @@ fn compare(series: &Series, concept: &str, said: &[Vec<Option<Said>>]) -> Result
                 n: hits.len() as i32,
                 ..Row::default()
             };
-            (row.accuracy, row.accuracy_lower, row.accuracy_upper) = columns(found);
-            (row.advantage, row.advantage_lower, row.advantage_upper) = columns(doubled);
+            row.accuracy = found.into();
+            row.advantage = doubled.into();
             Ok((series.key(t), row))
         };
         rows.push(row(None, &hits(own, None))?);

@@ -18,7 +18,7 @@ use crate::prompt::label_family::LabelFamily;
 use crate::prompt::statements::{FACTS, middle_layers};
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::columns;
+use crate::stats::estimate::Reported;
 use crate::stats::evaluate::Ranking;
 use crate::stats::gram::Gram;
 use crate::table::{Table, finite};
@@ -44,9 +44,7 @@ struct Row {
     answer: Option<String>,
     status: Status,
     /// Answer against foils, self against another, by the probe that is fitted at this checkpoint.
-    recognition: Option<f64>,
-    recognition_lower: Option<f64>,
-    recognition_upper: Option<f64>,
+    recognition: Reported,
     /// By the first checkpoint's probe.
     frozen: Option<f64>,
     /// Share of the foils whose rise since the first checkpoint is smaller.
@@ -224,7 +222,7 @@ impl<'a> Statements<'a> {
                 n_groups: self.groups.len() as i32,
                 ..Row::default()
             };
-            (row.recognition, row.recognition_lower, row.recognition_upper) = columns(told.score);
+            row.recognition = told.score.into();
             row
         };
         let rows = (0..n).map(|t| (series.key(t), row(t))).collect();

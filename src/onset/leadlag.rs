@@ -8,7 +8,7 @@ use super::verdict::Verdict;
 use crate::manifest::Readout;
 use crate::prompt::label_family::LabelFamily;
 use crate::prompt::specification::Specification;
-use crate::stats::estimate::{Estimate, columns, first, paired};
+use crate::stats::estimate::{Estimate, Reported, first, paired};
 use crate::table::Table;
 use crate::words::Status;
 use serde::{Deserialize, Serialize};
@@ -35,9 +35,7 @@ pub struct Row {
     /// `ok` where both have a date; else the first reason why not.
     pub status: Status,
     /// t50 by the second minus t50 by the first, in units of the axis; positive where the first leads.
-    pub lag: Option<f64>,
-    pub lag_lower: Option<f64>,
-    pub lag_upper: Option<f64>,
+    pub lag: Reported,
     /// P(t50 by the first < t50 by the second): share of resamples, ties counted by half.
     pub p_first: Option<f64>,
 }
@@ -67,8 +65,6 @@ pub fn rows(run: &str, verdicts: &[Verdict]) -> Vec<Row> {
 fn row(run: &str, a: &Verdict, b: &Verdict) -> Row {
     let dates = date(a).zip(date(b));
     let status = [a, b].into_iter().find(|verdict| date(verdict).is_none()).map_or(Status::Ok, |verdict| undated(verdict));
-    let lag = dates.and_then(|(a, b)| paired(a, b));
-    let (lag, lag_lower, lag_upper) = columns(lag);
     Row {
         run: run.to_owned(),
         concept: a.trace.place.concept.clone(),
@@ -78,9 +74,7 @@ fn row(run: &str, a: &Verdict, b: &Verdict) -> Row {
         second: b.trace.place.measure.to_owned(),
         second_layer: b.trace.place.layer.map(|layer| layer as i32),
         status,
-        lag,
-        lag_lower,
-        lag_upper,
+        lag: dates.and_then(|(a, b)| paired(a, b)).into(),
         p_first: dates.and_then(|(a, b)| first(a.1.iter().zip(b.1))),
     }
 }
@@ -197,7 +191,7 @@ mod tests {
         let rows = rows("run", &verdicts);
         let names: Vec<_> = rows.iter().map(|row| (row.concept.as_str(), row.first.as_str(), row.second.as_str(), row.status)).collect();
         assert_eq!(names, [("a", "change", "behaviour", Status::Ok), ("b", "change", "behaviour", Status::GateFail)]);
-        assert!((rows[0].lag.unwrap() - 4.0).abs() < 0.5 && rows[0].lag_lower.unwrap() > 3.0 && rows[0].p_first == Some(1.0));
-        assert_eq!((rows[1].lag, rows[1].p_first), (None, None));
+        assert!((rows[0].lag.value.unwrap() - 4.0).abs() < 0.5 && rows[0].lag.lower.unwrap() > 3.0 && rows[0].p_first == Some(1.0));
+        assert_eq!((rows[1].lag.value, rows[1].p_first), (None, None));
     }
 }

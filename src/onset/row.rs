@@ -7,7 +7,7 @@ use super::trace::Trace;
 use super::verdict::Verdict;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
-use crate::stats::estimate::{Estimate, columns};
+use crate::stats::estimate::{Estimate, Reported};
 use crate::table::{Table, finite};
 use crate::words::Status;
 use anyhow::Result;
@@ -33,9 +33,7 @@ pub struct OnsetRow {
     pub primary: bool,
     pub status: Status,
     /// Mean of the late checkpoints minus that of the reference ones, in units of the measure.
-    pub delta: Option<f64>,
-    pub delta_lower: Option<f64>,
-    pub delta_upper: Option<f64>,
+    pub delta: Reported,
     /// `delta` over its bootstrap standard deviation; of amplitudes, the same of their squares.
     pub z: Option<f64>,
     /// One-sided p of `z`.
@@ -54,9 +52,7 @@ pub struct OnsetRow {
     /// What words, or random weights, reach by the same measure.
     pub baseline: Option<f64>,
     /// How far the late checkpoints are above the baseline.
-    pub excess: Option<f64>,
-    pub excess_lower: Option<f64>,
-    pub excess_upper: Option<f64>,
+    pub excess: Reported,
     /// Share of null concepts (or foils) with a smaller level at the reference checkpoints.
     pub level_percentile: Option<f64>,
     /// Smallest true delta that would have been found with probability .8.
@@ -66,13 +62,9 @@ pub struct OnsetRow {
     pub shape: Shape,
     /// Midpoint of the rise, in units of the axis; null where it lies beyond the first or last checkpoint (`at_edge`), as is an end of its
     /// interval that is open. The interval of a step is never narrower than the gap between its checkpoints.
-    pub t50: Option<f64>,
-    pub t50_lower: Option<f64>,
-    pub t50_upper: Option<f64>,
+    pub t50: Reported,
     /// The same in steps.
-    pub t50_step: Option<f64>,
-    pub t50_step_lower: Option<f64>,
-    pub t50_step_upper: Option<f64>,
+    pub t50_step: Reported,
     /// Where a tenth of the rise is done, in units of the axis.
     pub t10: Option<f64>,
     /// Where nine tenths of it are done.
@@ -114,7 +106,7 @@ pub fn rows(series: &Series, verdicts: &[Verdict]) -> Result<Vec<OnsetRow>> {
 impl OnsetRow {
     /// The date or, where it lies beyond a bound, the bound, in units of the axis.
     pub fn date_or_bound(&self) -> Option<f64> {
-        self.t50.or(self.t50_lower).or(self.t50_upper)
+        self.t50.value.or(self.t50.lower).or(self.t50.upper)
     }
 
     /// What rows are sorted by.
@@ -133,16 +125,12 @@ fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
     };
     let shift = change_point(&trace.curve.value);
     let gate = verdict.gate.as_ref();
-    let (delta, delta_lower, delta_upper) = columns(gate.map(|gate| gate.delta));
-    let (excess, excess_lower, excess_upper) = columns(gate.and_then(|gate| gate.excess));
     let date = verdict.onset.as_ref();
     // A midpoint beyond the axis is not known, only that it is there.
     let known = |estimate: Option<Estimate>| {
-        let (value, lower, upper) = columns(estimate);
-        (value.filter(|_| date.is_some_and(|date| !date.at_edge)), lower, upper)
+        let Reported { value, lower, upper } = estimate.into();
+        Reported { value: value.filter(|_| date.is_some_and(|date| !date.at_edge)), lower, upper }
     };
-    let (t50, t50_lower, t50_upper) = known(date.and_then(|date| date.t50));
-    let (t50_step, t50_step_lower, t50_step_upper) = known(date.and_then(|date| date.t50_step));
     let positions = if too_few { None } else { Some(series.timeline().positions(&trace.points)?) };
     Ok(OnsetRow {
         run: series.run.clone(),
@@ -154,9 +142,7 @@ fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
         readout: trace.place.readout.clone(),
         primary: verdict.primary,
         status: verdict.status,
-        delta,
-        delta_lower,
-        delta_upper,
+        delta: gate.map(|gate| gate.delta).into(),
         z: gate.and_then(|gate| finite(gate.z)),
         p: gate.and_then(|gate| finite(gate.p)),
         q: gate.and_then(|gate| gate.q),
@@ -164,18 +150,12 @@ fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
         null_percentile: gate.and_then(|gate| gate.null_percentile),
         null_p: gate.and_then(|gate| gate.null_p),
         baseline: trace.baseline.as_ref().map(|baseline| baseline.value),
-        excess,
-        excess_lower,
-        excess_upper,
+        excess: gate.and_then(|gate| gate.excess).into(),
         level_percentile: verdict.level_standing.and_then(|standing| standing.share),
         mde: gate.and_then(|gate| finite(gate.mde)),
         shape: verdict.shape,
-        t50,
-        t50_lower,
-        t50_upper,
-        t50_step,
-        t50_step_lower,
-        t50_step_upper,
+        t50: known(date.and_then(|date| date.t50)),
+        t50_step: known(date.and_then(|date| date.t50_step)),
         t10: date.and_then(|date| date.t10).map(|e| e.value),
         t90: date.and_then(|date| date.t90).map(|e| e.value),
         width: date.and_then(|date| date.width).map(|e| e.value),

@@ -176,8 +176,8 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
                     row.concept,
                     row.label_family,
                     row.baseline,
-                    number(row.auroc, 3),
-                    span(row.auroc_lower, row.auroc_upper),
+                    number(row.auroc.value, 3),
+                    span(row.auroc),
                     row.status.to_string(),
                 ]);
             }

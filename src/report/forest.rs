@@ -74,7 +74,7 @@ fn column(place: f64) -> usize {
 }
 
 fn draw(time: &Time, line: &mut [Cell], row: &OnsetRow, letter: char, ink: u8) {
-    let [value, lower, upper] = [row.t50, row.t50_lower, row.t50_upper].map(|x| x.map(|x| column(time.place(x))));
+    let [value, lower, upper] = row.t50.parts().map(|x| x.map(|x| column(time.place(x))));
     let (from, to) = (lower.unwrap_or(0), upper.unwrap_or(WIDE - 1));
     for (at, cell) in line.iter_mut().enumerate().take(to + 1).skip(from) {
         let open = (lower.is_none() && at == 0) || (upper.is_none() && at + 1 == WIDE);
@@ -86,7 +86,7 @@ fn draw(time: &Time, line: &mut [Cell], row: &OnsetRow, letter: char, ink: u8) {
 }
 
 fn date(row: &OnsetRow) -> String {
-    words::date(row, &|_, [value, ..]| value.map_or_else(String::new, number), &|_, bound| number(bound))
+    words::date(row, &|_, date| date.value.map_or_else(String::new, number), &|_, bound| number(bound))
 }
 
 fn paint(line: &[Cell], colour: bool) -> String {

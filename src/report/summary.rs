@@ -1,14 +1,15 @@
 //! What people read on stdout: the concepts with their tokens, when things appeared, how two runs differ, what an audit found.
 
 use crate::analysis::OnsetRow;
+use crate::compare::CompareRow;
 use crate::compare::void::{self, VoidRow};
-use crate::compare::{CompareRow, differs};
 use crate::manifest::{Concepts, Manifest, Pack, default_parameters};
 use crate::onset::shape::Shape;
 use crate::prompt::concept::{self, Concept};
 use crate::prompt::item::Item;
 use crate::prompt::specification::Specification;
 use crate::series::families;
+use crate::stats::estimate::Reported;
 use crate::walk::job::Job;
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
@@ -55,13 +56,14 @@ pub fn onsets(rows: &[OnsetRow]) -> String {
     let mut shown: Vec<&OnsetRow> = rows.iter().filter(primary).filter(|row| !row.null_bank).collect();
     shown.sort_by(|a, b| (&a.concept, &a.measure, &a.readout).cmp(&(&b.concept, &b.measure, &b.readout)));
     for row in shown {
+        let date = if row.t50_step.parts().iter().any(Option::is_some) { row.t50_step } else { row.t50 };
         text.push(vec![
             row.concept.clone(),
             with_readout(&row.measure, row.readout.as_deref()),
             row.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
             row.shape.to_string(),
-            number(row.t50_step.or(row.t50), 1),
-            interval(row.t50_step_lower.or(row.t50_lower), row.t50_step_upper.or(row.t50_upper)),
+            number(date.value, 1),
+            interval(date, 1),
             row.between.clone().unwrap_or_else(|| "-".to_owned()),
             number(row.z, 1),
             number(row.null_percentile, 2),
@@ -106,14 +108,14 @@ pub fn comparison(rows: &[CompareRow]) -> String {
             row.concept.clone(),
             with_readout(&row.measure, row.readout.as_deref()),
             row.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
-            number(row.t50_a, 2),
-            number(row.t50_b, 2),
-            number(row.shift, 2),
-            span(row.shift_lower, row.shift_upper),
+            number(row.t50_a.value, 2),
+            number(row.t50_b.value, 2),
+            number(row.shift.value, 2),
+            span(row.shift),
             number(row.p_a_first, 3),
-            number(row.level_difference, 2),
-            span(row.level_difference_lower, row.level_difference_upper),
-            number(row.cosine, 2),
+            number(row.level_difference.value, 2),
+            span(row.level_difference),
+            number(row.cosine.value, 2),
             if row.status_a == row.status_b { row.status.to_string() } else { format!("{} | {}", row.status_a, row.status_b) },
         ]);
     }
@@ -126,8 +128,8 @@ pub fn comparison(rows: &[CompareRow]) -> String {
             .filter(|row| row.null_bank && row.measure == measure && row.readout.as_deref() == readout)
             .collect();
         if !null.is_empty() {
-            let shifted = null.iter().filter(|row| differs(row.shift_lower, row.shift_upper)).count();
-            let levels = null.iter().filter(|row| differs(row.level_difference_lower, row.level_difference_upper)).count();
+            let shifted = null.iter().filter(|row| row.shift.excludes_zero()).count();
+            let levels = null.iter().filter(|row| row.level_difference.excludes_zero()).count();
             let measure = with_readout(measure, readout);
             let _ = writeln!(out, "null bank, {measure}: of {} topics {shifted} differ in date, {levels} in final level", null.len());
         }
@@ -159,14 +161,14 @@ pub fn void(rows: &[VoidRow]) -> String {
             row.concept.clone().unwrap_or_default(),
             row.specification.map_or("-", Specification::name).to_owned(),
             number(row.margin, 2),
-            number(row.value, 3),
-            span(row.lower, row.upper),
+            number(row.value.value, 3),
+            span(row.value),
             row.status.to_string(),
         ]);
     }
     out += &text.render();
     for row in ratios {
-        let (of, number, span) = (if row.null_bank { "null bank" } else { "silent" }, number(row.value, 2), span(row.lower, row.upper));
+        let (of, number, span) = (if row.null_bank { "null bank" } else { "silent" }, number(row.value.value, 2), span(row.value));
         let verdict = row.verdict.as_ref().map_or_else(String::new, |verdict| format!(": {verdict} the void"));
         let verdict = verdict.replace("inconclusive the void", "inconclusive about the void");
         let _ = writeln!(out, "variance, {of} over explicit: {number} {span} ({}){verdict}", row.status);
@@ -188,18 +190,12 @@ pub fn number(value: Option<f64>, digits: usize) -> String {
 }
 
 /// An interval with three digits, or a dash.
-pub fn span(lower: Option<f64>, upper: Option<f64>) -> String {
-    match (lower, upper) {
-        (Some(lower), Some(upper)) => format!("[{lower:.3}, {upper:.3}]"),
-        _ => "-".to_owned(),
-    }
+pub fn span(reported: Reported) -> String {
+    interval(reported, 3)
 }
 
-fn interval(lower: Option<f64>, upper: Option<f64>) -> String {
-    match (lower, upper) {
-        (Some(lower), Some(upper)) => format!("[{lower:.1}, {upper:.1}]"),
-        _ => "-".to_owned(),
-    }
+fn interval(reported: Reported, digits: usize) -> String {
+    reported.ends().map_or_else(|| "-".to_owned(), |[lower, upper]| format!("[{lower:.digits$}, {upper:.digits$}]"))
 }
 
 /// The list of concepts, or one with its items, tokens and readouts.

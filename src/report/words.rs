@@ -2,6 +2,7 @@
 
 use crate::analysis::OnsetRow;
 use crate::onset::shape::Shape;
+use crate::stats::estimate::Reported;
 use crate::words::Status;
 
 /// Hypotheses of `evidence.parquet`: name, title, and what would support it.
@@ -58,20 +59,16 @@ pub fn undated(row: &OnsetRow) -> Option<String> {
     }
 }
 
-/// Columns of a number and of the ends of its interval.
-type Columns = [&'static str; 3];
-
 /// The date of a row in words, in steps where it has any: `at` writes a midpoint with its interval, `bound` one of its ends where that is all
-/// that is known; nothing where there is no date.
-pub fn date(row: &OnsetRow, at: &dyn Fn(Columns, [Option<f64>; 3]) -> String, bound: &dyn Fn(&'static str, f64) -> String) -> String {
-    let steps = [row.t50_step, row.t50_step_lower, row.t50_step_upper];
-    let (columns, numbers) = match steps.iter().any(Option::is_some) {
-        true => (["t50_step", "t50_step_lower", "t50_step_upper"], steps),
-        false => (["t50", "t50_lower", "t50_upper"], [row.t50, row.t50_lower, row.t50_upper]),
+/// that is known, both by their column; nothing where there is no date.
+pub fn date(row: &OnsetRow, at: &dyn Fn(&str, Reported) -> String, bound: &dyn Fn(&str, f64) -> String) -> String {
+    let (columns, date) = match row.t50_step.parts().iter().any(Option::is_some) {
+        true => (["t50_step", "t50_step_lower", "t50_step_upper"], row.t50_step),
+        false => (["t50", "t50_lower", "t50_upper"], row.t50),
     };
-    let [_, from, to] = columns;
-    match numbers {
-        [Some(_), ..] => at(columns, numbers),
+    let [column, from, to] = columns;
+    match date.parts() {
+        [Some(_), ..] => at(column, date),
         [None, Some(lower), Some(upper)] => format!("between {} and {}", bound(from, lower), bound(to, upper)),
         [None, Some(lower), None] => format!("after {}", bound(from, lower)),
         [None, None, Some(upper)] => format!("before {}", bound(to, upper)),

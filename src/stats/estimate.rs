@@ -95,15 +95,43 @@ pub fn paired(a: (f64, &[f64]), b: (f64, &[f64])) -> Option<Estimate> {
     Estimate::percentile(b.0 - a.0, &replicates)
 }
 
-/// An estimate as three nullable columns; an end that is open is null.
-pub fn columns(estimate: Option<Estimate>) -> (Option<f64>, Option<f64>, Option<f64>) {
-    let finite = |x: f64| Some(x).filter(|x| x.is_finite());
-    estimate.map_or((None, None, None), |e| (finite(e.value), finite(e.lower), finite(e.upper)))
+/// An estimate in a row of a table, where a field `x` of it is the columns `x`, `x_lower` and `x_upper` (see [`crate::table`]). What is not
+/// known, such as an end that is open, is null.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reported {
+    pub value: Option<f64>,
+    pub lower: Option<f64>,
+    pub upper: Option<f64>,
 }
 
-/// The estimate in three such columns; `None` where one of them is null.
-pub fn of_columns(value: Option<f64>, lower: Option<f64>, upper: Option<f64>) -> Option<Estimate> {
-    Some(Estimate { value: value?, lower: lower?, upper: upper? })
+impl From<Option<Estimate>> for Reported {
+    fn from(estimate: Option<Estimate>) -> Self {
+        let finite = |x: f64| Some(x).filter(|x| x.is_finite());
+        estimate.map_or(Self::default(), |e| Self { value: finite(e.value), lower: finite(e.lower), upper: finite(e.upper) })
+    }
+}
+
+impl Reported {
+    /// The estimate; `None` where a part of it is null.
+    pub fn estimate(self) -> Option<Estimate> {
+        Some(Estimate { value: self.value?, lower: self.lower?, upper: self.upper? })
+    }
+
+    /// Value, lower and upper end.
+    pub fn parts(self) -> [Option<f64>; 3] {
+        [self.value, self.lower, self.upper]
+    }
+
+    /// Both ends; `None` where one of them is null.
+    pub fn ends(self) -> Option<[f64; 2]> {
+        Some([self.lower?, self.upper?])
+    }
+
+    /// Whether the interval is known and leaves out 0.
+    pub fn excludes_zero(self) -> bool {
+        self.ends().is_some_and(|[lower, upper]| lower > 0.0 || upper < 0.0)
+    }
 }
 
 /// Share of pairs with `a < b`, ties counted by half; `None` where no pair is finite.

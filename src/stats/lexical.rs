@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::cholesky::Cholesky;
 use super::draws::Draws;
-use super::estimate::Estimate;
+use super::estimate::{Estimate, Reported};
 use super::evaluate::{Scale, evaluate};
 use super::folds;
 use super::kernel::Design;
@@ -45,9 +45,7 @@ pub struct LexicalAudit {
     pub label_family: String,
     /// `ngram` or `length`.
     pub baseline: String,
-    pub auroc: Option<f64>,
-    pub auroc_lower: Option<f64>,
-    pub auroc_upper: Option<f64>,
+    pub auroc: Reported,
     /// Whether the upper end of the interval is below .60; null when it cannot be computed.
     pub passed: Option<bool>,
     pub n: i32,
@@ -94,9 +92,7 @@ impl Labelled<'_> {
             concept: self.concept.to_owned(),
             label_family: self.label_family.to_owned(),
             baseline: baseline.to_owned(),
-            auroc: auroc.map(|auroc| auroc.value),
-            auroc_lower: auroc.map(|auroc| auroc.lower),
-            auroc_upper: auroc.map(|auroc| auroc.upper),
+            auroc: auroc.into(),
             passed,
             n: self.labels.len() as i32,
             n_groups: n_groups as i32,

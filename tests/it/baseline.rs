@@ -50,7 +50,7 @@ fn random_weights_are_walked_beside_the_series_and_held_against_it() {
     let held: Vec<&OnsetRow> = onsets.iter().filter(|row| row.measure == "contrast" || row.measure == "probe").collect();
     assert!(!held.is_empty());
     for row in held {
-        let [excess, lower, upper] = [row.excess, row.excess_lower, row.excess_upper].map(Option::unwrap);
+        let [excess, lower, upper] = row.excess.parts().map(Option::unwrap);
         assert!(row.baseline.is_some() && lower <= excess && excess <= upper, "{row:?}");
         assert!(row.status != "ok" || lower > 0.0, "{row:?}");
     }

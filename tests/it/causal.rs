@@ -163,23 +163,23 @@ fn a_direction_that_writes_to_the_answer_is_found_and_one_that_does_not_has_no_e
     assert_eq!(rows.len(), 2 * 2 * 2 * 2, "two checkpoints, layers, outcomes and kinds of direction");
     for (key, row) in &rows {
         if row.direction == "assistant_axis" {
-            assert!(row.status == "no_axis" && row.z.is_none());
+            assert!(row.status == "no_axis" && row.z.value.is_none());
             continue;
         }
-        let width = row.z_upper.unwrap() - row.z_lower.unwrap();
-        println!("{} {} {}: z {:?} [{:?}, {:?}]", key.checkpoint, row.layer, row.outcome, row.z, row.z_lower, row.z_upper);
+        let width = row.z.upper.unwrap() - row.z.lower.unwrap();
+        println!("{} {} {}: z {:?} [{:?}, {:?}]", key.checkpoint, row.layer, row.outcome, row.z, row.z.lower, row.z.upper);
         assert!(row.status == "ok" && width.is_finite() && row.n_random >= 8 && row.n_flagged <= 2, "{row:?}");
         if key.checkpoint == "writes" {
-            assert!(row.z_lower.unwrap() > 3.0 && row.slope_lower.unwrap() > 0.0, "{row:?}");
+            assert!(row.z.lower.unwrap() > 3.0 && row.slope.lower.unwrap() > 0.0, "{row:?}");
         } else {
-            assert!(row.z_upper.unwrap() < 2.0 && row.ablation_z.unwrap().abs() < 3.0, "{row:?}");
+            assert!(row.z.upper.unwrap() < 2.0 && row.ablation_z.unwrap().abs() < 3.0, "{row:?}");
         }
     }
     // The rows of the evidence: the last checkpoint's effect opposes an epiphenomenon, whatever the gate says of so short a series.
     let (_, evidence) = last(&read(&out).unwrap());
     let row = |measure: &str| -> &Row { evidence.iter().find(|row| row.measure == measure && row.concept == "planted").unwrap() };
     for measure in ["behavioural_effect", "effect_on_report", "effect_on_behaviour"] {
-        assert!(row(measure).value.unwrap() > 3.0 && row(measure).layer.is_some(), "{:?}", row(measure));
+        assert!(row(measure).value.value.unwrap() > 3.0 && row(measure).layer.is_some(), "{:?}", row(measure));
     }
     assert_eq!(row("steering_along_axis").status, "no_axis");
 }
@@ -198,22 +198,22 @@ fn two_runs_are_told_apart_by_their_effects_and_the_sign_counts() {
     let without = walk("without", "", 1.0);
     let effects = |a: &Path, b: &Path| -> Vec<CompareRow> {
         let rows = compare(&[a.to_owned()], &[b.to_owned()], Some(folder.path())).unwrap().rows;
-        assert!(rows.iter().any(|row| row.measure == "contrast" && row.level_difference.is_some()));
+        assert!(rows.iter().any(|row| row.measure == "contrast" && row.level_difference.value.is_some()));
         let effects: Vec<CompareRow> = rows.into_iter().filter(|row| CURVES.contains(&row.measure.as_str())).collect();
         assert_eq!(effects.len(), 2 * 2, "two outcomes at two layers");
         effects
     };
     for row in effects(&reads, &against) {
-        assert!(row.level_a.unwrap() > 3.0 && row.level_b.unwrap() < -3.0 && row.level_difference_upper.unwrap() < -6.0, "{row:?}");
+        assert!(row.level_a.unwrap() > 3.0 && row.level_b.unwrap() < -3.0 && row.level_difference.upper.unwrap() < -6.0, "{row:?}");
     }
     for row in effects(&reads, &cut) {
-        assert!(row.level_difference_upper.unwrap() < 0.0 && row.level_b.unwrap().abs() < 2.0, "{row:?}");
+        assert!(row.level_difference.upper.unwrap() < 0.0 && row.level_b.unwrap().abs() < 2.0, "{row:?}");
     }
     for row in effects(&reads, &reads) {
-        assert_eq!((row.level_difference_lower, row.level_difference_upper), (Some(0.0), Some(0.0)), "{row:?}");
+        assert_eq!((row.level_difference.lower, row.level_difference.upper), (Some(0.0), Some(0.0)), "{row:?}");
     }
     for row in effects(&reads, &without) {
-        assert!(row.status_b == "not_run" && row.level_a.is_some() && row.level_difference.is_none(), "{row:?}");
+        assert!(row.status_b == "not_run" && row.level_a.is_some() && row.level_difference.value.is_none(), "{row:?}");
     }
 }
 

@@ -109,13 +109,13 @@ fn a_later_run_is_later_and_swapping_negates_everything() {
     let rows = pair(&early, &late, &out);
     let taught = contrast(&rows, "taught");
     assert_eq!(taught.status, "ok", "{taught:?}");
-    assert!((taught.shift.unwrap() - 3.0).abs() < 0.5, "{taught:?}");
-    assert!((taught.shift_step.unwrap() - 30.0).abs() < 5.0, "{taught:?}");
-    assert!(taught.shift_lower.unwrap() > 0.0 && taught.p_a_first.unwrap() > 0.97, "{taught:?}");
-    assert!(taught.level_difference_lower.unwrap() > 0.0 && taught.cosine.unwrap() > 0.8, "{taught:?}");
+    assert!((taught.shift.value.unwrap() - 3.0).abs() < 0.5, "{taught:?}");
+    assert!((taught.shift_step.value.unwrap() - 30.0).abs() < 5.0, "{taught:?}");
+    assert!(taught.shift.lower.unwrap() > 0.0 && taught.p_a_first.unwrap() > 0.97, "{taught:?}");
+    assert!(taught.level_difference.lower.unwrap() > 0.0 && taught.cosine.value.unwrap() > 0.8, "{taught:?}");
     let untaught = contrast(&rows, "untaught");
-    assert_eq!((untaught.status.as_str(), untaught.shift, untaught.t50_a), ("gate_fail", None, None));
-    assert!(untaught.level_difference.is_some());
+    assert_eq!((untaught.status.as_str(), untaught.shift.value, untaught.t50_a.value), ("gate_fail", None, None));
+    assert!(untaught.level_difference.value.is_some());
     assert_eq!(table::read::<CompareRow>(&out.join("compare.parquet")).unwrap(), rows);
     assert!(!early.join("trajectory.parquet").exists(), "runs are only read");
     let page = page::write_comparison(&out, [&early, &late], None, "selftrace compare early late").unwrap();
@@ -136,8 +136,8 @@ fn a_later_run_is_later_and_swapping_negates_everything() {
     };
     for (a, b) in there.iter().zip(&back) {
         assert_eq!((&a.concept, &a.measure, a.layer, a.primary), (&b.concept, &b.measure, b.layer, b.primary));
-        assert!(negated(a.shift, b.shift) && negated(a.shift_lower, b.shift_upper) && negated(a.shift_upper, b.shift_lower));
-        assert!(negated(a.level_difference, b.level_difference) && negated(a.level_difference_lower, b.level_difference_upper));
+        assert!(negated(a.shift.value, b.shift.value) && negated(a.shift.lower, b.shift.upper) && negated(a.shift.upper, b.shift.lower));
+        assert!(negated(a.level_difference.value, b.level_difference.value) && negated(a.level_difference.lower, b.level_difference.upper));
         assert_eq!((a.t50_a, a.t50_b, a.status_a.as_str()), (b.t50_b, b.t50_a, b.status_b.as_str()));
         assert!(a.p_a_first.zip(b.p_a_first).is_none_or(|(a, b)| (a + b - 1.0).abs() < 1e-9));
     }
@@ -149,12 +149,12 @@ fn identical_runs_differ_by_exactly_nothing() {
     let a = write_run(folder.path(), "a", 5, 3.0, 2, &items());
     let rows = pair(&a, &a, folder.path());
     let taught = contrast(&rows, "taught");
-    assert_eq!((taught.shift, taught.shift_lower, taught.shift_upper), (Some(0.0), Some(0.0), Some(0.0)));
+    assert_eq!(taught.shift.parts(), [Some(0.0); 3]);
     assert_eq!(taught.p_a_first, Some(0.5));
     for row in &rows {
         // Two concepts are too few to share a direction.
         let expected = if row.measure == "cluster" { None } else { Some(0.0) };
-        assert_eq!((row.level_difference, row.level_difference_lower), (expected, expected), "{row:?}");
+        assert_eq!((row.level_difference.value, row.level_difference.lower), (expected, expected), "{row:?}");
         assert_eq!(row.measure == "cluster", row.status == "too_few_concepts", "{row:?}");
     }
 }
@@ -168,7 +168,7 @@ fn with_several_seeds_the_run_is_the_unit() {
     let found = compare(&a, &b, Some(folder.path())).unwrap();
     let taught = contrast(&found.rows, "taught");
     assert_eq!((taught.unit.as_str(), taught.n_a, taught.n_b, taught.status.as_str()), ("run", 2, 2, "ok"), "{taught:?}");
-    assert!((taught.shift.unwrap() - 4.0).abs() < 0.5 && taught.p_a_first == Some(1.0), "{taught:?}");
+    assert!((taught.shift.value.unwrap() - 4.0).abs() < 0.5 && taught.p_a_first == Some(1.0), "{taught:?}");
     let error = compare(&a, &b[..1], Some(folder.path())).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("the seed is the unit"), "{error}");
 }

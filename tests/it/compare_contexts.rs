@@ -22,7 +22,7 @@ fn row<'a>(rows: &'a [CompareRow], concept: &str, measure: &str) -> &'a CompareR
 
 /// The difference has this sign, its whole interval with it.
 fn told_apart(row: &CompareRow, sign: f64) {
-    let (lower, upper) = (row.level_difference_lower.unwrap(), row.level_difference_upper.unwrap());
+    let (lower, upper) = (row.level_difference.lower.unwrap(), row.level_difference.upper.unwrap());
     assert!(row.status == "ok" || row.status == "too_few_checkpoints", "{row:?}");
     assert!(sign * lower > 0.0 && sign * upper > 0.0, "{row:?}");
 }
@@ -54,19 +54,22 @@ fn a_self_that_persists_in_one_run_only_is_told_apart_and_equal_runs_are_not() {
         told_apart(row(&rows, "functional", measure), -1.0);
     }
     let ratio = row(&rows, "functional", "persistence_ratio");
-    assert!(ratio.level_a.unwrap() > 0.7 && ratio.level_b.unwrap() < 0.3 && ratio.shape_a.is_empty() && ratio.t50_a.is_none(), "{ratio:?}");
+    assert!(
+        ratio.level_a.unwrap() > 0.7 && ratio.level_b.unwrap() < 0.3 && ratio.shape_a.is_empty() && ratio.t50_a.value.is_none(),
+        "{ratio:?}"
+    );
     told_apart(row(&rows, "assistant", "residual_3"), 1.0);
     told_apart(row(&rows, "all", "cluster"), 1.0);
 
     let rows = pair(&persists, &again, folder.path());
     for measure in LEVELS.into_iter().chain(["persistence", "residual"]) {
         let row = row(&rows, if measure == "cluster" { "all" } else { "functional" }, measure);
-        assert!(row.level_difference_lower.unwrap() <= 0.0 && row.level_difference_upper.unwrap() >= 0.0, "{row:?}");
+        assert!(row.level_difference.lower.unwrap() <= 0.0 && row.level_difference.upper.unwrap() >= 0.0, "{row:?}");
     }
     // What is in neither run is no number.
     for measure in ["persistence_ratio", "residual_3"] {
         let row = row(&rows, "random", measure);
-        assert_eq!((row.status.as_str(), row.level_a, row.level_difference), ("gate_fail", None, None));
+        assert_eq!((row.status.as_str(), row.level_a, row.level_difference.value), ("gate_fail", None, None));
     }
 
     let plain: Vec<Item> = all
@@ -80,10 +83,10 @@ fn a_self_that_persists_in_one_run_only_is_told_apart_and_equal_runs_are_not() {
         for measure in LEVELS.into_iter().filter(|measure| *measure != "cluster").chain(["persistence", "residual"]) {
             let row = row(&rows, "functional", measure);
             let (missing, level) = if first { (row.status_b, row.level_a) } else { (row.status_a, row.level_b) };
-            assert!(missing == "not_run" && level.is_some() && row.level_difference.is_none(), "{row:?}");
+            assert!(missing == "not_run" && level.is_some() && row.level_difference.value.is_none(), "{row:?}");
         }
         let contrast = row(&rows, "functional", "contrast");
-        assert!(contrast.level_difference.is_some() && contrast.status_a == contrast.status_b, "{contrast:?}");
+        assert!(contrast.level_difference.value.is_some() && contrast.status_a == contrast.status_b, "{contrast:?}");
     }
 }
 
@@ -163,11 +166,11 @@ fn what_is_answered_under_personas_is_compared_beside_what_is_answered_plainly()
     let find = |rows: Vec<CompareRow>, measure: &str| rows.into_iter().find(|row| row.measure == measure).unwrap();
     let contexts = find(pair(&weak, &strong, folder.path()), "behaviour_in_contexts");
     told_apart(&contexts, 1.0);
-    assert!((contexts.level_difference.unwrap() - 3.0).abs() < 0.3 && (contexts.level_a.unwrap() - 2.0).abs() < 0.3, "{contexts:?}");
+    assert!((contexts.level_difference.value.unwrap() - 3.0).abs() < 0.3 && (contexts.level_a.unwrap() - 2.0).abs() < 0.3, "{contexts:?}");
     for (rows, measure) in
         [(pair(&weak, &strong, folder.path()), "behaviour"), (pair(&weak, &again, folder.path()), "behaviour_in_contexts")]
     {
         let row = find(rows, measure);
-        assert!(row.level_difference_lower.unwrap() < 0.0 && row.level_difference_upper.unwrap() > 0.0, "{row:?}");
+        assert!(row.level_difference.lower.unwrap() < 0.0 && row.level_difference.upper.unwrap() > 0.0, "{row:?}");
     }
 }

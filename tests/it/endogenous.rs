@@ -83,18 +83,18 @@ fn the_choice_is_found_where_it_is_carried_and_words_do_not_tell_it() {
         assert_eq!(row.lexical_auroc, Some(0.5), "each word stands in both orders");
         assert_eq!((row.embedding_auroc, row.reinitialised_auroc), (None, None));
     }
-    assert!(before.auroc_lower.unwrap() < 0.5 && before.excess_auc_lower.unwrap() < 0.0, "{before:?}");
-    assert!(after.auroc.unwrap() > 0.9 && after.excess_auc_lower.unwrap() > 0.3, "{after:?}");
+    assert!(before.auroc.lower.unwrap() < 0.5 && before.excess_auc.lower.unwrap() < 0.0, "{before:?}");
+    assert!(after.auroc.value.unwrap() > 0.9 && after.excess_auc.lower.unwrap() > 0.3, "{after:?}");
     // A third of the predictions is right at first, and all are in the end: no label.
     let (before, after) = (row(&rows, 0, "right"), row(&rows, 1, "right"));
     assert_eq!((before.status.as_str(), before.n_positive), ("ok", 28));
-    assert_eq!((after.status.as_str(), after.auroc, after.n_positive), ("degenerate_label", None, 80));
+    assert_eq!((after.status.as_str(), after.auroc.value, after.n_positive), ("degenerate_label", None, 80));
 }
 
 #[test]
 fn too_few_pairs_and_unscored_ones_have_a_status() {
     let rows = analysed(&items(5));
-    assert!(rows.len() == 4 && rows.iter().all(|(_, row)| row.status == "too_few_groups" && row.auroc.is_none()));
+    assert!(rows.len() == 4 && rows.iter().all(|(_, row)| row.status == "too_few_groups" && row.auroc.value.is_none()));
     let mut other = items(PAIRS);
     other.iter_mut().for_each(|item| item.cell = item.label_family.clone());
     let rows = analysed(&other);

@@ -83,7 +83,7 @@ fn a_lesson_is_dated_and_a_surer_model_is_not() {
     assert_eq!(lens.len(), 25);
     let taught = lens.iter().find(|row| row.concept == "taught").unwrap();
     assert_eq!((taught.status.as_str(), taught.n_null), ("ok", CHOICES as i32 - 1));
-    assert!((taught.t50.unwrap() - 5.5).abs() < 0.6, "{taught:?}");
+    assert!((taught.t50.value.unwrap() - 5.5).abs() < 0.6, "{taught:?}");
     let dated = lens.iter().filter(|row| row.null_bank && row.status == "ok").count();
     assert!(dated <= 1, "{dated} of 24 untaught concepts are dated");
 }

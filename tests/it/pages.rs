@@ -9,6 +9,7 @@ use selftrace::manifest::Manifest;
 use selftrace::onset::leadlag;
 use selftrace::report::forest;
 use selftrace::report::page::{self, rows::Rows};
+use selftrace::stats::estimate::Reported;
 use selftrace::stats::lexical::LexicalAudit;
 use selftrace::table::{self, Key};
 use selftrace::walk::audit::Finding;
@@ -225,9 +226,7 @@ pub fn write(folder: &Path, name: &str, size: Size) {
         second: "behaviour".to_owned(),
         second_layer: None,
         status: word(status),
-        lag,
-        lag_lower: lag.map(|lag| lag - 0.4),
-        lag_upper: lag.map(|lag| lag + 0.3),
+        lag: reported(lag, lag.map(|lag| lag - 0.4), lag.map(|lag| lag + 0.3)),
         p_first: lag.map(|_| 0.03),
     };
     table::write(&folder.join("leadlag.parquet"), &[lag("lens", "ok", Some(0.711)), lag("contrast", "gate_fail", None)], "").unwrap();
@@ -241,9 +240,7 @@ pub fn write(folder: &Path, name: &str, size: Size) {
                 verdict: word(verdict),
                 status: word(status),
                 gate: word("ok"),
-                value: Some(0.8123),
-                lower: Some(0.71),
-                upper: Some(0.9),
+                value: reported(Some(0.8123), Some(0.71), Some(0.9)),
                 threshold: Some(0.7),
                 ..evidence::Row::default()
             },
@@ -256,9 +253,7 @@ pub fn write(folder: &Path, name: &str, size: Size) {
         concept: NAME.to_owned(),
         label_family: "crossed".to_owned(),
         baseline: "ngram".to_owned(),
-        auroc: Some(0.913),
-        auroc_lower: Some(0.85),
-        auroc_upper: Some(0.96),
+        auroc: reported(Some(0.913), Some(0.85), Some(0.96)),
         passed: Some(false),
         n: 96,
         n_groups: 24,
@@ -281,6 +276,10 @@ pub fn write(folder: &Path, name: &str, size: Size) {
         )
     };
     table::write_keyed(&folder.join("checkpoints.parquet"), &(0..size.checkpoints).map(walked).collect::<Vec<_>>(), "").unwrap();
+}
+
+fn reported(value: Option<f64>, lower: Option<f64>, upper: Option<f64>) -> Reported {
+    Reported { value, lower, upper }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -316,9 +315,7 @@ fn onset(
         readout: layer.map(|_| "last_prompt".to_owned()),
         primary,
         status: word(status),
-        delta: Some(draw(seed)),
-        delta_lower: None,
-        delta_upper: None,
+        delta: reported(Some(draw(seed)), None, None),
         z: None,
         p: None,
         q: Some(draw(seed) * if dated { 1e-5 } else { 1.0 }),
@@ -326,18 +323,12 @@ fn onset(
         null_percentile: Some(draw(seed + 5)),
         null_p: None,
         baseline: None,
-        excess: None,
-        excess_lower: None,
-        excess_upper: None,
+        excess: Reported::default(),
         level_percentile: None,
         mde: Some(draw(seed + 9)),
         shape: word(if dated { "emerges" } else { "undetermined" }),
-        t50: value,
-        t50_lower: some(date - 0.37),
-        t50_upper: upper,
-        t50_step: value.map(|x| 10.0 * x),
-        t50_step_lower: some(10.0 * (date - 0.37)),
-        t50_step_upper: upper.map(|x| 10.0 * x),
+        t50: reported(value, some(date - 0.37), upper),
+        t50_step: reported(value.map(|x| 10.0 * x), some(10.0 * (date - 0.37)), upper.map(|x| 10.0 * x)),
         t10: None,
         t90: None,
         width: None,
@@ -531,7 +522,7 @@ fn a_terminal_shows_the_dates_in_a_line_per_concept() {
     let column = |line: &str, letter: char| line.chars().position(|c| c == letter);
     let first = lines[2..5].iter().find(|line| line.starts_with("<b onclick")).unwrap();
     let tick = lines[6].chars().enumerate().filter(|(_, c)| *c == '\u{253c}').map(|(at, _)| at).collect::<Vec<_>>();
-    let date = rows.onset(NAME, "behaviour").unwrap().1.t50.unwrap();
+    let date = rows.onset(NAME, "behaviour").unwrap().1.t50.value.unwrap();
     let (before, after) = (tick[date as usize], tick[date as usize + 1]);
     assert!(column(&first[20..], 'B').is_some_and(|at| (before..=after).contains(&(at + 20))), "{date}: {plain}");
     assert!(lines[5].starts_with("2 null topics") && lines[5].ends_with("none dated"), "{plain}");

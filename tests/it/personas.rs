@@ -222,10 +222,11 @@ fn planted_selves_assistants_and_personas_are_told_apart() {
             }
             // The share of two small variances has a long interval: low, if not always shown to be.
             let icc = &rows[&(concept.to_owned(), PERSONAS_DOWN.to_owned(), "icc_item".to_owned())];
-            assert!(icc.value.unwrap() < 0.25 && icc.verdict != "opposes", "seed {seed}: {icc:?}");
+            assert!(icc.value.value.unwrap() < 0.25 && icc.verdict != "opposes", "seed {seed}: {icc:?}");
         }
         // A mask is strong while it is worn; what is gated to no persona is not.
-        let strength = |concept: &str| rows[&(concept.to_owned(), PERSONAS_DOWN.to_owned(), "within_persona".to_owned())].value.unwrap();
+        let strength =
+            |concept: &str| rows[&(concept.to_owned(), PERSONAS_DOWN.to_owned(), "within_persona".to_owned())].value.value.unwrap();
         assert!(strength("masks") > 0.7 && strength("gated") < 0.5, "{} {}", strength("masks"), strength("gated"));
         for (_, row) in rows.iter().filter(|((concept, ..), _)| concept == "random") {
             assert!(
@@ -238,7 +239,7 @@ fn planted_selves_assistants_and_personas_are_told_apart() {
             );
         }
         let causal = rows.values().filter(|row| row.measure.contains("effect") || row.measure == "steering_along_axis");
-        assert!(causal.clone().count() > 0 && causal.clone().all(|row| row.status == "not_run" && row.value.is_none()));
+        assert!(causal.clone().count() > 0 && causal.clone().all(|row| row.status == "not_run" && row.value.value.is_none()));
     }
 }
 

@@ -79,7 +79,7 @@ fn what_comes_to_fit_is_dated_and_what_is_said_of_another_is_not() {
     let of = |concept: &str| rows.iter().find(|row| row.measure == "recognition" && row.primary && row.concept == concept).unwrap();
     let taught = of("taught");
     assert_eq!((taught.status.as_str(), taught.n_null), ("ok", CHOICES as i32 - 1), "{taught:?}");
-    assert!((taught.t50.unwrap() - 5.5).abs() < 0.6, "{taught:?}");
+    assert!((taught.t50.value.unwrap() - 5.5).abs() < 0.6, "{taught:?}");
     for silent in ["of_another", "null_hat"] {
         assert_eq!(of(silent).status, "gate_fail", "{:?}", of(silent));
     }

@@ -167,12 +167,12 @@ fn a_planted_onset_is_dated_and_the_null_bank_is_silent() {
     let taught = primary(&rows, "taught", "contrast");
     assert_eq!((taught.shape.as_str(), taught.status.as_str(), taught.layer), ("emerges", "ok", Some(8)), "{taught:?}");
     assert_eq!((taught.last_off.as_deref(), taught.n_null), (Some("c5"), FOILS as i32 + 1), "{taught:?}");
-    let (t50, lower, upper) = (taught.t50.unwrap(), taught.t50_lower.unwrap(), taught.t50_upper.unwrap());
+    let (t50, lower, upper) = (taught.t50.value.unwrap(), taught.t50.lower.unwrap(), taught.t50.upper.unwrap());
     assert!((5.0..=6.0).contains(&t50) && lower <= 5.0 && upper >= 6.0, "a step is known to its gap: {t50} [{lower}, {upper}]");
     let loud: Vec<&OnsetRow> = rows.iter().filter(|row| row.primary && row.status == "ok" && row.concept != "taught").collect();
     assert!(loud.is_empty(), "{loud:?}");
     // Learned change rises for whatever is said of oneself, and has no null of its kind: it dates nothing.
-    assert!(rows.iter().all(|row| row.measure != "change" || (row.status == "no_foils" && !row.primary && row.t50.is_none())));
+    assert!(rows.iter().all(|row| row.measure != "change" || (row.status == "no_foils" && !row.primary && row.t50.value.is_none())));
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_concept_without_foils_has_a_status_and_no_date() {
         table::write(&folder.path().join("items.parquet"), &items.collect::<Vec<_>>(), "").unwrap();
         let rows = analyze(&Series::open(folder.path()).unwrap()).unwrap().onsets;
         let row = primary(&rows, "taught", "contrast");
-        (row.status, row.t50, row.q.is_some())
+        (row.status, row.t50.value, row.q.is_some())
     };
     assert_eq!(keep(0), (Status::NoFoils, None, false));
     assert_eq!(keep(3), (Status::TooFewFoils, None, true));
@@ -225,7 +225,8 @@ fn every_number_of_a_table_is_finite_or_null() {
     write_store(folder.path(), None);
     for row in analyze(&Series::open(folder.path()).unwrap()).unwrap().onsets {
         // NaN and infinities have no JSON, so serde_json makes them null: a value that is there must survive.
-        let numbers = [row.delta, row.z, row.p, row.q, row.mde, row.t50, row.t50_lower, row.t50_upper, row.width, row.null_percentile];
+        let numbers =
+            [row.delta.value, row.z, row.p, row.q, row.mde, row.t50.value, row.t50.lower, row.t50.upper, row.width, row.null_percentile];
         assert!(numbers.into_iter().flatten().all(f64::is_finite), "{row:?}");
     }
 }

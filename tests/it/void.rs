@@ -147,10 +147,14 @@ fn wordings_agree_where_an_answer_was_planted_and_what_is_silent_lags() {
     let at = |concept: &str, checkpoint: &str| &found[&(concept.to_owned(), checkpoint.to_owned())];
     for concept in ["name", "taste"] {
         let late = at(concept, "c9");
-        assert_eq!((late.status.as_str(), late.agreement, late.favourite.as_deref()), ("ok", Some(1.0), Some("choice 0")), "{late:?}");
-        assert!(late.chance.unwrap() < 0.3 && late.excess_lower.unwrap() > 0.6 && late.n_choices == CHOICES as i32, "{late:?}");
+        assert_eq!(
+            (late.status.as_str(), late.agreement.value, late.favourite.as_deref()),
+            ("ok", Some(1.0), Some("choice 0")),
+            "{late:?}"
+        );
+        assert!(late.chance.value.unwrap() < 0.3 && late.excess.lower.unwrap() > 0.6 && late.n_choices == CHOICES as i32, "{late:?}");
     }
-    assert!(at("taste", "c0").agreement.unwrap() < 0.4 && at("null_0", "c9").agreement.unwrap() < 0.4);
+    assert!(at("taste", "c0").agreement.value.unwrap() < 0.4 && at("null_0", "c9").agreement.value.unwrap() < 0.4);
     assert_eq!((at("name", "c0").specification, at("unmarked", "c0").specification), (Some(Specification::Explicit), None));
 
     let rows = evidence::read(&run).unwrap();
@@ -172,7 +176,7 @@ fn wordings_agree_where_an_answer_was_planted_and_what_is_silent_lags() {
         let row = void(concept, measure, checkpoint);
         assert_eq!((row.status.as_str(), row.verdict.as_str()), (status, verdict), "{row:?}");
     }
-    assert!((void("taste", "onset_lag", "c9").value.unwrap() - 3.0).abs() < 0.6);
+    assert!((void("taste", "onset_lag", "c9").value.value.unwrap() - 3.0).abs() < 0.6);
 
     // The order of the wordings changes nothing.
     let mut moved = items.clone();
@@ -212,7 +216,7 @@ fn a_store_without_the_key_is_unclassified_and_one_without_answers_says_so() {
     let found = agreements(&run);
     let status = |concept: &str| found[&(concept.to_owned(), "c9".to_owned())].status.as_str();
     assert_eq!(["name", "maker", "taste", "honesty"].map(status), ["no_answers", "mixed_answers", "too_few_groups", "ok"]);
-    assert!(found.values().all(|row| row.agreement.is_some() == (row.status == "ok")));
+    assert!(found.values().all(|row| row.agreement.value.is_some() == (row.status == "ok")));
 }
 
 #[test]
@@ -223,18 +227,18 @@ fn runs_differ_more_on_what_is_silent_and_one_run_per_arm_needs_seeds() {
     let found = compare(&runs[..3], &runs[3..], Some(folder.path())).unwrap();
     assert_eq!(table::read::<VoidRow>(&folder.path().join("void.parquet")).unwrap(), found.void);
     let row = |arm: &str, concept: &str| found.void.iter().find(|row| row.arm == arm && row.concept.as_deref() == Some(concept)).unwrap();
-    assert!(row("both", "taste").lower.unwrap() > row("both", "name").upper.unwrap());
+    assert!(row("both", "taste").value.lower.unwrap() > row("both", "name").value.upper.unwrap());
     assert_eq!((row("both", "taste").n_runs, row("a", "taste").n_runs), (6, 3));
     assert!((row("both", "name").margin.unwrap() - 6.0).abs() < 0.5);
     let ratio = |null_bank: bool| found.void.iter().find(|row| row.arm == "both" && row.quantity == RATIO && row.null_bank == null_bank);
     let silent = ratio(false).unwrap();
-    assert!(silent.lower.unwrap() > 10.0 && silent.verdict == Some(Verdict::Supports) && silent.n_concepts == 5, "{silent:?}");
+    assert!(silent.value.lower.unwrap() > 10.0 && silent.verdict == Some(Verdict::Supports) && silent.n_concepts == 5, "{silent:?}");
     let bank = ratio(true).unwrap();
-    assert!(bank.value.unwrap() < 5.0 && bank.verdict.is_none(), "{bank:?}");
+    assert!(bank.value.value.unwrap() < 5.0 && bank.verdict.is_none(), "{bank:?}");
 
     let alone = compare(&runs[..1], &runs[3..4], Some(folder.path())).unwrap();
     assert!(!alone.void.is_empty());
     for row in &alone.void {
-        assert_eq!((row.status.as_str(), row.value, row.lower), ("needs_seeds", None, None), "{row:?}");
+        assert_eq!((row.status.as_str(), row.value.value, row.value.lower), ("needs_seeds", None, None), "{row:?}");
     }
 }

@@ -10,7 +10,6 @@ pub mod cells;
 pub mod practice;
 pub mod report;
 
-use crate::compare::differs;
 use crate::compare::run::{Known, Run, row};
 use crate::console::{bar, check_interrupt};
 use crate::measure::contrast::{Contrasts, NAME, follow};
@@ -225,9 +224,9 @@ pub fn compare_runs(planted: &Pair, n: usize) -> Result<Vec<CompareScore>> {
         }
         let row = row(&place, &runs[..1], &runs[1..])?;
         let ours = Found {
-            found: differs(row.shift_lower, row.shift_upper),
-            error: row.shift.map(|shift| shift - difference),
-            covered: row.shift_lower.zip(row.shift_upper).map(|(lower, upper)| (lower..=upper).contains(&difference)),
+            found: row.shift.excludes_zero(),
+            error: row.shift.value.map(|shift| shift - difference),
+            covered: row.shift.ends().map(|[lower, upper]| (lower..=upper).contains(&difference)),
         };
         let crude = |method: usize| {
             let shift = usual[0][method].zip(usual[1][method]).map(|(a, b)| b - a);

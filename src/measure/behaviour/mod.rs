@@ -16,7 +16,7 @@ use crate::prompt::item::{DEFAULT, Item};
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{columns, of_columns};
+use crate::stats::estimate::Reported;
 use crate::table::{Key, Table};
 use crate::words::Status;
 use anyhow::Result;
@@ -50,28 +50,18 @@ struct Behaviour {
     answer_1: Option<String>,
     status: Status,
     /// Self minus others.
-    margin: Option<f64>,
-    margin_lower: Option<f64>,
-    margin_upper: Option<f64>,
+    margin: Reported,
     /// Log-probability of `answer_0` minus that of `answer_1`, asked about oneself.
-    self_margin: Option<f64>,
-    self_margin_lower: Option<f64>,
-    self_margin_upper: Option<f64>,
+    self_margin: Reported,
     /// The same about unnamed others.
-    other_margin: Option<f64>,
-    other_margin_lower: Option<f64>,
-    other_margin_upper: Option<f64>,
+    other_margin: Reported,
     /// The first answer against the mean of its foils, self minus others.
-    foil_margin: Option<f64>,
-    foil_margin_lower: Option<f64>,
-    foil_margin_upper: Option<f64>,
+    foil_margin: Reported,
     /// Share of the foils whose rise since the first checkpoint is smaller.
     foil_percentile: Option<f64>,
     foil_p: Option<f64>,
     /// Of a context: its rise since the first checkpoint over that of the plain margin; null where that has not risen.
-    carried: Option<f64>,
-    carried_lower: Option<f64>,
-    carried_upper: Option<f64>,
+    carried: Reported,
     n_foils: i32,
     n_groups: i32,
     /// Contexts that the row is the mean of.
@@ -113,7 +103,7 @@ fn finding((key, row): &(Key, Behaviour)) -> Finding {
         null_bank: row.null_bank,
         part: PERSISTENCE,
         status: row.status,
-        estimate: of_columns(row.carried, row.carried_lower, row.carried_upper),
+        estimate: row.carried.estimate(),
         contexts: row.n_contexts as usize,
         ..Finding::default()
     }
@@ -148,7 +138,7 @@ impl Behaviour {
 
     /// Fills in what carries over to a context.
     fn carry(&mut self, pair: &Pair, t: usize) {
-        (self.carried, self.carried_lower, self.carried_upper) = columns(carried(&pair.plain, &pair.context, t));
+        self.carried = carried(&pair.plain, &pair.context, t).into();
     }
 }
 
@@ -198,7 +188,7 @@ fn mean_carried(series: &Series, family: &Family, pairs: &[Pair]) -> Rows {
             ..Behaviour::empty(family, carried::CONTEXTS)
         };
         row.carry(&pair, t);
-        row.status = if row.carried.is_some() { Status::Ok } else { Status::NoRise };
+        row.status = if row.carried.value.is_some() { Status::Ok } else { Status::NoRise };
         (series.key(t), row)
     };
     (0..series.points.len()).map(row).collect()
@@ -249,10 +239,10 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
     let row = |t: usize| {
         let told = among.as_ref().map(|among| among.told(t)).unwrap_or_default();
         let mut row = Behaviour { status: Status::Ok, foil_percentile: told.percentile, foil_p: told.p, ..empty.clone() };
-        (row.margin, row.margin_lower, row.margin_upper) = columns(difference.at(t));
-        (row.self_margin, row.self_margin_lower, row.self_margin_upper) = columns(selves.at(t));
-        (row.other_margin, row.other_margin_lower, row.other_margin_upper) = columns(others.at(t));
-        (row.foil_margin, row.foil_margin_lower, row.foil_margin_upper) = columns(told.score);
+        row.margin = difference.at(t).into();
+        row.self_margin = selves.at(t).into();
+        row.other_margin = others.at(t).into();
+        row.foil_margin = told.score.into();
         row.n_foils = told.n_foils;
         row
     };

@@ -11,7 +11,7 @@ use crate::onset::trace::{Role, Trace};
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Sampled, columns, of_columns};
+use crate::stats::estimate::{Reported, Sampled};
 use crate::stats::matrix;
 use crate::table::{Key, Table};
 use crate::walk::interventions::sheet::{Along, Sheet};
@@ -49,23 +49,15 @@ pub struct Causal {
     pub direction: String,
     pub status: Status,
     /// Margin without intervention.
-    pub margin: Option<f64>,
-    pub margin_lower: Option<f64>,
-    pub margin_upper: Option<f64>,
+    pub margin: Reported,
     /// How the margin changes with the strength.
-    pub slope: Option<f64>,
-    pub slope_lower: Option<f64>,
-    pub slope_upper: Option<f64>,
+    pub slope: Reported,
     /// Size of the slope over the root mean square of those of random directions; the interval is on the side of the slope's sign.
-    pub z: Option<f64>,
-    pub z_lower: Option<f64>,
-    pub z_upper: Option<f64>,
+    pub z: Reported,
     /// Share of random directions, this one among them, whose slope is as large.
     pub p: Option<f64>,
     /// What taking the direction out does to the margin.
-    pub ablation: Option<f64>,
-    pub ablation_lower: Option<f64>,
-    pub ablation_upper: Option<f64>,
+    pub ablation: Reported,
     /// Lower end of the middle 95% of what it does with random directions.
     pub ablation_null_lower: Option<f64>,
     /// Upper end of it.
@@ -75,9 +67,7 @@ pub struct Causal {
     /// Ablation goes beyond the guards.
     pub ablation_flagged: Option<bool>,
     /// Share of the slope that the direction's component along the assistant axis gives.
-    pub axis_share: Option<f64>,
-    pub axis_share_lower: Option<f64>,
-    pub axis_share_upper: Option<f64>,
+    pub axis_share: Reported,
     /// Cosine of the direction with the assistant axis.
     pub cos_axis: Option<f64>,
     /// Largest divergence on neutral text over the strengths, in nats.
@@ -133,8 +123,8 @@ fn run(series: &Series) -> Result<Measured> {
 }
 
 fn findings((key, row): &(Key, Causal)) -> [Finding; 2] {
-    let z = of_columns(row.z, row.z_lower, row.z_upper);
-    let share = of_columns(row.axis_share, row.axis_share_lower, row.axis_share_upper);
+    let z = row.z.estimate();
+    let share = row.axis_share.estimate();
     // Without an axis or an effect there is nothing to share.
     let shared = match (row.status, row.cos_axis) {
         (Status::Ok, None) => Status::NoAxis,
@@ -274,7 +264,7 @@ impl Cell<'_> {
             own.row.cos_axis = Some(cosine);
             let slopes = own_line.slopes.as_ref().map(|slopes| effect::over_groups(slopes, &draws));
             let found = slopes.zip(axis_slope).and_then(|(slope, axis)| share(&slope, &axis, cosine)?.estimate());
-            (own.row.axis_share, own.row.axis_share_lower, own.row.axis_share_upper) = columns(found);
+            own.row.axis_share = found.into();
             let axis = self.answer(AXIS, &question, line, &null, &draws);
             return Ok(vec![own, axis]);
         }
@@ -291,7 +281,11 @@ impl Cell<'_> {
             Some(compared) if compared.z.is_none() => Status::NoNull,
             Some(_) => Status::Ok,
         };
-        let mut row = Causal {
+        let row = Causal {
+            margin: question.clean(draws).estimate().into(),
+            slope: compared.as_ref().and_then(|compared| compared.slope.estimate()).into(),
+            z: z.as_ref().and_then(|z| size(z).estimate()).into(),
+            ablation: ablation.estimate().into(),
             p: compared.as_ref().and_then(|compared| compared.p),
             ablation_null_lower: beside.map(|([lower, _], _)| lower),
             ablation_null_upper: beside.map(|([_, upper], _)| upper),
@@ -306,10 +300,6 @@ impl Cell<'_> {
             n_items: question.groups.iter().map(|items| items.len() as i32).sum(),
             ..self.empty(direction, status)
         };
-        (row.margin, row.margin_lower, row.margin_upper) = columns(question.clean(draws).estimate());
-        (row.slope, row.slope_lower, row.slope_upper) = columns(compared.as_ref().and_then(|compared| compared.slope.estimate()));
-        (row.z, row.z_lower, row.z_upper) = columns(z.as_ref().and_then(|z| size(z).estimate()));
-        (row.ablation, row.ablation_lower, row.ablation_upper) = columns(ablation.estimate());
         Answer { row, status, z }
     }
 }

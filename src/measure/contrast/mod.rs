@@ -12,7 +12,7 @@ use crate::onset::trace::{Null, Presence, Trace};
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, Sampled, amplitude, columns};
+use crate::stats::estimate::{Estimate, Reported, Sampled, amplitude};
 use crate::stats::gram::{Gram, cosine};
 use crate::stats::sign_flip::MaxT;
 use crate::table::{self, Key, Table};
@@ -39,9 +39,7 @@ struct Trajectory {
     readout: String,
     status: Status,
     /// Amplitude of the mean contrast: the root of `u`, with its sign.
-    e: Option<f64>,
-    e_lower: Option<f64>,
-    e_upper: Option<f64>,
+    e: Reported,
     /// Unbiased for the squared length of the mean contrast.
     u: Option<f64>,
     /// Sign-flip p of this row alone.
@@ -186,7 +184,7 @@ fn part(series: &Series, family: &Family, readout: usize) -> Result<Part> {
                 frozen_e: (scale > 0.0).then(|| cross[t].u() / scale),
                 ..row(Status::Ok, layer)
             };
-            (filled.e, filled.e_lower, filled.e_upper) = columns(curve.at(t));
+            filled.e = curve.at(t).into();
             part.trajectory.push((series.key(points[t]), filled));
             if keep_gram {
                 let gram = GramRow {

@@ -10,6 +10,7 @@ use crate::measure::spread;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::alignment::{Cosine, Directions, centred, cka, debiased, products};
+use crate::stats::estimate::Reported;
 use crate::stats::subspace::{DIMENSIONS, Subspace};
 use crate::table::{self, Table, finite};
 use crate::words::Status;
@@ -37,9 +38,7 @@ struct Similarity {
     /// Status of `cos_cv`.
     status: Status,
     /// Cosine of the directions without the noise in them, with a jackknife interval over groups; may exceed 1 by chance.
-    cos_cv: Option<f64>,
-    cos_cv_lower: Option<f64>,
-    cos_cv_upper: Option<f64>,
+    cos_cv: Reported,
     /// Cosine of the mean contrasts as they are.
     cos_raw: Option<f64>,
     /// Debiased linear CKA of the items' activations.
@@ -157,6 +156,7 @@ pub fn rows(
         let passed = there(pair.first) && there(pair.second);
         let cos_cv = pair.cosine.and_then(|cosine| cosine.cross_validated).filter(|_| passed);
         let half = pair.cosine.and_then(|cosine| cosine.error).map(|error| HALF * error);
+        let end = |side: f64| cos_cv.zip(half).and_then(|(value, half)| finite(value + side * half));
         let row = Similarity {
             to_checkpoint: to.checkpoint,
             to_step: to.step,
@@ -172,9 +172,7 @@ pub fn rows(
                 Some(_) => Status::Ok,
             }
             .to_owned(),
-            cos_cv: cos_cv.and_then(finite),
-            cos_cv_lower: cos_cv.zip(half).and_then(|(value, half)| finite(value - half)),
-            cos_cv_upper: cos_cv.zip(half).and_then(|(value, half)| finite(value + half)),
+            cos_cv: Reported { value: cos_cv.and_then(finite), lower: end(-1.0), upper: end(1.0) },
             cos_raw: pair.cosine.and_then(|cosine| cosine.raw).and_then(finite),
             cka: pair.cka.and_then(finite),
             angle_1: pair.angles.map(|angles| angles[0]),

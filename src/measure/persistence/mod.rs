@@ -13,7 +13,7 @@ use crate::prompt::item::Item;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{Estimate, Sampled, columns, of_columns};
+use crate::stats::estimate::{Estimate, Reported, Sampled};
 use crate::stats::gram::Gram;
 use crate::table::{Key, Table};
 use crate::words::Status;
@@ -48,9 +48,7 @@ pub struct Persistence {
     pub persona_kind: Option<String>,
     pub status: Status,
     /// The quantity.
-    pub value: Option<f64>,
-    pub lower: Option<f64>,
-    pub upper: Option<f64>,
+    pub value: Reported,
     /// Lower end of the 95% band of what it is for directions that carry nothing of the concept.
     pub null_lower: Option<f64>,
     /// Upper end of it.
@@ -186,7 +184,7 @@ fn finding((key, row): &(Key, Persistence)) -> Option<Finding> {
         layer: Some(row.layer),
         readout: Some(row.readout.clone()),
         status: row.status,
-        estimate: of_columns(row.value, row.lower, row.upper),
+        estimate: row.value.estimate(),
         null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
         contexts: row.n_contexts as usize,
         ..Finding::default()
@@ -317,9 +315,9 @@ fn filled(row: Persistence, gated: bool, quantity: &Quantity) -> Persistence {
 }
 
 fn with_estimate(row: Persistence, gated: bool, estimate: Option<Estimate>, null: Option<[f64; 2]>) -> Persistence {
-    let (value, lower, upper) = columns(estimate.filter(|_| gated));
-    let status = if value.is_some() { Status::Ok } else { Status::GateFail };
-    Persistence { status, value, lower, upper, null_lower: null.map(|n| n[0]), null_upper: null.map(|n| n[1]), ..row }
+    let value = Reported::from(estimate.filter(|_| gated));
+    let status = if value.value.is_some() { Status::Ok } else { Status::GateFail };
+    Persistence { status, value, null_lower: null.map(|n| n[0]), null_upper: null.map(|n| n[1]), ..row }
 }
 
 fn ungated(row: Persistence, estimate: Option<Estimate>) -> Persistence {

@@ -14,7 +14,7 @@ use crate::onset::curve::Curve;
 use crate::onset::trace::Trace;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
-use crate::stats::estimate::{Sampled, columns};
+use crate::stats::estimate::{Reported, Sampled};
 use crate::stats::evaluate::{Evaluation, Scale, accuracy, evaluate};
 use crate::stats::folds::INNER;
 use crate::stats::kernel::{Design, Split};
@@ -108,12 +108,8 @@ struct ProbeRow {
     /// `native`: refitted here; `frozen`: the last checkpoint's.
     ruler: String,
     status: Status,
-    auroc: Option<f64>,
-    auroc_lower: Option<f64>,
-    auroc_upper: Option<f64>,
-    accuracy: Option<f64>,
-    accuracy_lower: Option<f64>,
-    accuracy_upper: Option<f64>,
+    auroc: Reported,
+    accuracy: Reported,
     /// Mean squared error of its probabilities; null for probes without any.
     brier: Option<f64>,
     /// What the same logistic probe reaches over groups on the items' mean input embeddings.
@@ -188,8 +184,8 @@ impl Set<'_> {
             excess_auc: auroc.zip(self.words.best(t, random)).map(|(auroc, baseline)| auroc - baseline.value),
             ..row
         };
-        (row.auroc, row.auroc_lower, row.auroc_upper) = columns(evaluation.auroc);
-        (row.accuracy, row.accuracy_lower, row.accuracy_upper) = columns(evaluation.accuracy);
+        row.auroc = evaluation.auroc.into();
+        row.accuracy = evaluation.accuracy.into();
         row
     }
 }
@@ -298,7 +294,7 @@ impl<'a> At<'a> {
                 match self.beside(whole, &splits, &held.lambdas) {
                     Ok((control, bits)) => {
                         row.control_accuracy = control;
-                        row.selectivity = row.accuracy.zip(control).map(|(real, control)| real - control);
+                        row.selectivity = row.accuracy.value.zip(control).map(|(real, control)| real - control);
                         row.mdl_bits = finite(bits);
                     }
                     Err(error) => self.warn(&error),

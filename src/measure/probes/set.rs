@@ -106,7 +106,7 @@ impl Words {
             of_scores(lexical::embedding_scores(&rows, d, &set.labels, folds)?, set)
         };
         let embedding = (0..series.points.len()).into_par_iter().map(at).collect::<Result<_>>()?;
-        Ok(Self { lexical: series.audit(set.family)?.iter().filter_map(|row| row.auroc).reduce(f64::max), embedding })
+        Ok(Self { lexical: series.audit(set.family)?.iter().filter_map(|row| row.auroc.value).reduce(f64::max), embedding })
     }
 
     /// AUROC on mean input embeddings at a checkpoint.

@@ -10,7 +10,7 @@ use super::set::Set;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::clustered;
-use crate::stats::estimate::columns;
+use crate::stats::estimate::Reported;
 use crate::stats::kernel::Linear;
 use crate::stats::matrix::{self, Right};
 use crate::table::{self, Table, finite};
@@ -35,9 +35,7 @@ pub struct Transfer {
     readout: String,
     status: Status,
     /// Of the probe as it is, with the interval of DeLong for clustered data.
-    auroc: Option<f64>,
-    auroc_lower: Option<f64>,
-    auroc_upper: Option<f64>,
+    auroc: Reported,
     /// The same with the bias and the scale of each fold refitted at the other checkpoint; the direction is
     /// kept.
     auroc_rescaled: Option<f64>,
@@ -96,7 +94,7 @@ pub fn at_layer(
                     let status = if auroc.is_some() { Status::Ok } else { Status::DegenerateLabel };
                     let auroc_rescaled = rescaled.and_then(|auroc| finite(auroc.value));
                     let mut row = Transfer { auroc_rescaled, ..set.transfer(series, (readout, layer), to, status) };
-                    (row.auroc, row.auroc_lower, row.auroc_upper) = columns(auroc);
+                    row.auroc = auroc.into();
                     rows.push(((from, to), row));
                 }
                 if from == last {
@@ -129,9 +127,7 @@ impl Set<'_> {
             layer: series.layers[layer] as i32,
             readout: series.readouts[readout].clone(),
             status,
-            auroc: None,
-            auroc_lower: None,
-            auroc_upper: None,
+            auroc: Reported::default(),
             auroc_rescaled: None,
             n: self.items.len() as i32,
             n_groups: self.n_groups() as i32,

@@ -15,7 +15,7 @@ use crate::onset::trace::Trace;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
-use crate::stats::estimate::{columns, of_columns};
+use crate::stats::estimate::Reported;
 use crate::stats::gram::Gram;
 use crate::stats::role_space::RoleSpace;
 use crate::table::{Key, Table, finite};
@@ -48,9 +48,7 @@ pub struct Residual {
     pub k: i32,
     pub status: Status,
     /// Squared length that is left, as a share.
-    pub residual: Option<f64>,
-    pub residual_lower: Option<f64>,
-    pub residual_upper: Option<f64>,
+    pub residual: Reported,
     /// Lower end of the 95% band over 200 random k-dimensional subspaces of the space of roles.
     pub null_lower: Option<f64>,
     /// Their median.
@@ -90,7 +88,7 @@ fn finding((key, row): &(Key, Residual)) -> Finding {
         layer: Some(row.layer),
         readout: Some(row.readout.clone()),
         status: row.status,
-        estimate: of_columns(row.residual, row.residual_lower, row.residual_upper),
+        estimate: row.residual.estimate(),
         null: row.null_lower.zip(row.null_upper).map(<[f64; 2]>::from),
         contexts: usize::MAX,
         ..Finding::default()
@@ -168,7 +166,8 @@ impl<'a> Asked<'a> {
                 };
                 let ratio = found.ratio.and_then(|ratio| ratio.estimate());
                 let null = |at: usize| found.null.map(|null| null[at]);
-                let mut row = Residual {
+                let row = Residual {
+                    residual: ratio.into(),
                     null_lower: null(0),
                     null_median: null(1),
                     null_upper: null(2),
@@ -176,7 +175,6 @@ impl<'a> Asked<'a> {
                     u,
                     ..empty(k, if ratio.is_some() { Status::Ok } else { Status::NoAxis })
                 };
-                (row.residual, row.residual_lower, row.residual_upper) = columns(ratio);
                 rows.push((series.key(t), row));
             }
             outside.push(Gram::new(&split.outside(DATED.min(basis.len())), d)?);

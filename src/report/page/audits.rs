@@ -113,10 +113,8 @@ fn lexical(rows: &Rows) -> String {
     for ((concept, family), own) in &cells {
         let _ = write!(body, "<tr><th scope=\"row\">{}</th><td>{}</td>", escape(concept), escape(family));
         for name in &baselines {
-            let text = own.get(name).map_or_else(String::new, |(at, row)| {
-                let numbers = [row.auroc, row.auroc_lower, row.auroc_upper];
-                Source { table: "lexical_audit", row: *at }.triple(["auroc", "auroc_lower", "auroc_upper"], numbers)
-            });
+            let text =
+                own.get(name).map_or_else(String::new, |(at, row)| Source { table: "lexical_audit", row: *at }.triple("auroc", row.auroc));
             let _ = write!(body, "<td>{}</td>", if text.is_empty() { "\u{2013}" } else { &text });
         }
         let worst = own.values().map(|(_, row)| row.status.as_str()).find(|status| *status != "ok");

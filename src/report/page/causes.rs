@@ -23,7 +23,7 @@ pub fn html(rows: &Rows) -> String {
         return section("causes", TITLE, &absent(why));
     }
     let threshold = rows.run.manifest["evidence"]["effect_z"].as_f64();
-    let ends = own.iter().flat_map(|(_, row)| [row.z, row.z_upper]).flatten().chain(threshold);
+    let ends = own.iter().flat_map(|(_, row)| [row.z.value, row.z.upper]).flatten().chain(threshold);
     let most = ends.fold(1.0, f64::max);
     let place = |z: f64| (0.03 + 0.94 * z / most).clamp(0.0, 1.0);
     let guide = threshold.map_or_else(String::new, |z| guide(place(z)));
@@ -37,18 +37,16 @@ pub fn html(rows: &Rows) -> String {
     );
     for (at, row) in own {
         let source = Source { table: "causal", row: *at };
-        let z = [row.z, row.z_lower, row.z_upper];
-        let plot = match row.z {
+        let plot = match row.z.value {
             Some(_) => {
-                let places = z.map(|z| z.map(place));
+                let places = row.z.parts().map(|z| z.map(place));
                 let colour = if row.outcome == "report" { "m-lens" } else { "m-behaviour" };
                 format!("<svg class=\"mark\" aria-hidden=\"true\">{guide}{}</svg>", mark(colour, places))
             }
             None => format!("<span class=\"why\">{}</span>", escape(&meaning(row.status.as_str()))),
         };
         let flagged = if row.ablation_flagged == Some(true) { " <small>disturbs neutral text</small>" } else { "" };
-        let ablation =
-            source.triple(["ablation", "ablation_lower", "ablation_upper"], [row.ablation, row.ablation_lower, row.ablation_upper]);
+        let ablation = source.triple("ablation", row.ablation);
         let _ = writeln!(
             body,
             "<tr><th scope=\"row\">{}</th><td class=\"m\">{} <small>layer {}</small></td><td class=\"plot\">{plot}</td><td class=\"date\">{}</td>\
@@ -56,7 +54,7 @@ pub fn html(rows: &Rows) -> String {
             escape(&row.concept),
             escape(&row.outcome),
             row.layer,
-            if row.z.is_some() { source.triple(["z", "z_lower", "z_upper"], z) } else { "\u{2013}".to_owned() },
+            if row.z.value.is_some() { source.triple("z", row.z) } else { "\u{2013}".to_owned() },
             if ablation.is_empty() { "\u{2013}".to_owned() } else { format!("{ablation} nats") },
         );
     }

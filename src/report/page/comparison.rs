@@ -5,9 +5,10 @@ use super::measures;
 use super::onsets::{axis, mark, name, stages};
 use super::rows::{Numbered, RunFile};
 use super::time::Time;
+use crate::compare::CompareRow;
 use crate::compare::void::VoidRow;
-use crate::compare::{CompareRow, differs};
 use crate::report::words::{meaning, number, several};
+use crate::stats::estimate::Reported;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -53,8 +54,8 @@ pub fn html(compared: &Compared, command: &str) -> String {
     let [page_a, page_b] = &compared.pages;
     let shown = compared.shown();
     let (dated, levels): (Vec<_>, Vec<_>) = shown.iter().copied().partition(|(_, row)| !row.shape_a.is_empty() || !row.shape_b.is_empty());
-    let both: Vec<&Numbered<CompareRow>> = dated.iter().filter(|(_, row)| row.shift.is_some()).copied().collect();
-    let apart = both.iter().filter(|(_, row)| differs(row.shift_lower, row.shift_upper)).count();
+    let both: Vec<&Numbered<CompareRow>> = dated.iter().filter(|(_, row)| row.shift.value.is_some()).copied().collect();
+    let apart = both.iter().filter(|(_, row)| row.shift.excludes_zero()).count();
     let unit = shown.first().map_or("group", |(_, row)| row.unit.as_str());
     let head = format!(
         "<header><p class=\"kicker\">selftrace compare</p><h1>{} against {}</h1><p class=\"facts\"><b>A</b> is <a href=\"{page_a}\">{0}</a>, \
@@ -92,8 +93,8 @@ fn null(rows: &[Numbered<CompareRow>]) -> String {
     for (_, row) in rows.iter().filter(|(_, row)| row.null_bank && row.primary) {
         let counts = by.entry(&row.measure).or_default();
         counts[0] += 1;
-        counts[1] += usize::from(differs(row.shift_lower, row.shift_upper));
-        counts[2] += usize::from(differs(row.level_difference_lower, row.level_difference_upper));
+        counts[1] += usize::from(row.shift.excludes_zero());
+        counts[2] += usize::from(row.level_difference.excludes_zero());
     }
     let line = |(measure, [n, shift, level]): (&&str, &[usize; 3])| {
         format!(
@@ -122,10 +123,10 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
     for (at, row) in rows {
         let source = Source { table: "compare", row: *at };
         let class = class(&row.measure);
-        let there = [row.t50_a, row.t50_b].iter().any(Option::is_some);
-        let place = |[value, lower, upper]: [Option<f64>; 3]| [value, lower, upper].map(|x| x.map(|x| time_a.place(x)));
-        let own = |numbers: [Option<f64>; 3], kind: &str| {
-            if numbers[0].is_some() { mark(&format!("{class} {kind}"), place(numbers)) } else { String::new() }
+        let there = [row.t50_a, row.t50_b].iter().any(|date| date.value.is_some());
+        let own = |date: Reported, kind: &str| {
+            let places = date.parts().map(|x| x.map(|x| time_a.place(x)));
+            if date.value.is_some() { mark(&format!("{class} {kind}"), places) } else { String::new() }
         };
         let why = |status: &str, run: &str| match status {
             "ok" => String::new(),
@@ -135,18 +136,14 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
         let reasons: Vec<String> =
             [why(row.status_a.as_str(), "A"), why(row.status_b.as_str(), "B")].into_iter().filter(|why| !why.is_empty()).collect();
         let plot = if there {
-            let a = own([row.t50_a, row.t50_a_lower, row.t50_a_upper], "a");
-            let b = own([row.t50_b, row.t50_b_lower, row.t50_b_upper], "b");
+            let (a, b) = (own(row.t50_a, "a"), own(row.t50_b, "b"));
             format!("<svg class=\"mark\" aria-hidden=\"true\">{a}{b}</svg>")
         } else {
             format!("<span class=\"why\">{}</span>", escape(&same_reason(row)))
         };
-        let shift = match row.shift_step {
-            Some(_) => source.triple(
-                ["shift_step", "shift_step_lower", "shift_step_upper"],
-                [row.shift_step, row.shift_step_lower, row.shift_step_upper],
-            ),
-            None => source.triple(["shift", "shift_lower", "shift_upper"], [row.shift, row.shift_lower, row.shift_upper]),
+        let shift = match row.shift_step.value {
+            Some(_) => source.triple("shift_step", row.shift_step),
+            None => source.triple("shift", row.shift),
         };
         let sure = match row.p_a_first {
             Some(_) => format!("{} \u{b7} P(A first) {}", when(compared, row), source.number("p_a_first", row.p_a_first)),
@@ -186,7 +183,7 @@ fn same_reason(row: &CompareRow) -> String {
 /// Both dates in steps, which are read off the axis: the table has its units.
 fn when(compared: &Compared, row: &CompareRow) -> String {
     let step = |time: &Time, x: Option<f64>| x.map(|x| number(time.step_at(x).unwrap_or(x)));
-    match (step(&compared.time_a, row.t50_a), step(&compared.time_b, row.t50_b)) {
+    match (step(&compared.time_a, row.t50_a.value), step(&compared.time_b, row.t50_b.value)) {
         (Some(a), Some(b)) => format!("at {a} and {b}"),
         _ => String::new(),
     }
@@ -195,15 +192,14 @@ fn when(compared: &Compared, row: &CompareRow) -> String {
 fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
     let known: Vec<_> = rows.iter().filter(|(_, row)| row.level_a.is_some() || row.level_b.is_some()).collect();
     let why: BTreeSet<String> =
-        rows.iter().filter(|(_, row)| row.level_difference.is_none()).map(|(_, row)| meaning(row.status.as_str())).collect();
+        rows.iter().filter(|(_, row)| row.level_difference.value.is_none()).map(|(_, row)| meaning(row.status.as_str())).collect();
     let rest = if why.is_empty() { String::new() } else { format!("<p class=\"note\">Without a difference: {}.</p>", escape(&list(why))) };
     if known.is_empty() {
         return absent("Neither run has a number here.") + &rest;
     }
     let mut most: BTreeMap<&str, f64> = BTreeMap::new();
     for (_, row) in &known {
-        let ends = [row.level_difference, row.level_difference_lower, row.level_difference_upper];
-        let far = ends.into_iter().flatten().fold(0.0, |far: f64, end| far.max(end.abs()));
+        let far = row.level_difference.parts().into_iter().flatten().fold(0.0, |far: f64, end| far.max(end.abs()));
         most.entry(&row.measure).and_modify(|most| *most = most.max(far)).or_insert(far);
     }
     let mut body = format!(
@@ -216,22 +212,17 @@ fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
         let source = Source { table: "compare", row: *at };
         let class = class(&row.measure);
         let far = most[row.measure.as_str()].max(1e-12);
-        let numbers = [row.level_difference, row.level_difference_lower, row.level_difference_upper];
-        let places = numbers.map(|value| value.map(|value| 0.5 + 0.46 * value / far));
-        let difference = source.triple(["level_difference", "level_difference_lower", "level_difference_upper"], numbers);
-        let plot = if row.level_difference.is_some() {
+        let places = row.level_difference.parts().map(|value| value.map(|value| 0.5 + 0.46 * value / far));
+        let difference = source.triple("level_difference", row.level_difference);
+        let plot = if row.level_difference.value.is_some() {
             format!("<svg class=\"mark\" aria-hidden=\"true\">{}{}</svg>", guide(0.5), mark(&class, places))
         } else {
             format!("<span class=\"why\">{}</span>", escape(&meaning(row.status.as_str())))
         };
         let level = |column: &str, value: Option<f64>| value.map_or_else(|| "none".to_owned(), |_| source.number(column, value));
         let mut sure = format!("{} and {}", level("level_a", row.level_a), level("level_b", row.level_b));
-        if row.cosine.is_some() {
-            let _ = write!(
-                sure,
-                "; cosine {}",
-                source.triple(["cosine", "cosine_lower", "cosine_upper"], [row.cosine, row.cosine_lower, row.cosine_upper])
-            );
+        if row.cosine.value.is_some() {
+            let _ = write!(sure, "; cosine {}", source.triple("cosine", row.cosine));
         }
         let layer = at_layer(row.layer);
         let _ = writeln!(
@@ -259,7 +250,7 @@ fn void(rows: &[Numbered<VoidRow>]) -> String {
          <th scope=\"col\">Quantity</th><th scope=\"col\">Value</th><th scope=\"col\">Verdict</th></tr></thead><tbody>",
     );
     for (at, row) in own {
-        let value = Source { table: "void", row: *at }.triple(["value", "lower", "upper"], [row.value, row.lower, row.upper]);
+        let value = Source { table: "void", row: *at }.triple("value", row.value);
         let _ = writeln!(
             body,
             "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",

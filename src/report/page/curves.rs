@@ -84,7 +84,7 @@ pub struct Scale {
 impl Scale {
     /// From the lowest to the highest number of one curve.
     pub fn of(points: &[Point]) -> Self {
-        let values = || points.iter().filter_map(|point| point.value);
+        let values = || points.iter().filter_map(|point| point.number.value);
         Self { low: values().fold(f64::INFINITY, f64::min), high: values().fold(f64::NEG_INFINITY, f64::max), zero: None }
     }
 
@@ -92,13 +92,13 @@ impl Scale {
         let own = || rows.curves.iter().filter(|curves| curves.measure.name == measure);
         let zero = own().next()?.measure.zero;
         let points = || own().filter_map(Curves::chosen).flatten();
-        let values = || points().filter_map(|point| point.value).chain(zero.or(Some(0.0)));
-        points().find(|point| point.value.is_some())?;
+        let values = || points().filter_map(|point| point.number.value).chain(zero.or(Some(0.0)));
+        points().find(|point| point.number.value.is_some())?;
         let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
         // Ends of a few wide intervals may be cut off; the curves may not.
         let room = 0.15 * (high - low);
-        let lower = points().filter_map(|point| point.lower).fold(low, f64::min);
-        let upper = points().filter_map(|point| point.upper).fold(high, f64::max);
+        let lower = points().filter_map(|point| point.number.lower).fold(low, f64::min);
+        let upper = points().filter_map(|point| point.number.upper).fold(high, f64::max);
         Some(Self { low: lower.max(low - room), high: upper.min(high + room), zero })
     }
 
@@ -127,7 +127,7 @@ pub fn path(time: &Time, scale: &Scale, points: &[&Point]) -> String {
     let mut out = String::new();
     let mut pen = 'M';
     for point in points {
-        match point.value {
+        match point.number.value {
             Some(value) => {
                 let _ = write!(out, "{pen}{} {}", short(across(time.at(point.t))), short(scale.y(value)));
                 pen = 'L';
@@ -152,7 +152,7 @@ fn null_range(rows: &Rows, measure: &str, layer: Option<i32>) -> Vec<(usize, f64
     let mut ends: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
     for curves in rows.curves.iter().filter(|curves| curves.null_bank && curves.measure.name == measure) {
         for point in curves.layers.get(&layer).map(Vec::as_slice).or_else(|| curves.chosen()).unwrap_or_default() {
-            if let Some(value) = point.value {
+            if let Some(value) = point.number.value {
                 let (low, high) = ends.entry(point.t).or_insert((value, value));
                 (*low, *high) = (low.min(value), high.max(value));
             }
@@ -178,7 +178,7 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
         Some((at, row)) => undated(row).map_or_else(|| date(*at, row), |why| escape(&why)),
         None => String::new(),
     };
-    let Some(last) = points.iter().rev().find(|point| point.value.is_some()) else {
+    let Some(last) = points.iter().rev().find(|point| point.number.value.is_some()) else {
         let why = points.iter().find_map(|point| point.why.as_deref()).map_or_else(|| "no number".to_owned(), meaning);
         return format!("<div class=\"panel\">{heading}<p class=\"absent\">{}</p></div>", escape(&why));
     };
@@ -202,7 +202,7 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
     if let Some(place) = rows.lessons.get(&curves.concept).and_then(|&step| time.place_of_step(step)) {
         let _ = write!(body, "<path class=\"lesson\" d=\"M{} {TOP}V{BOTTOM}\"/>", short(across(place)));
     }
-    let ends: Vec<(usize, f64, f64)> = drawn.iter().filter_map(|point| Some((point.t, point.lower?, point.upper?))).collect();
+    let ends: Vec<(usize, f64, f64)> = drawn.iter().filter_map(|point| Some((point.t, point.number.lower?, point.number.upper?))).collect();
     let line = path(time, scale, &drawn);
     let _ =
         write!(body, "<g class=\"{class}\"><path class=\"band\" d=\"{}\"/><path class=\"line\" d=\"{line}\"/>", band(time, scale, &ends));
@@ -211,7 +211,7 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
             body,
             "<circle cx=\"{}\" cy=\"{}\" r=\"4\"/>",
             short(across(time.at(last.t))),
-            short(scale.y(last.value.unwrap_or(0.0)))
+            short(scale.y(last.number.value.unwrap_or(0.0)))
         );
     }
     if let Some((_, row)) = onset {
@@ -228,16 +228,10 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
     }
     let source = Source { table: measure.table, row: last.row };
     let column = curves.column;
-    // The table of persistence has one column for all its quantities.
-    let ends = if column == "value" {
-        ["value", "lower", "upper"].map(str::to_owned)
-    } else {
-        [column.to_owned(), format!("{column}_lower"), format!("{column}_upper")]
-    };
-    let at_end = source.triple([&ends[0], &ends[1], &ends[2]], [last.value, last.lower, last.upper]);
+    let at_end = source.triple(column, last.number);
     let title = format!("{} by {}{layer}", curves.concept, measure.title.to_lowercase());
     let plain = onset.map_or_else(String::new, |(at, row)| undated(row).unwrap_or_else(|| strip(&date(*at, row))));
-    let description = format!("{}. {plain}. At the end {}.", measure.unit, last.value.map_or_else(String::new, number));
+    let description = format!("{}. {plain}. At the end {}.", measure.unit, last.number.value.map_or_else(String::new, number));
     format!(
         "<div class=\"panel\">{heading}<p class=\"words\">{words}</p>{}<p class=\"end\">end: {at_end}</p></div>",
         drawings.svg("curve", SIZE, &title, &description, &body)
@@ -247,7 +241,7 @@ fn panel(rows: &Rows, curves: &Curves, scale: &Scale, drawings: &mut Drawings) -
 /// The date at the height that the curve has there.
 fn dot(time: &Time, scale: &Scale, points: &[Point], [value, lower, upper]: [Option<f64>; 3]) -> String {
     let Some(anchor) = value.or(lower).or(upper) else { return String::new() };
-    let known: Vec<(f64, f64)> = points.iter().filter_map(|point| Some((time.at(point.t), scale.y(point.value?)))).collect();
+    let known: Vec<(f64, f64)> = points.iter().filter_map(|point| Some((time.at(point.t), scale.y(point.number.value?)))).collect();
     let after = known.partition_point(|(place, _)| *place < anchor).clamp(1, known.len().max(2) - 1);
     let (Some(&(left, from)), Some(&(right, to))) = (known.get(after - 1), known.get(after)) else { return String::new() };
     let y = short(from + (to - from) * ((anchor - left) / (right - left)).clamp(0.0, 1.0));
@@ -279,6 +273,7 @@ mod tests {
     use super::*;
     use crate::series::Point as Entry;
     use crate::series::axis::Axis;
+    use crate::stats::estimate::Reported;
 
     #[test]
     fn a_path_has_the_numbers_of_the_table() {
@@ -286,8 +281,9 @@ mod tests {
         let time = Time::new(Axis::Index, (0..4).map(entry).collect()).unwrap();
         let scale = Scale { low: -1.0, high: 3.0, zero: Some(0.0) };
         let values = [Some(-1.0), Some(0.25), None, Some(3.0)];
-        let points: Vec<Point> =
-            (0..4).map(|t| Point { t, row: t, value: values[t], lower: None, upper: None, foils: None, why: None }).collect();
+        let points: Vec<Point> = (0..4)
+            .map(|t| Point { t, row: t, number: Reported { value: values[t], ..Reported::default() }, foils: None, why: None })
+            .collect();
         let path = path(&time, &scale, &thin(&points));
         assert_eq!(path.matches('M').count(), 2, "{path}");
         let numbers: Vec<f64> = path.split(['M', 'L', ' ']).filter_map(|part| part.parse().ok()).collect();

@@ -38,12 +38,12 @@ pub fn html(rows: &Rows) -> String {
 fn axis(rows: &Rows) -> String {
     let layer = rows.onsets.iter().find(|(_, row)| row.measure == "assistant_axis" && row.primary).and_then(|(_, row)| row.layer);
     let mut own: Vec<&Numbered<Context>> =
-        rows.contexts.iter().filter(|(_, row)| row.projection.is_some() && (layer.is_none() || row.layer == layer)).collect();
+        rows.contexts.iter().filter(|(_, row)| row.projection.value.is_some() && (layer.is_none() || row.layer == layer)).collect();
     if own.is_empty() {
         return String::new();
     }
-    own.sort_by(|(_, a), (_, b)| b.projection.unwrap_or(0.0).total_cmp(&a.projection.unwrap_or(0.0)));
-    let ends = || own.iter().flat_map(|(_, row)| [row.projection, row.projection_lower, row.projection_upper]).flatten();
+    own.sort_by(|(_, a), (_, b)| b.projection.value.unwrap_or(0.0).total_cmp(&a.projection.value.unwrap_or(0.0)));
+    let ends = || own.iter().flat_map(|(_, row)| row.projection.parts()).flatten();
     let (low, high) = (ends().fold(0.0, f64::min), ends().fold(1.0, f64::max));
     let place = |value: f64| 0.03 + 0.94 * (value - low) / (high - low);
     let guides: String = [0.0, 1.0].map(|at| guide(place(at))).concat();
@@ -57,15 +57,14 @@ fn axis(rows: &Rows) -> String {
         layer.map_or_else(String::new, |layer| format!(", layer {layer}"))
     );
     for (at, row) in own {
-        let numbers = [row.projection, row.projection_lower, row.projection_upper];
         let _ = writeln!(
             out,
             "<tr><th scope=\"row\">{}</th><td class=\"m\">{}</td><td class=\"plot\"><svg class=\"mark\" aria-hidden=\"true\">{guides}{}</svg></td>\
              <td class=\"date\">{}</td></tr>",
             escape(&row.context),
             escape(&row.kind.replace('_', " ")),
-            mark("m-assistant-axis", numbers.map(|value| value.map(place))),
-            Source { table: "persona", row: *at }.triple(["projection", "projection_lower", "projection_upper"], numbers)
+            mark("m-assistant-axis", row.projection.parts().map(|value| value.map(place))),
+            Source { table: "persona", row: *at }.triple("projection", row.projection)
         );
     }
     Figure { body: out + "</tbody></table>", read: AXIS_READ, cannot: AXIS_CANNOT, tables: &["persona"] }.html()
@@ -95,10 +94,9 @@ fn carried(rows: &Rows) -> String {
         let _ = write!(out, "<tr><th scope=\"row\">{}</th><td>{}</td>", escape(persona), escape(&kind.replace('_', " ")));
         for concept in &concepts {
             let cell = cells.get(&(persona, concept));
-            let shade = cell.and_then(|(_, row)| row.carried).map(|value| shades.shade(value));
+            let shade = cell.and_then(|(_, row)| row.carried.value).map(|value| shades.shade(value));
             let text = match cell {
-                Some((at, row)) if row.carried.is_some() => Source { table: "behaviour", row: *at }
-                    .triple(["carried", "carried_lower", "carried_upper"], [row.carried, row.carried_lower, row.carried_upper]),
+                Some((at, row)) if row.carried.value.is_some() => Source { table: "behaviour", row: *at }.triple("carried", row.carried),
                 Some((_, row)) => format!("<small>{}</small>", escape(&meaning(&row.status))),
                 None => "<small>not asked</small>".to_owned(),
             };
@@ -165,7 +163,7 @@ fn table(rows: &[&Numbered<Row>], title: &str) -> String {
             escape(&row.concept),
             escape(&row.measure.replace('_', " ")),
             escape(row.verdict.as_str()),
-            source.triple(["value", "lower", "upper"], [row.value, row.lower, row.upper]),
+            source.triple("value", row.value),
             row.threshold.map_or_else(|| "\u{2013}".to_owned(), |_| source.number("threshold", row.threshold)),
             row.reference.map_or_else(|| "\u{2013}".to_owned(), |_| source.number("reference", row.reference)),
             escape(&known)

@@ -1,6 +1,7 @@
 //! Pieces of a page: escaped words, numbers that say which cell of which table they are, drawings with a title and a description.
 
 use crate::report::words::{count, number};
+use crate::stats::estimate::Reported;
 use std::fmt::{Display, Write};
 
 /// Text in which nothing is markup, in content and in attributes between double quotes.
@@ -62,16 +63,22 @@ impl Source<'_> {
     }
 
     /// `value [lower, upper]` of a column and its ends, or nothing.
-    pub fn triple(&self, columns: [&str; 3], [value, lower, upper]: [Option<f64>; 3]) -> String {
+    pub fn triple(&self, column: &str, Reported { value, lower, upper }: Reported) -> String {
         if value.is_none() {
             return String::new();
         }
-        let mut out = self.number(columns[0], value);
+        let mut out = self.number(column, value);
         if lower.is_some() || upper.is_some() {
-            let _ = write!(out, " <small>[{}, {}]</small>", self.number(columns[1], lower), self.number(columns[2], upper));
+            let [from, to] = ends(column);
+            let _ = write!(out, " <small>[{}, {}]</small>", self.number(&from, lower), self.number(&to, upper));
         }
         out
     }
+}
+
+/// Columns of the ends of the interval that belongs to a column.
+pub fn ends(column: &str) -> [String; 2] {
+    ["lower", "upper"].map(|end| if column == "value" { end.to_owned() } else { format!("{column}_{end}") })
 }
 
 /// Counts drawings, so that each has ids of its own.
@@ -178,7 +185,7 @@ mod tests {
     #[test]
     fn numbers_say_where_they_are_from() {
         let source = Source { table: "onset", row: 3 };
-        let text = source.triple(["t50", "t50_lower", "t50_upper"], [Some(6.25), None, Some(7.0)]);
+        let text = source.triple("t50", Reported { value: Some(6.25), lower: None, upper: Some(7.0) });
         assert_eq!(
             text,
             "<span data-at=\"onset/3/t50\">6.25</span> <small>[\u{2026}, <span data-at=\"onset/3/t50_upper\">7</span>]</small>"

@@ -21,7 +21,7 @@ const CANNOT: &str = "Who comes first is not who causes whom. Two checkpoints cl
 pub fn html(rows: &Rows, drawings: &mut Drawings) -> String {
     let panels: String = rows.concepts().into_iter().map(|concept| overlaid(rows, concept, drawings)).collect();
     let own: Vec<&(usize, Row)> = rows.lags.iter().filter(|(_, row)| !row.null_bank).collect();
-    let (with, without): (Vec<_>, Vec<_>) = own.into_iter().partition(|(_, row)| row.status == "ok" && row.lag.is_some());
+    let (with, without): (Vec<_>, Vec<_>) = own.into_iter().partition(|(_, row)| row.status == "ok" && row.lag.value.is_some());
     let mut why: BTreeMap<&str, usize> = BTreeMap::new();
     without.iter().for_each(|(_, row)| *why.entry(row.status.as_str()).or_default() += 1);
     let why: Vec<String> = why.iter().map(|(status, n)| format!("{n}: {}", escape(&meaning(status)))).collect();
@@ -40,7 +40,7 @@ pub fn html(rows: &Rows, drawings: &mut Drawings) -> String {
 
 /// The curves of a concept that have a date, each over its own range; nothing where behaviour has none.
 fn overlaid(rows: &Rows, concept: &str, drawings: &mut Drawings) -> String {
-    let dated = |name: &str| rows.onset(concept, name).is_some_and(|(_, row)| row.status == "ok" && row.t50.is_some());
+    let dated = |name: &str| rows.onset(concept, name).is_some_and(|(_, row)| row.status == "ok" && row.t50.value.is_some());
     let beside: Vec<_> = measures::MEASURES.iter().filter(|measure| dated(measure.name)).collect();
     if beside.len() < 2 || !dated("behaviour") {
         return String::new();
@@ -71,7 +71,7 @@ fn table(rows: &[&(usize, Row)]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let ends = rows.iter().flat_map(|(_, row)| [row.lag, row.lag_lower, row.lag_upper]).flatten();
+    let ends = rows.iter().flat_map(|(_, row)| row.lag.parts()).flatten();
     let most = ends.fold(0.0, |most: f64, end| most.max(end.abs())).max(1e-12);
     let place = |value: Option<f64>| value.map(|value| 0.5 + 0.46 * value / most);
     let mut out = String::from(
@@ -95,8 +95,8 @@ fn table(rows: &[&(usize, Row)]) -> String {
             escape(&measures::title(&row.first)),
             escape(&measures::title(&row.second)),
             guide(0.5),
-            mark(&colour, [place(row.lag), place(row.lag_lower), place(row.lag_upper)]),
-            source.triple(["lag", "lag_lower", "lag_upper"], [row.lag, row.lag_lower, row.lag_upper]),
+            mark(&colour, row.lag.parts().map(place)),
+            source.triple("lag", row.lag),
             source.number("p_first", row.p_first),
         );
     }

@@ -59,7 +59,7 @@ fn of_measure(rows: &Rows, measure: &'static Measure, drawings: &mut Drawings) -
     let several_layers = |curves: &&Curves| curves.layers.keys().flatten().count() > 1;
     let all = || rows.curves.iter().filter(|curves| curves.measure == measure).filter(several_layers);
     let own: Vec<&Curves> = rows.concepts().into_iter().filter_map(|concept| all().find(|curves| curves.concept == concept)).collect();
-    let numbers = own.iter().flat_map(|curves| curves.layers.values().flatten()).filter_map(|point| point.value);
+    let numbers = own.iter().flat_map(|curves| curves.layers.values().flatten()).filter_map(|point| point.number.value);
     let shades = Shades::new(measure.zero.unwrap_or(0.0), measure.zero.is_none(), numbers);
     if own.is_empty() {
         return String::new();
@@ -107,7 +107,7 @@ fn of_measure(rows: &Rows, measure: &'static Measure, drawings: &mut Drawings) -
             .layers
             .iter()
             .filter_map(|(layer, points)| Some(((*layer)?, points)))
-            .flat_map(|(layer, points)| points.iter().filter_map(move |point| Some(((layer, point.t), point.value?))))
+            .flat_map(|(layer, points)| points.iter().filter_map(move |point| Some(((layer, point.t), point.number.value?))))
             .collect();
         let why = curves.layers.values().flatten().find_map(|point| point.why.as_deref().filter(|_| cells.is_empty())).map(meaning);
         draw(&curves.concept, curves.primary.flatten(), &|layer, t| cells.get(&(layer, t)).copied(), why.as_deref());
@@ -115,7 +115,7 @@ fn of_measure(rows: &Rows, measure: &'static Measure, drawings: &mut Drawings) -
     let mut null: BTreeMap<(i32, usize), Vec<f64>> = BTreeMap::new();
     for curves in all().filter(|curves| curves.null_bank) {
         for (layer, points) in curves.layers.iter().filter_map(|(layer, points)| Some(((*layer)?, points))) {
-            for (t, value) in points.iter().filter_map(|point| Some((point.t, point.value?))) {
+            for (t, value) in points.iter().filter_map(|point| Some((point.t, point.number.value?))) {
                 null.entry((layer, t)).or_default().push(value);
             }
         }

@@ -139,13 +139,13 @@ pub fn places(time: &Time, row: &OnsetRow) -> [Option<f64>; 3] {
     if row.status != "ok" {
         return [None; 3];
     }
-    [row.t50, row.t50_lower, row.t50_upper].map(|x| x.map(|x| time.place(x)))
+    row.t50.parts().map(|x| x.map(|x| time.place(x)))
 }
 
 /// A date in words with where its numbers are from.
 pub fn date(at: usize, row: &OnsetRow) -> String {
     let source = Source { table: "onset", row: at };
-    words::date(row, &|columns, numbers| source.triple(columns, numbers), &|column, bound| source.number(column, Some(bound)))
+    words::date(row, &|column, date| source.triple(column, date), &|column, bound| source.number(column, Some(bound)))
 }
 
 /// `at 592.3 [591.1, 592.5]`, or `after 945`.

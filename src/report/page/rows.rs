@@ -10,6 +10,7 @@ use crate::measure::causal::Causal;
 use crate::onset::leadlag;
 use crate::series::Point as Entry;
 use crate::series::axis::Axis;
+use crate::stats::estimate::Reported;
 use crate::stats::lexical::LexicalAudit;
 use crate::table::Key;
 use crate::walk::audit::Finding;
@@ -105,9 +106,7 @@ pub struct Context {
     pub kind: String,
     pub layer: Option<i32>,
     pub status: String,
-    pub projection: Option<f64>,
-    pub projection_lower: Option<f64>,
-    pub projection_upper: Option<f64>,
+    pub projection: Reported,
 }
 
 /// What a page shows of `behaviour.parquet` beside the curves: how much of what was learned is said in a context.
@@ -119,9 +118,7 @@ pub struct Carried {
     pub persona: String,
     pub persona_kind: String,
     pub status: String,
-    pub carried: Option<f64>,
-    pub carried_lower: Option<f64>,
-    pub carried_upper: Option<f64>,
+    pub carried: Reported,
 }
 
 /// A point of a curve.
@@ -130,9 +127,7 @@ pub struct Point {
     /// Position among the checkpoints of [`Rows::time`].
     pub t: usize,
     pub row: usize,
-    pub value: Option<f64>,
-    pub lower: Option<f64>,
-    pub upper: Option<f64>,
+    pub number: Reported,
     /// Share of the answer's foils that are below it.
     pub foils: Option<f64>,
     /// Why there is no number; `None` where there is one.

@@ -3,6 +3,7 @@
 use super::measures::{self, MEASURES, Measure};
 use super::rows::{Checkpoint, Curves, Numbered, Pair, Pairs, Point, Preference, Rows, RunFile, preferred};
 use crate::analysis::OnsetRow;
+use crate::stats::estimate::Reported;
 use crate::table::{self, Key};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
@@ -26,16 +27,15 @@ struct Read {
     /// A row of the curve, and not of another persona, probe or quantity.
     wanted: bool,
     /// Value with interval in the first of the measure's columns, and in the second.
-    numbers: [[Option<f64>; 3]; 2],
+    numbers: [Reported; 2],
 }
 
 /// A point with its numbers in the second column.
-type Both = (Point, [Option<f64>; 3]);
+type Both = (Point, Reported);
 
-/// A typed row of one table, and how it becomes a [`Read`].
+/// A typed row of one table, and how it becomes a [`Read`]: the measure's two columns, further fields, and which rows are of the curve.
 macro_rules! curve {
-    ($name:ident, [$value:literal, $lower:literal, $upper:literal], [$other:literal, $other_lower:literal, $other_upper:literal],
-     { $($key:ident: $kind:ty),* }, |$row:ident| $wanted:expr) => {
+    ($name:ident, [$value:literal, $other:literal], { $($key:ident: $kind:ty),* }, |$row:ident| $wanted:expr) => {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct $name {
@@ -47,24 +47,16 @@ macro_rules! curve {
             status: String,
             foil_percentile: Option<f64>,
             #[serde(rename = $value)]
-            value: Option<f64>,
-            #[serde(rename = $lower)]
-            lower: Option<f64>,
-            #[serde(rename = $upper)]
-            upper: Option<f64>,
+            value: Reported,
             #[serde(rename = $other)]
-            other: Option<f64>,
-            #[serde(rename = $other_lower)]
-            other_lower: Option<f64>,
-            #[serde(rename = $other_upper)]
-            other_upper: Option<f64>,
+            other: Reported,
             $($key: $kind,)*
         }
 
         impl From<$name> for Read {
             fn from($row: $name) -> Read {
                 let wanted = $wanted;
-                let numbers = [[$row.value, $row.lower, $row.upper], [$row.other, $row.other_lower, $row.other_upper]];
+                let numbers = [$row.value, $row.other];
                 Read {
                     checkpoint: $row.checkpoint,
                     concept: $row.concept,
@@ -81,20 +73,17 @@ macro_rules! curve {
     };
 }
 
-curve!(Behaviour, ["foil_margin", "foil_margin_lower", "foil_margin_upper"], ["margin", "margin_lower", "margin_upper"],
-    { persona: String }, |row| row.persona == "default");
-curve!(Recognition, ["recognition", "recognition_lower", "recognition_upper"], ["-", "-l", "-u"], {}, |row| true);
-curve!(Lens, ["lens", "lens_lower", "lens_upper"], ["-", "-l", "-u"], {}, |row| true);
-curve!(Contrast, ["e", "e_lower", "e_upper"], ["-", "-l", "-u"], {}, |row| true);
-curve!(Probe, ["auroc", "auroc_lower", "auroc_upper"], ["-", "-l", "-u"],
-    { probe: String, split: String, ruler: String },
+curve!(Behaviour, ["foil_margin", "margin"], { persona: String }, |row| row.persona == "default");
+curve!(Recognition, ["recognition", "-"], {}, |row| true);
+curve!(Lens, ["lens", "-"], {}, |row| true);
+curve!(Contrast, ["e", "-"], {}, |row| true);
+curve!(Probe, ["auroc", "-"], { probe: String, split: String, ruler: String },
     |row| (row.probe.as_str(), row.split.as_str(), row.ruler.as_str()) == ("logistic", "group", "native"));
-curve!(Change, ["excess", "excess_lower", "excess_upper"], ["e", "e_lower", "e_upper"], {}, |row| true);
-curve!(Placement, ["placement", "placement_lower", "placement_upper"], ["-", "-l", "-u"],
-    { referent: String }, |row| row.referent == "self_minus_other");
-curve!(Persistence, ["value", "lower", "upper"], ["-", "-l", "-u"], { quantity: String }, |row| row.quantity == "d_prime_personas");
-curve!(Residual, ["residual", "residual_lower", "residual_upper"], ["-", "-l", "-u"], { k: Option<i32> }, |row| row.k == Some(3));
-curve!(Axis, ["e", "e_lower", "e_upper"], ["-", "-l", "-u"], { context: String }, |row| row.context == "axis");
+curve!(Change, ["excess", "e"], {}, |row| true);
+curve!(Placement, ["placement", "-"], { referent: String }, |row| row.referent == "self_minus_other");
+curve!(Persistence, ["value", "-"], { quantity: String }, |row| row.quantity == "d_prime_personas");
+curve!(Residual, ["residual", "-"], { k: Option<i32> }, |row| row.k == Some(3));
+curve!(Axis, ["e", "-"], { context: String }, |row| row.context == "axis");
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -233,9 +222,9 @@ fn curves(
         if **own != preferred(family, read.readout.as_deref()) {
             return;
         }
-        let [[value, lower, upper], other] = read.numbers;
+        let [number, other] = read.numbers;
         let why = (read.status != "ok").then(|| read.status.into_boxed_str());
-        let point = Point { t, row, value, lower, upper, foils: read.foils, why };
+        let point = Point { t, row, number, foils: read.foils, why };
         found.entry(concept.to_owned()).or_default().entry(read.layer).or_default().push((point, other));
     };
     let table = measure.table;
@@ -254,14 +243,9 @@ fn curves(
     let mut out = Vec::new();
     for (concept, layers) in found {
         // One column for the whole concept: numbers of two columns are not a curve.
-        let first = layers.values().flatten().any(|(point, _)| point.value.is_some());
+        let first = layers.values().flatten().any(|(point, _)| point.number.value.is_some());
         let use_second = !first && measure.columns[1] != NONE;
-        let settle = |(mut point, [value, lower, upper]): (Point, [Option<f64>; 3])| {
-            if use_second {
-                (point.value, point.lower, point.upper) = (value, lower, upper);
-            }
-            point
-        };
+        let settle = |(point, other): Both| if use_second { Point { number: other, ..point } } else { point };
         let mut settled = BTreeMap::new();
         for (layer, points) in layers {
             let mut points: Vec<Point> = points.into_iter().map(settle).collect();

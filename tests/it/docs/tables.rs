@@ -31,6 +31,18 @@ struct Column {
     meaning: String,
 }
 
+impl Column {
+    /// Three of an estimate, as `src/table/flat.rs` has it; itself of anything else.
+    fn flat(self) -> Vec<Self> {
+        if self.of != "Reported" {
+            return vec![self];
+        }
+        let end = |end: &str| if self.name == "value" { end.to_owned() } else { format!("{}_{end}", self.name) };
+        let column = |name: String, meaning: &str| Self { name, of: "Option<f64>".to_owned(), meaning: meaning.to_owned() };
+        vec![column(self.name.clone(), &self.meaning), column(end("lower"), ""), column(end("upper"), "")]
+    }
+}
+
 struct Table {
     /// What the struct's comment says behind the table's name.
     about: String,
@@ -50,7 +62,7 @@ fn columns<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Column> {
             skipped |= line.contains("serde(skip)");
         } else if let Some(found) = field.captures(line) {
             let column = Column { name: found[1].to_owned(), of: found[2].to_owned(), meaning: plain(&meaning.join(" ")) };
-            columns.extend((!skipped).then_some(column));
+            columns.extend((!skipped).then(|| column.flat()).into_iter().flatten());
             (meaning, skipped) = (Vec::new(), false);
         }
     }
