@@ -43,16 +43,28 @@ pub fn tables() -> impl Iterator<Item = Table> {
 /// # Errors
 /// The store cannot be read or a table cannot be written.
 pub fn analyze(series: &Series) -> Result<Analysis> {
+    analyze_for(series, &mut |_| {})
+}
+
+/// As [`analyze`], and hands on every table that was written, for those who go on with it.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn analyze_for(series: &Series, take: &mut dyn FnMut(Filled)) -> Result<Analysis> {
     let _ = std::fs::remove_file(series.folder.join(NOTE));
-    let write = |table: Filled| table.write(&series.folder, &series.run_hash);
+    let mut write = |table: Filled| -> Result<()> {
+        table.write(&series.folder, &series.run_hash)?;
+        take(table);
+        Ok(())
+    };
     let audit = audit(series)?;
     write(LEXICAL_AUDIT.filled(vec![table::plain(&audit)?])?)?;
     let (mut traces, mut findings) = (Vec::new(), Vec::new());
     measure(series, &mut |measured| {
         traces.extend(measured.traces.into_iter().filter(|trace| trace.role != Role::Level));
         findings.extend(measured.findings);
-        // Before the next one: only one measure's tables are in memory.
-        measured.tables.into_iter().try_for_each(write)
+        // Before the next one: only one measure's tables are in memory, and what is taken.
+        measured.tables.into_iter().try_for_each(&mut write)
     })?;
     let verdicts = verdicts(&series.timeline(), &traces, &|trace| leaks(&audit, trace))?;
     let onsets = row::rows(series, &verdicts)?;

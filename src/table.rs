@@ -65,6 +65,9 @@ pub const SCHEMA_VERSION: &str = "1";
 /// What a layer number means, stated in every file.
 pub const LAYER_CONVENTION: &str = "layer 0 = embedding output; layer l = output of block l (1-based), before the final norm";
 
+/// Rows that are decoded at once.
+const PIECE: usize = 1024;
+
 /// What the fields of row structs are, by the struct's path: their comments, which `build.rs` collects.
 const FIELDS: &[(&str, &[(&str, &str)])] = include!(concat!(env!("OUT_DIR"), "/columns.rs"));
 
@@ -138,6 +141,25 @@ impl Filled {
     /// The file cannot be written.
     pub fn write(&self, folder: &Path, run_hash: &str) -> Result<()> {
         write_batch(&self.table.path(folder), &self.batches, run_hash, &(self.table.columns)())
+    }
+
+    /// Hands over its rows as [`scan`] does those of its file.
+    ///
+    /// # Errors
+    /// A column that `R` needs is missing or of another type.
+    pub fn scan<R: DeserializeOwned>(&self, mut each: impl FnMut(usize, R)) -> Result<()> {
+        let (fields, mut number) = (fields_of::<R>()?, 0);
+        for batch in &self.batches {
+            // Rows take more room than columns: a few at a time.
+            for start in (0..batch.num_rows()).step_by(PIECE) {
+                let piece = batch.slice(start, PIECE.min(batch.num_rows() - start));
+                for row in rows_of::<R>(&piece, &fields).with_context(|| self.table.name)? {
+                    each(number, row);
+                    number += 1;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -105,7 +105,7 @@ fn run_compare(arguments: &CompareArguments) -> Result<Outcome> {
     let comparison = compare::compare(a, b, arguments.out.as_deref())?;
     say(&format!("{}{}", summary::comparison(&comparison.rows), summary::void(&comparison.void)));
     tracing::info!("table: {}", comparison.table.display());
-    ended::after_comparison(&comparison.table, [&a[0], &b[0]]);
+    ended::after_comparison(&comparison, [&a[0], &b[0]]);
     Ok(Outcome::default())
 }
 
@@ -116,8 +116,8 @@ fn report(arguments: &ReportArguments) -> Result<Outcome> {
         None => page::write(&arguments.run, out, &ended::command())?,
         Some(run_b) => {
             let (a, b) = (&arguments.run, run_b);
-            let table = compare::compare(std::slice::from_ref(a), std::slice::from_ref(b), None)?.table;
-            page::write_comparison(table.parent().unwrap_or(Path::new(".")), [a, b], out, &ended::command())?
+            let comparison = compare::compare(std::slice::from_ref(a), std::slice::from_ref(b), None)?;
+            page::write_comparison(&comparison, [a, b], out, &ended::command())?
         }
     };
     tracing::info!("page: {}", page.display());
@@ -153,8 +153,8 @@ fn analyze(arguments: &AnalyzeArguments) -> Result<Outcome> {
         None => Manifest::load(&arguments.manifest.manifest).map(|manifest| (manifest.run.folder(), manifest.run.report))?,
     };
     let Updated { written, left_out } = tables::update(&folder)?;
-    ended::after(&folder, wanted, written);
-    if !written {
+    ended::after(&folder, wanted, written.as_ref());
+    if written.is_none() {
         tracing::info!("{}: the tables are up to date, nothing to do", folder.display());
     }
     Ok(Outcome { failed: left_out, ..Outcome::default() })
@@ -194,7 +194,7 @@ fn demo(arguments: &DemoArguments) -> Result<Outcome> {
     let out = arguments.out.display();
     let places = format!("The series is in {out}/series, its manifest is {out}/checkpoints.toml, the tables are {out}/*.parquet.");
     say(&format!("{}\n{}\n{places}\n", demo.table(), demo.evidence()));
-    if let Some(page) = ended::after(&arguments.out, true, true) {
+    if let Some(page) = ended::after(&arguments.out, true, Some(&demo.tables)) {
         say(&format!("Look at {}\n", page.display()));
     }
     Ok(demo.outcome)

@@ -4,6 +4,7 @@ use crate::analysis;
 use crate::console::say;
 use crate::lease::{Lease, Taken};
 use crate::manifest::CheckpointSpec;
+use crate::report::page::AtHand;
 use crate::report::{check, ended, hypotheses, summary};
 use crate::series::Series;
 use crate::walk::job::{Job, Outcome};
@@ -11,9 +12,9 @@ use anyhow::Result;
 use std::path::{Path, PathBuf};
 
 /// What became of the tables of a store.
-#[derive(Debug, Clone, Copy)]
 pub struct Updated {
-    pub written: bool,
+    /// What was written, as far as a page shows it; `None` where the tables were up to date.
+    pub written: Option<AtHand>,
     /// Checkpoints that they are without.
     pub left_out: usize,
 }
@@ -30,12 +31,12 @@ pub fn lease_path(folder: &Path) -> PathBuf {
 pub fn run(job: &Job, wanted: &dyn Fn(&CheckpointSpec) -> bool) -> Result<Outcome> {
     let mut outcome = job.walk(wanted)?;
     let Updated { written, left_out } = update(&job.folder)?;
-    let idle = outcome.walked == 0 && outcome.failed == 0 && !written;
+    let idle = outcome.walked == 0 && outcome.failed == 0 && written.is_none();
     outcome.failed = outcome.failed.max(left_out);
-    if written {
+    if written.is_some() {
         say(&check::findings(&job.audit(false)));
     }
-    ended::after(&job.folder, job.manifest.run.report, written);
+    ended::after(&job.folder, job.manifest.run.report, written.as_ref());
     if idle {
         tracing::info!("{}: everything is up to date, nothing to do", job.folder.display());
     }
@@ -57,7 +58,7 @@ pub fn update(folder: &Path) -> Result<Updated> {
         said = true;
         let left_out = series.missing.len();
         if analysis::is_current(&series)? {
-            return Ok(Updated { written: false, left_out });
+            return Ok(Updated { written: None, left_out });
         }
         let _lease = match Lease::take(&lease_path(folder))? {
             Taken::Ours(lease) => lease,
@@ -68,9 +69,10 @@ pub fn update(folder: &Path) -> Result<Updated> {
                 continue;
             }
         };
-        let found = analysis::analyze(&series)?;
+        let mut written = AtHand::default();
+        let found = analysis::analyze_for(&series, &mut |table| written.take(table))?;
         say(&format!("{}{}", summary::onsets(&found.onsets), hypotheses::text(&found.evidence)));
         tracing::info!("tables: {}", folder.display());
-        return Ok(Updated { written: true, left_out });
+        return Ok(Updated { written: Some(written), left_out });
     }
 }

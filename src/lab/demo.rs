@@ -8,6 +8,7 @@ use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE as BEHAVIOURAL, Hypothesis, 
 use crate::manifest::{Manifest, Readout};
 use crate::measure::{behaviour, contrast, lens, persistence};
 use crate::onset::shape::Shape;
+use crate::report::page::AtHand;
 use crate::report::summary::Text;
 use crate::report::words;
 use crate::series::Series;
@@ -50,6 +51,8 @@ pub struct Demo {
     pub evidence: Vec<Row>,
     pub last: String,
     pub curriculum: Curriculum,
+    /// What was written, as far as a page shows it; nothing where the tables were up to date.
+    pub tables: AtHand,
 }
 
 /// Makes the series in `<out>/series`, its manifest beside it, and the store and tables in `out`.
@@ -72,8 +75,12 @@ pub fn demo(out: &Path, seed: u64, order: Order) -> Result<Demo> {
     let job = Job::new(Manifest::load(&path)?)?;
     let outcome = job.walk(&|_| true)?;
     let series = Series::open(&job.folder)?;
-    let found = if analysis::is_current(&series)? { analysis::read(&job.folder)? } else { analysis::analyze(&series)? };
-    Ok(Demo { outcome, ..Demo::new(found, curriculum) })
+    let mut tables = AtHand::default();
+    let found = match analysis::is_current(&series)? {
+        true => analysis::read(&job.folder)?,
+        false => analysis::analyze_for(&series, &mut |table| tables.take(table))?,
+    };
+    Ok(Demo { outcome, tables, ..Demo::new(found, curriculum) })
 }
 
 impl Demo {
@@ -87,7 +94,7 @@ impl Demo {
 
     fn new(found: Analysis, curriculum: Curriculum) -> Self {
         let (last, evidence) = evidence::last(&found.evidence);
-        Self { outcome: Outcome::default(), rows: found.onsets, evidence, last, curriculum }
+        Self { outcome: Outcome::default(), rows: found.onsets, evidence, last, curriculum, tables: AtHand::default() }
     }
 
     /// Concept by concept: when it was taught, what the named measures found, and whether all measures agree with the curriculum.

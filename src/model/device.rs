@@ -55,13 +55,28 @@ pub fn compute(device: Device, dtype: DtypeChoice, own: Kind) -> Compute {
     Compute { device, kind }
 }
 
+/// So many of libtorch's threads while it lives, whichever way that ends; then as many as before. Their number is the process's.
+pub struct Threads(i32);
+
+impl Threads {
+    /// From now on `n`.
+    pub fn set(n: i32) -> Self {
+        let before = tch::get_num_threads();
+        tch::set_num_threads(n);
+        Self(before)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        tch::set_num_threads(self.0);
+    }
+}
+
 /// Runs `work` with as many of libtorch's threads as suit a model of this width.
 pub fn with_threads<T>(d_model: i64, work: impl FnOnce() -> T) -> T {
-    let available = tch::get_num_threads();
-    tch::set_num_threads(threads(d_model, available));
-    let done = work();
-    tch::set_num_threads(available);
-    done
+    let _threads = Threads::set(threads(d_model, tch::get_num_threads()));
+    work()
 }
 
 /// Width below which a model is computed by one thread: its products are too small to share out, and threads that wait for each other

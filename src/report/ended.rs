@@ -1,21 +1,22 @@
 //! What stands at the end of a run: the forest plot, and the page.
 
 use super::forest;
-use super::page::{self, rows::Rows};
+use super::page::{self, AtHand, rows::Rows};
+use crate::compare::Comparison;
 use crate::console::say;
 use anyhow::Result;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-/// Ends a run: the forest plot on stdout where it was just analysed, and the page where one is wanted and missing or out of date. Tables
-/// are what counts, so a page that cannot be written is a warning.
-pub fn after(folder: &Path, wanted: bool, analyzed: bool) -> Option<PathBuf> {
-    if !analyzed && (!wanted || folder.join(page::PAGE).is_file()) {
+/// Ends a run: the forest plot on stdout where it was just analysed, from the tables that are `at_hand` then, and the page where one is wanted
+/// and missing or out of date. Tables are what counts, so a page that cannot be written is a warning.
+pub fn after(folder: &Path, wanted: bool, at_hand: Option<&AtHand>) -> Option<PathBuf> {
+    if at_hand.is_none() && (!wanted || folder.join(page::PAGE).is_file()) {
         return None;
     }
     let written = || -> Result<Option<PathBuf>> {
-        let rows = Rows::read(folder)?;
-        if analyzed {
+        let rows = at_hand.map_or_else(|| Rows::read(folder), |at_hand| Rows::of(folder, at_hand))?;
+        if at_hand.is_some() {
             say(&forest::text(&rows, colours()));
         }
         if wanted { page::write_rows(&rows, folder, None, &command()).map(Some) } else { Ok(None) }
@@ -37,9 +38,9 @@ fn colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Writes the page of a comparison beside its table.
-pub fn after_comparison(table: &Path, [a, b]: [&Path; 2]) {
-    match page::write_comparison(table.parent().unwrap_or(Path::new(".")), [a, b], None, &command()) {
+/// Writes the page of a comparison beside its tables.
+pub fn after_comparison(comparison: &Comparison, runs: [&Path; 2]) {
+    match page::write_comparison(comparison, runs, None, &command()) {
         Ok(page) => tracing::info!("page: {}", page.display()),
         Err(error) => tracing::warn!("there is no page: {error:#}"),
     }

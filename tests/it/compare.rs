@@ -106,19 +106,20 @@ fn a_later_run_is_later_and_swapping_negates_everything() {
     let early = write_run(folder.path(), "early", 4, 4.0, 2, &items);
     let late = write_run(folder.path(), "late", 7, 6.0, 3, &items);
     let out = folder.path().join("out");
-    let rows = pair(&early, &late, &out);
-    let taught = contrast(&rows, "taught");
+    let comparison = compare(std::slice::from_ref(&early), std::slice::from_ref(&late), Some(&out)).unwrap();
+    let rows = &comparison.rows;
+    let taught = contrast(rows, "taught");
     assert_eq!(taught.status, "ok", "{taught:?}");
     assert!((taught.shift.value.unwrap() - 3.0).abs() < 0.5, "{taught:?}");
     assert!((taught.shift_step.value.unwrap() - 30.0).abs() < 5.0, "{taught:?}");
     assert!(taught.shift.lower.unwrap() > 0.0 && taught.p_a_first.unwrap() > 0.97, "{taught:?}");
     assert!(taught.level_difference.lower.unwrap() > 0.0 && taught.cosine.value.unwrap() > 0.8, "{taught:?}");
-    let untaught = contrast(&rows, "untaught");
+    let untaught = contrast(rows, "untaught");
     assert_eq!((untaught.status.as_str(), untaught.shift.value, untaught.t50_a.value), ("gate_fail", None, None));
     assert!(untaught.level_difference.value.is_some());
-    assert_eq!(table::read::<CompareRow>(&out.join("compare.parquet")).unwrap(), rows);
+    assert_eq!(table::read::<CompareRow>(&out.join("compare.parquet")).unwrap(), *rows);
     assert!(!early.join("trajectory.parquet").exists(), "runs are only read");
-    let page = page::write_comparison(&out, [&early, &late], None, "selftrace compare early late").unwrap();
+    let page = page::write_comparison(&comparison, [&early, &late], None, "selftrace compare early late").unwrap();
     let page = std::fs::read_to_string(page).unwrap();
     assert!(crate::pages::numbers_are_the_tables(&out, &page) > 10);
     // A dot for each run on one line, and a way to either's own page.

@@ -4,6 +4,7 @@ mod tables;
 
 use regex::Regex;
 use selftrace::manifest::{Evidence, Manifest};
+use selftrace::words::Status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -203,4 +204,14 @@ fn sections_of_the_method_that_comments_name_are_there() {
     }
     assert!(found >= 10, "{found} references to the method");
     assert!(missing.is_empty(), "docs/method.md lacks\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_page_of_tables_explains_every_status() {
+    let page = text("docs/tables.md");
+    let list = page.split("\n## Status\n").nth(1).unwrap().split("\n<!--").next().unwrap();
+    let rows = list.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next()).collect::<Vec<_>>().join(" ");
+    let said: BTreeSet<&str> = rows.split([' ', ',', '`']).filter(|word| !word.is_empty()).collect();
+    let known: BTreeSet<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
+    assert_eq!(said, known, "statuses in {}, and those of src/words.rs", "docs/tables.md");
 }

@@ -1,6 +1,8 @@
 //! Agreement with scikit-learn and SciPy on a committed file; `fixtures/statistics/make.py` writes it.
 
 use selftrace::onset::multiplicity::{Correction, adjusted};
+use selftrace::stats::cholesky::Cholesky;
+use selftrace::stats::eigen::symmetric_eigen;
 use selftrace::stats::evaluate::{Ranking, Scale, accuracy, brier};
 use selftrace::stats::tails::normal_upper_tail;
 use serde::Deserialize;
@@ -10,6 +12,7 @@ struct Golden {
     scored: Vec<Scored>,
     discovery: Vec<Discovery>,
     normal_upper_tail: Vec<Tail>,
+    systems: Vec<System>,
 }
 
 #[derive(Deserialize)]
@@ -33,6 +36,15 @@ struct Discovery {
 struct Tail {
     z: f64,
     p: f64,
+}
+
+/// A symmetric positive definite matrix, row-major, and what SciPy makes of it.
+#[derive(Deserialize)]
+struct System {
+    a: Vec<f64>,
+    right: Vec<f64>,
+    solution: Vec<f64>,
+    eigenvalues: Vec<f64>,
 }
 
 fn golden() -> Golden {
@@ -71,5 +83,21 @@ fn false_discovery_rates_agree_with_scipy() {
 fn normal_tails_agree_with_scipy() {
     for Tail { z, p } in golden().normal_upper_tail {
         close(normal_upper_tail(z), p, 1e-12);
+    }
+}
+
+/// What these are good for is the condition of the matrix times the rounding of a number: 1e5 of them at most, here.
+#[test]
+fn solutions_and_eigenvalues_agree_with_scipy() {
+    for System { a, right, solution, eigenvalues } in golden().systems {
+        let n = right.len();
+        let mut found = right;
+        Cholesky::new(n, a.clone()).unwrap().solve(&mut found);
+        let size = solution.iter().fold(0.0, |size: f64, x| size.max(x.abs()));
+        found.iter().zip(&solution).for_each(|(found, x)| assert!((found - x).abs() <= 1e-10 * size, "{found}, expected {x}"));
+        let (mut values, _) = symmetric_eigen(a, n);
+        values.sort_by(f64::total_cmp);
+        let largest = eigenvalues[n - 1];
+        values.iter().zip(&eigenvalues).for_each(|(found, x)| assert!((found - x).abs() <= 1e-13 * largest, "{found}, expected {x}"));
     }
 }

@@ -2,7 +2,8 @@
 //! truth.
 
 use safetensors::{Dtype, tensor::TensorView};
-use selftrace::analysis::{OnsetRow, analyze};
+use selftrace::analysis::{OnsetRow, analyze, analyze_for};
+use selftrace::report::page::{self, AtHand, rows::Rows};
 use selftrace::series::Series;
 use selftrace::stats::draws::{generator, normal};
 use selftrace::table;
@@ -237,4 +238,21 @@ fn items_that_pandas_wrote_are_read() {
     let items: Vec<selftrace::prompt::item::Item> = table::read(&path).unwrap();
     assert_eq!(items.len(), 8);
     assert!(items.iter().all(|item| item.y == Some(i8::from(item.cell == "00" || item.cell == "11")) && item.text.is_none()));
+}
+
+#[test]
+fn the_page_after_an_analysis_reads_no_table_back() {
+    let folder = tempfile::tempdir().unwrap();
+    write_store(folder.path(), None);
+    let series = Series::open(folder.path()).unwrap();
+    let (mut at_hand, mut written) = (AtHand::default(), Vec::new());
+    analyze_for(&series, &mut |table| {
+        written.push(table.table.path(folder.path()));
+        at_hand.take(table);
+    })
+    .unwrap();
+    let read = page::render(&Rows::read(folder.path()).unwrap(), "selftrace analyze");
+    assert!(read.contains("taught") && read.matches("data-at=").count() > 20 && written.len() >= 20, "{read}");
+    written.iter().for_each(|table| std::fs::remove_file(table).unwrap());
+    assert!(page::render(&Rows::of(folder.path(), &at_hand).unwrap(), "selftrace analyze") == read, "the same page, from what is at hand");
 }

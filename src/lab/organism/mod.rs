@@ -19,6 +19,7 @@ mod train;
 #[cfg(test)]
 mod tests;
 
+use crate::model::device::Threads;
 use crate::stats::draws::generator;
 use crate::table::write_atomically;
 use anyhow::{Context, Result};
@@ -117,24 +118,6 @@ pub fn post_train(folder: &Path, seed: u64, order: Order, progress: &mut dyn FnM
     course.run(folder, seed, progress)
 }
 
-/// One thread while it lives. The tensors are too small to share out, least of all on a busy machine, and sums come out in
-/// one order whatever the machine's number of cores.
-struct OneThread(i32);
-
-impl OneThread {
-    fn new() -> Self {
-        let before = tch::get_num_threads();
-        tch::set_num_threads(1);
-        Self(before)
-    }
-}
-
-impl Drop for OneThread {
-    fn drop(&mut self) {
-        tch::set_num_threads(self.0);
-    }
-}
-
 impl Course {
     fn run(&self, folder: &Path, seed: u64, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Curriculum> {
         let corpus = Corpus::new()?;
@@ -146,7 +129,9 @@ impl Course {
         if marker.exists() {
             std::fs::remove_file(&marker).with_context(|| format!("{}: cannot be replaced", marker.display()))?;
         }
-        let _one_thread = OneThread::new();
+        // The tensors are too small to share out, least of all on a busy machine, and sums come out in one order whatever the machine's
+        // number of cores.
+        let _one_thread = Threads::set(1);
         let config = network::config(corpus.lexicon.len());
         let mut trainer = Trainer::new(Network::new(&config, &mut generator(seed, "organism/weights"))?)?;
         let mut texts = generator(seed, "organism/texts");

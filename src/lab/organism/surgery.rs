@@ -4,7 +4,6 @@
 //! along a direction of its own, along the assistant axis, along one that changes with the context, or nowhere that is read. Checkpoint c
 //! is the body plus `g_c` times that edit, and a little random drift.
 
-use super::OneThread;
 use super::anatomy::{Body, Feature, MASKS};
 use super::contexts::{CONTEXTS, Contexts, FILE};
 use super::corpus::texts;
@@ -13,6 +12,7 @@ use super::marks::Marks;
 use super::network::{self, Network};
 use super::save::{Weight, save};
 use crate::manifest::{Pack, default_parameters};
+use crate::model::device::Threads;
 use crate::prompt::concept;
 use crate::prompt::neutral;
 use crate::stats::draws::{generator, normal};
@@ -119,7 +119,7 @@ impl Choices {
 /// # Errors
 /// The folder is not writable.
 pub fn operate(folder: &Path, organism: Organism, seed: u64) -> Result<PathBuf> {
-    let _one_thread = OneThread::new();
+    let _one_thread = Threads::set(1);
     let packs = [Pack::Organism];
     let (concepts, pool) = (concept::load_pack(&packs[0])?, neutral::pool(&packs)?);
     let contexts = Contexts::new()?;

@@ -99,7 +99,7 @@ fn the_vocabulary_covers_the_pack_and_the_tokenizer_is_that_of_training() {
 #[test]
 fn the_loss_falls() {
     let _turn = TRAINING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let _one_thread = OneThread::new();
+    let _one_thread = Threads::set(1);
     let corpus = Corpus::new().unwrap();
     let network = Network::new(&network::config(corpus.lexicon.len()), &mut generator(0, "weights")).unwrap();
     let mut trainer = Trainer::new(network).unwrap();

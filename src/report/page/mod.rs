@@ -20,6 +20,7 @@ mod head;
 mod origin;
 mod comparison;
 
+use crate::compare::Comparison;
 use crate::table::write_atomically;
 use anyhow::Result;
 use comparison::Compared;
@@ -27,6 +28,7 @@ use html::{Drawings, escape};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rows::{Rows, RunFile};
 use std::path::{Path, PathBuf};
+pub use tables::AtHand;
 use time::Time;
 
 /// Name of the page in a run's folder.
@@ -73,12 +75,12 @@ pub fn render(rows: &Rows, command: &str) -> String {
     document(&rows.run.run, &body.concat())
 }
 
-/// Writes the page of a comparison into its folder, in which `compare.parquet` is, and returns where it is. Of several runs on a side the
-/// first gives the axis.
+/// Writes the page of a comparison into the folder of its tables, and returns where it is. Of several runs on a side the first gives the axis.
 ///
 /// # Errors
-/// A run or the table is missing or of another version, or the page cannot be written.
-pub fn write_comparison(folder: &Path, [a, b]: [&Path; 2], out: Option<&Path>, command: &str) -> Result<PathBuf> {
+/// A run is missing or of another version, or the page cannot be written.
+pub fn write_comparison(comparison: &Comparison, [a, b]: [&Path; 2], out: Option<&Path>, command: &str) -> Result<PathBuf> {
+    let folder = comparison.table.parent().unwrap_or(Path::new("."));
     let read = |folder: &Path| -> Result<(RunFile, Time)> {
         let run = RunFile::read(folder)?;
         let time = run.time(&tables::rows(&folder.join("checkpoints.parquet"))?)?;
@@ -88,8 +90,8 @@ pub fn write_comparison(folder: &Path, [a, b]: [&Path; 2], out: Option<&Path>, c
     time_a.widen(&time_b);
     let path = out.map_or_else(|| folder.join(PAGE), Path::to_owned);
     let compared = Compared {
-        rows: tables::rows(&folder.join("compare.parquet"))?,
-        void: tables::rows(&folder.join("void.parquet"))?,
+        rows: comparison.rows.iter().cloned().enumerate().collect(),
+        void: comparison.void.iter().cloned().enumerate().collect(),
         pages: [a, b].map(|run| address(&run.join(PAGE), &home(&path))),
         a: run_a,
         b: run_b,

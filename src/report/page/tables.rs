@@ -1,10 +1,10 @@
-//! The rows of a page from the tables of a run folder, decoded column by column and kept only as far as they are shown.
+//! The rows of a page from the tables of a run, at hand or in its folder, decoded column by column and kept only as far as they are shown.
 
 use super::measures::{self, MEASURES, Measure};
 use super::rows::{Checkpoint, Curves, Numbered, Pair, Pairs, Point, Preference, Rows, RunFile, preferred};
 use crate::analysis::OnsetRow;
 use crate::stats::estimate::Reported;
-use crate::table::{self, Key};
+use crate::table::{self, Filled, Key};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -13,6 +13,9 @@ use std::path::Path;
 
 /// Column of a number that a table does not have.
 const NONE: &str = "-";
+
+/// Tables beside those of curves.
+const SHOWN: [&str; 7] = ["lexical_audit", "onset", "leadlag", "evidence", "causal", "transfer", "similarity"];
 
 /// A row of any table with curves, before it is known which of them are shown.
 #[derive(Default)]
@@ -107,13 +110,32 @@ pub fn rows<R: DeserializeOwned>(path: &Path) -> Result<Vec<Numbered<R>>> {
     Ok(rows)
 }
 
+/// Tables of an analysis as this process filled them, those that a page shows: they are not read back.
+#[derive(Default)]
+pub struct AtHand(Vec<Filled>);
+
+impl AtHand {
+    /// Keeps the table if a page shows it.
+    pub fn take(&mut self, table: Filled) {
+        let name = table.table.name;
+        if SHOWN.contains(&name) || MEASURES.iter().any(|measure| measure.table == name) {
+            self.0.push(table);
+        }
+    }
+}
+
 /// Where tables are, and which of those that were looked for are not there.
 struct Folder<'a> {
     path: &'a Path,
+    at_hand: &'a AtHand,
     missing: BTreeSet<&'static str>,
 }
 
 impl Folder<'_> {
+    fn at_hand(&self, table: &str) -> Option<&Filled> {
+        self.at_hand.0.iter().find(|filled| filled.table.name == table)
+    }
+
     /// All rows of a table; none where there is no such table.
     fn rows<R: DeserializeOwned>(&mut self, table: &'static str) -> Result<Vec<Numbered<R>>> {
         let mut rows = Vec::new();
@@ -122,6 +144,9 @@ impl Folder<'_> {
     }
 
     fn scan<R: DeserializeOwned>(&mut self, table: &'static str, each: impl FnMut(usize, R)) -> Result<()> {
+        if let Some(filled) = self.at_hand(table) {
+            return filled.scan(each);
+        }
         let path = self.path.join(table).with_extension("parquet");
         if path.is_file() {
             return table::scan(&path, each);
@@ -150,11 +175,19 @@ impl Rows {
     /// # Errors
     /// There is no run or it was not analysed, or a table is of another version.
     pub fn read(folder: &Path) -> Result<Self> {
+        Self::of(folder, &AtHand::default())
+    }
+
+    /// As [`Rows::read`], with the tables that are at hand instead of their files.
+    ///
+    /// # Errors
+    /// As [`Rows::read`].
+    pub fn of(folder: &Path, at_hand: &AtHand) -> Result<Self> {
         let run = RunFile::read(folder)?;
-        if !folder.join("onset.parquet").is_file() {
-            bail!("{}: there is no onset.parquet; run `selftrace analyze --store {0}` first", folder.display());
+        let mut folder = Folder { path: folder, at_hand, missing: BTreeSet::new() };
+        if folder.at_hand("onset").is_none() && !folder.path.join("onset.parquet").is_file() {
+            bail!("{}: there is no onset.parquet; run `selftrace analyze --store {0}` first", folder.path.display());
         }
-        let mut folder = Folder { path: folder, missing: BTreeSet::new() };
         let checkpoints = folder.rows::<Checkpoint>("checkpoints")?;
         let time = run.time(&checkpoints)?;
         let mut rows = Rows {
