@@ -43,6 +43,7 @@ fn concepts(variances: &[(Specification, bool, f64)]) -> Vec<VoidRow> {
 fn empty() -> VoidRow {
     serde_json::from_value(serde_json::json!({
         "run_a": "", "run_b": "", "arm": "a", "quantity": VARIANCE, "null_bank": false, "status": Status::Ok, "n_runs": 2, "n_concepts": 1,
+        "value": {},
     }))
     .unwrap()
 }

@@ -6,6 +6,7 @@ fn place() -> OnsetRow {
     serde_json::from_value(serde_json::json!({
         "run": "", "concept": "self", "label_family": "crossed", "null_bank": false, "measure": "contrast", "layer": 8,
         "readout": "last_prompt", "primary": true, "status": Status::Ok, "shape": "emerges", "axis": "index", "n_checkpoints": 9, "n_null": 0,
+        "delta": {}, "excess": {}, "t50": {}, "t50_step": {},
     }))
     .unwrap()
 }

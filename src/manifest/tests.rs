@@ -18,18 +18,12 @@ pub(super) fn written(text: &str) -> (TempDir, PathBuf) {
         "runs/sft/final",
         "runs/twins/step_7",
         "runs/twins/step_007",
-        "runs/many/g",
-        "runs/many/a",
-        "runs/many/b",
-        "runs/many/c",
-        "runs/many/d",
-        "runs/many/e",
-        "runs/many/f",
         "runs/nested/12/hf",
         "runs/empty",
     ] {
         std::fs::create_dir_all(folder.path().join(name)).unwrap();
     }
+    ('a'..='g').for_each(|name| std::fs::create_dir_all(folder.path().join(format!("runs/many/{name}"))).unwrap());
     std::fs::write(folder.path().join("runs/sft/checkpoint-500"), "a file, not a folder").unwrap();
     let path = folder.path().join("checkpoints.toml");
     std::fs::write(&path, text).unwrap();

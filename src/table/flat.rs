@@ -2,7 +2,7 @@
 //! place. Those of a field that is called `value` are `value`, `lower` and `upper`.
 
 use anyhow::Result;
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StructArray, new_null_array};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use std::sync::Arc;
 
@@ -37,10 +37,10 @@ pub fn columns(batch: &RecordBatch) -> Vec<ArrayRef> {
     batch.columns().iter().flat_map(parts).collect()
 }
 
-/// The columns of `batch` that these fields have, as their structs again. What the batch lacks is left out.
+/// The columns of `batch` that these fields have, as their structs again. What the batch lacks is left out; of a struct, it is null.
 ///
 /// # Errors
-/// Columns are not of one length.
+/// A part that the batch lacks cannot be null.
 pub fn nested(batch: &RecordBatch, fields: &[FieldRef]) -> Result<RecordBatch> {
     let found = |name: &str| Some((batch.schema_ref().field_with_name(name).ok()?.clone(), batch.column_by_name(name)?.clone()));
     let mut columns: Vec<(FieldRef, ArrayRef)> = Vec::new();
@@ -49,12 +49,13 @@ pub fn nested(batch: &RecordBatch, fields: &[FieldRef]) -> Result<RecordBatch> {
             columns.extend(found(field.name()).map(|(field, column)| (Arc::new(field), column)));
             continue;
         };
-        let own = |(part, name): (&FieldRef, String)| found(&name).map(|(field, column)| (Arc::new(field.with_name(part.name())), column));
-        let (parts, arrays): (Vec<FieldRef>, Vec<ArrayRef>) = parts.filter_map(own).unzip();
-        if !parts.is_empty() {
-            let column = StructArray::try_new(Fields::from(parts), arrays, None)?;
-            columns.push((Arc::new(Field::new(field.name(), column.data_type().clone(), false)), Arc::new(column)));
-        }
+        let own = |(part, name): (&FieldRef, String)| match found(&name) {
+            Some((field, column)) => (Arc::new(field.with_name(part.name())), column),
+            None => (part.clone(), new_null_array(part.data_type(), batch.num_rows())),
+        };
+        let (parts, arrays): (Vec<FieldRef>, Vec<ArrayRef>) = parts.map(own).unzip();
+        let column = StructArray::try_new(Fields::from(parts), arrays, None)?;
+        columns.push((Arc::new(Field::new(field.name(), column.data_type().clone(), false)), Arc::new(column)));
     }
     let (fields, columns): (Vec<FieldRef>, Vec<ArrayRef>) = columns.into_iter().unzip();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -92,7 +93,6 @@ mod tests {
     struct Part {
         #[serde(rename = "shift")]
         moved: Reported,
-        #[serde(default)]
         absent: Reported,
     }
 
