@@ -50,6 +50,8 @@ pub(super) enum Command {
     Report(ReportArguments),
     /// Write activations of your own prompts to a safetensors file
     Extract(ExtractArguments),
+    /// Write texts that go on from your own prompts, as JSON lines on stdout
+    Generate(GenerateArguments),
     /// Compare every layer of a model with what transformers computes in the Python that is there
     Verify(VerifyArguments),
     /// List the concepts, or show one with its items, tokens and readout spans
@@ -194,6 +196,36 @@ pub(super) struct ExtractArguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct GenerateArguments {
+    /// Model folder in Hugging Face layout, or hub:OWNER/NAME[@REVISION][#SUBFOLDER]; it has to fit into memory as a whole
+    #[arg(long, value_name = "SOURCE")]
+    pub(super) model: String,
+    #[command(flatten)]
+    pub(super) over: OverArguments,
+    /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`; other columns are passed over
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(super) prompts: PathBuf,
+    /// Most tokens of a text; `finish` is "length" where it goes no further, and "stop" where the model ended it
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_tokens: u32,
+    /// 0 takes the most probable token, 1 draws from the model's own distribution; settings of generation_config.json are not followed
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = parse_temperature)]
+    pub(super) temperature: f64,
+    /// Draw from the most probable tokens alone that hold this much probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = parse_top_p)]
+    pub(super) top_p: f64,
+    /// Texts per prompt, with the seeds 0 to N - 1
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) seeds: u32,
+    /// Also write a line `id, seed, piece` as soon as some text is settled
+    #[arg(long)]
+    pub(super) stream: bool,
+    /// auto, cpu, or cuda:N
+    #[arg(long, default_value = "auto", value_parser = parse_device)]
+    pub(super) device: DeviceChoice,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct VerifyArguments {
     /// Model folder in Hugging Face layout, or hub:OWNER/NAME[@REVISION][#SUBFOLDER]
     #[arg(value_name = "SOURCE")]
@@ -257,6 +289,16 @@ fn parse_layers(text: &str) -> Result<Layers, String> {
     }
     let numbers: Result<Vec<usize>, _> = text.split(',').map(|number| number.trim().parse()).collect();
     numbers.map(Layers::Numbers).map_err(|_| "expected all, or numbers as in 0,8,16".to_owned())
+}
+
+fn parse_temperature(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "expected 0 or a positive number, as in 0.7".to_owned())
+}
+
+fn parse_top_p(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| *number > 0.0 && *number <= 1.0);
+    number.ok_or_else(|| "expected a number above 0, at most 1, as in 0.9".to_owned())
 }
 
 fn parse_dtype(text: &str) -> Result<Dtype, String> {

@@ -11,8 +11,10 @@ use crate::lab::demo;
 use crate::lease;
 use crate::manifest::{CheckpointSpec, DtypeChoice, Manifest};
 use crate::model::device;
+use crate::model::sample::Sampling;
 use crate::report::{check, ended, page, summary, verify};
 use crate::walk::extract::{self, Keep, Words};
+use crate::walk::generate::{self, Wanted};
 use crate::walk::job::{Job, Outcome};
 use crate::walk::opened::{self, Opened};
 use anyhow::{Context, Result, bail};
@@ -25,7 +27,7 @@ mod arguments;
 
 use arguments::{
     AnalyzeArguments, Arguments, BenchmarkArguments, Command, CompareArguments, ConceptsArguments, DemoArguments, ExtractArguments,
-    ManifestArgument, ReportArguments, StatusArguments, VerifyArguments, WalkArguments,
+    GenerateArguments, ManifestArgument, ReportArguments, StatusArguments, VerifyArguments, WalkArguments,
 };
 
 /// Runs the program and returns its exit code.
@@ -66,6 +68,7 @@ fn execute(command: Command) -> Result<Outcome> {
         Command::Compare(arguments) => run_compare(&arguments),
         Command::Report(arguments) => report(&arguments),
         Command::Extract(arguments) => run_extract(&arguments),
+        Command::Generate(arguments) => run_generate(&arguments),
         Command::Verify(arguments) => run_verify(&arguments),
         Command::Concepts(arguments) => concepts(&arguments),
         Command::Demo(arguments) => demo(&arguments),
@@ -141,6 +144,21 @@ fn run_extract(arguments: &ExtractArguments) -> Result<Outcome> {
     let compute = device::compute(device::resolve(arguments.device)?, DtypeChoice::Auto, checkpoint.weights.kind());
     extract::extract(&checkpoint, &prompts, arguments.readout, &layers, arguments.dtype, compute, &arguments.out)?;
     Ok(Outcome::default())
+}
+
+fn run_generate(arguments: &GenerateArguments) -> Result<Outcome> {
+    let Opened { checkpoint, folders } = opened::open(&arguments.model, "--model", &arguments.over.adapter, &arguments.over.ignore)?;
+    let words = Words { folders: folders.iter().map(PathBuf::as_path).collect() };
+    let prompts = extract::read_prompts(&arguments.prompts, &words, false)?;
+    let compute = device::compute(device::resolve(arguments.device)?, DtypeChoice::Auto, checkpoint.weights.kind());
+    let wanted = Wanted {
+        max_tokens: arguments.max_tokens as usize,
+        sampling: Sampling { temperature: arguments.temperature, top_p: arguments.top_p },
+        seeds: u64::from(arguments.seeds),
+        stream: arguments.stream,
+    };
+    let failed = generate::generate(&checkpoint, &words, &prompts, wanted, compute, &mut std::io::stdout())?;
+    Ok(Outcome { failed, ..Outcome::default() })
 }
 
 fn run(path: &Path) -> Result<Outcome> {

@@ -10,6 +10,14 @@ use super::plan::{Chunk, KeysValues, Rotation};
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
+/// What attention makes of some nodes before they look at each other.
+pub struct Heads {
+    /// `[head, node, d_head]`.
+    pub queries: Tensor,
+    /// `[kv_head, node, d_head]` each.
+    pub own: KeysValues,
+}
+
 /// Multi-head attention, grouped-query when there are fewer key heads than query heads.
 pub struct Attention {
     /// Query, key and value rows stacked: `[(n_heads + 2 n_kv_heads) d_head, d_model]`.
@@ -50,6 +58,14 @@ impl Attention {
         chunk: &Chunk,
         rotations: &[Rotation],
     ) -> Result<(Tensor, Option<KeysValues>)> {
+        self.over_chunk(&self.project(x, rotations)?, past, chunk)
+    }
+
+    /// Queries, keys and values of `x: [node, d_model]`, normed and rotated to each node's position.
+    ///
+    /// # Errors
+    /// Shapes differ, or the device is out of memory.
+    pub fn project(&self, x: &Tensor, rotations: &[Rotation]) -> Result<Heads> {
         let (d_q, d_kv) = (self.n_heads * self.d_head, self.n_kv_heads * self.d_head);
         let qkv = self.qkv.forward(x)?.f_split_with_sizes([d_q, d_kv, d_kv], 1)?;
         let (mut queries, mut keys) = (self.heads(&qkv[0], &self.q_norm)?, self.heads(&qkv[1], &self.k_norm)?);
@@ -57,15 +73,24 @@ impl Attention {
         if let Some(rope) = self.view.rope {
             (queries, keys) = (rotations[rope].apply(&queries)?, rotations[rope].apply(&keys)?);
         }
+        Ok(Heads { queries, own: KeysValues { keys, values } })
+    }
+
+    /// As [`Attention::forward`], for nodes that are projected already.
+    ///
+    /// # Errors
+    /// Shapes differ, or the device is out of memory.
+    pub fn over_chunk(&self, heads: &Heads, past: Option<KeysValues>, chunk: &Chunk) -> Result<(Tensor, Option<KeysValues>)> {
+        let Heads { queries, own: KeysValues { keys, values } } = heads;
         let mut past = past;
         let mut mixed = Vec::with_capacity(chunk.tiles.len());
         for tile in &chunk.tiles {
             let of_tile = |x: &Tensor| x.f_narrow(1, tile.start, tile.len);
-            let mut kv = KeysValues { keys: of_tile(&keys)?, values: of_tile(&values)? };
+            let mut kv = KeysValues { keys: of_tile(keys)?, values: of_tile(values)? };
             if let Some(past) = &past {
                 kv = past.then(&kv)?;
             }
-            mixed.push(self.mix(&of_tile(&queries)?, &kv, &tile.visible(self.view.window)?)?);
+            mixed.push(self.over_tile(&of_tile(queries)?, &kv, &tile.visible(self.view.window)?)?);
             past = tile.carry(&kv)?;
         }
         Ok((self.out.forward(&Tensor::f_cat(&mixed, 0)?)?, past))
@@ -84,20 +109,37 @@ impl Attention {
         Ok(heads.f_transpose(0, 1)?)
     }
 
-    /// Values of the visible keys, weighted: `queries: [head, query, d_head] -> [query, n_heads d_head]`.
-    fn mix(&self, queries: &Tensor, kv: &KeysValues, visible: &Tensor) -> Result<Tensor> {
-        let (queries, keys, values) = (queries.f_unsqueeze(0)?, self.per_query_head(&kv.keys)?, self.per_query_head(&kv.values)?);
-        let mixed = if let Some(cap) = self.score_cap {
+    /// `queries: [head, query, d_head] -> [query, n_heads d_head]`, one `visible: [query, key]` for all heads.
+    fn over_tile(&self, queries: &Tensor, kv: &KeysValues, visible: &Tensor) -> Result<Tensor> {
+        let mixed = self.mix(&queries.f_unsqueeze(0)?, &self.per_query_head(&kv.keys)?, &self.per_query_head(&kv.values)?, visible)?;
+        Ok(mixed.f_squeeze_dim(0)?.f_transpose(0, 1)?.f_reshape([-1, self.n_heads * self.d_head])?)
+    }
+
+    /// One new token per row against the row's cache: `queries: [head, row, d_head]`, `kv: [row, kv_head, slot, d_head]` each and
+    /// `visible: [row, 1, 1, slot]` give `[row, d_model]`. The query heads that share a key head are the queries of one product, so keys
+    /// are not repeated.
+    ///
+    /// # Errors
+    /// Shapes differ, or the device is out of memory.
+    pub fn over_cache(&self, queries: &Tensor, kv: &KeysValues, visible: &Tensor) -> Result<Tensor> {
+        let (rows, group) = (queries.size()[1], self.n_heads / self.n_kv_heads);
+        let queries = queries.f_view([self.n_kv_heads, group, rows, self.d_head])?.f_permute([2, 0, 1, 3])?;
+        let mixed = self.mix(&queries, &kv.keys, &kv.values, visible)?;
+        self.out.forward(&mixed.f_reshape([rows, self.n_heads * self.d_head])?)
+    }
+
+    /// Values of the visible keys, weighted: `queries: [batch, head, query, d_head]`, and keys and values `[batch, head, key, d_head]`,
+    /// give `[batch, head, query, d_head]`.
+    fn mix(&self, queries: &Tensor, keys: &Tensor, values: &Tensor, visible: &Tensor) -> Result<Tensor> {
+        if let Some(cap) = self.score_cap {
             let scores = queries.f_matmul(&keys.f_transpose(2, 3)?)?.f_mul_scalar(self.score_scale)?;
             let scores = scores.f_div_scalar(cap)?.f_tanh()?.f_mul_scalar(cap)?;
             let scores = scores.f_masked_fill(&visible.f_logical_not()?, f64::NEG_INFINITY)?;
             let wide = if scores.kind() == Kind::Double { Kind::Double } else { Kind::Float };
-            scores.f_softmax(-1, wide)?.f_to_kind(values.kind())?.f_matmul(&values)?
-        } else {
-            let scale = Some(self.score_scale);
-            Tensor::f_scaled_dot_product_attention(&queries, &keys, &values, Some(visible), 0.0, false, scale, false)?
-        };
-        Ok(mixed.f_squeeze_dim(0)?.f_transpose(0, 1)?.f_reshape([-1, self.n_heads * self.d_head])?)
+            return Ok(scores.f_softmax(-1, wide)?.f_to_kind(values.kind())?.f_matmul(values)?);
+        }
+        let scale = Some(self.score_scale);
+        Ok(Tensor::f_scaled_dot_product_attention(queries, keys, values, Some(visible), 0.0, false, scale, false)?)
     }
 
     /// `[kv_head, key, d_head] -> [1, head, key, d_head]`: each key head serves a run of consecutive query heads.

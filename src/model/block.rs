@@ -40,11 +40,38 @@ impl Block {
         chunk: &Chunk,
         rotations: &[Rotation],
     ) -> Result<(Tensor, Option<KeysValues>)> {
-        let (attn_out, past) = self.attention.forward(&normed(&self.ln1, resid_pre)?, past, chunk, rotations)?;
+        let mut next = None;
+        let resid = self.around(resid_pre, |x| {
+            let (out, carried) = self.attention.forward(x, past, chunk, rotations)?;
+            next = carried;
+            Ok(out)
+        })?;
+        Ok((resid, next))
+    }
+
+    /// The block equation about any attention: `resid_pre: [node, d_model] -> resid_post`; `attend` gets the normed input and returns what
+    /// attention writes.
+    ///
+    /// # Errors
+    /// Shapes differ, the device is out of memory, or whatever `attend` returns.
+    pub fn around(&self, resid_pre: &Tensor, attend: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        let attn_out = attend(&normed(&self.ln1, resid_pre)?)?;
         let resid_mid = self.add(resid_pre, &normed(&self.ln1_post, &attn_out)?)?;
         let mlp_in = if self.parallel { resid_pre } else { &resid_mid };
         let mlp_out = self.mlp.forward(&normed(&self.ln2, mlp_in)?)?;
-        Ok((self.add(&resid_mid, &normed(&self.ln2_post, &mlp_out)?)?, past))
+        self.add(&resid_mid, &normed(&self.ln2_post, &mlp_out)?)
+    }
+
+    /// The weights in the order in memory that suits a few nodes at a time ([`super::layers::Linear::lay_out_for_few_rows`]).
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn lay_out_for_few_rows(&mut self) -> Result<()> {
+        self.attention.qkv.lay_out_for_few_rows()?;
+        match &mut self.mlp {
+            FeedForward::Dense(mlp) => mlp.up.lay_out_for_few_rows(),
+            FeedForward::Mixture(mixture) => mixture.experts.iter_mut().try_for_each(|expert| expert.up.lay_out_for_few_rows()),
+        }
     }
 
     fn add(&self, resid: &Tensor, out: &Tensor) -> Result<Tensor> {

@@ -20,6 +20,20 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
     }
+
+    /// Lays a weight with more outputs than inputs out by input, where it is used with few rows at a time, as a model that writes does: products
+    /// on a CPU are then up to twice as fast.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn lay_out_for_few_rows(&mut self) -> Result<()> {
+        if let [d_out, d_in] = self.weight.size()[..]
+            && d_out > d_in
+        {
+            self.weight = self.weight.f_transpose(0, 1)?.f_contiguous()?.f_transpose(0, 1)?;
+        }
+        Ok(())
+    }
 }
 
 /// RMS norm (no bias) or layer norm (bias) over the last dimension.

@@ -109,19 +109,19 @@ pub fn divergences(checkpoint: &Checkpoint, compute: Compute, clean: &Tensor, ch
 }
 
 /// The name of the unembedding.
-fn head(checkpoint: &Checkpoint) -> Result<&str> {
+pub(super) fn head(checkpoint: &Checkpoint) -> Result<&str> {
     let missing = || format!("{}: the model has no head, so it has no answers", checkpoint.folder.display());
     checkpoint.unembedding.as_deref().with_context(missing)
 }
 
 /// The final norm.
-fn ends(checkpoint: &Checkpoint, compute: Compute) -> Result<Ends> {
+pub(super) fn ends(checkpoint: &Checkpoint, compute: Compute) -> Result<Ends> {
     let Compute { device, kind } = compute;
     (checkpoint.architecture.ends)(&Loader::new(&checkpoint.weights, &checkpoint.config, kind, device))
 }
 
 /// Scales the logits and bounds them, where the family does.
-fn bounded(logits: Tensor, config: &DecoderConfig) -> Result<Tensor> {
+pub(super) fn bounded(logits: Tensor, config: &DecoderConfig) -> Result<Tensor> {
     let logits = if config.logit_scale == 1.0 { logits } else { logits.f_mul_scalar(config.logit_scale)? };
     match config.logit_cap {
         Some(cap) => Ok(logits.f_div_scalar(cap)?.f_tanh()?.f_mul_scalar(cap)?),

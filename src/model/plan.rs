@@ -129,18 +129,7 @@ impl Chunk {
     /// # Errors
     /// The device is out of memory.
     pub fn rotations(&self, ropes: &[Rope], kind: Kind) -> Result<Vec<Rotation>> {
-        ropes.iter().map(|rope| self.rotation(rope, kind)).collect()
-    }
-
-    fn rotation(&self, rope: &Rope, kind: Kind) -> Result<Rotation> {
-        let freq = Tensor::f_from_slice(&rope.inv_freq)?.f_to_device(self.depth.device())?;
-        let angle = self.depth.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_mul(&freq.f_unsqueeze(0)?)?;
-        let angle = Tensor::f_cat(&[&angle, &angle], 1)?;
-        let scale = f64::from(rope.scale);
-        Ok(Rotation {
-            cos: angle.f_cos()?.f_mul_scalar(scale)?.f_to_kind(kind)?,
-            sin: angle.f_sin()?.f_mul_scalar(scale)?.f_to_kind(kind)?,
-        })
+        ropes.iter().map(|rope| Rotation::new(rope, &self.depth, kind)).collect()
     }
 }
 
@@ -151,6 +140,18 @@ pub struct Rotation {
 }
 
 impl Rotation {
+    /// The table for `positions: [node]` (i64).
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn new(rope: &Rope, positions: &Tensor, kind: Kind) -> Result<Self> {
+        let freq = Tensor::f_from_slice(&rope.inv_freq)?.f_to_device(positions.device())?;
+        let angle = positions.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_mul(&freq.f_unsqueeze(0)?)?;
+        let angle = Tensor::f_cat(&[&angle, &angle], 1)?;
+        let scale = f64::from(rope.scale);
+        Ok(Self { cos: angle.f_cos()?.f_mul_scalar(scale)?.f_to_kind(kind)?, sin: angle.f_sin()?.f_mul_scalar(scale)?.f_to_kind(kind)? })
+    }
+
     /// Rotates the first dimensions of `x: [head, node, d_head]`.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ pub mod vocabulary;
 pub mod conversation;
 pub mod template;
 pub mod tokenize;
+pub mod decode;
+pub mod endings;
 pub mod import;
 pub mod specification;
 pub mod label_family;

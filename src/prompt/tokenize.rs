@@ -115,6 +115,41 @@ impl Ruler {
         decoded.unwrap_or_else(|| format!("<{id}>"))
     }
 
+    /// The id of a token as it is written in the vocabulary.
+    pub fn id(&self, token: &str) -> Option<i64> {
+        self.tokenizer.token_to_id(token).map(i64::from)
+    }
+
+    /// The text of tokens, without special ones; ids that the tokenizer does not have stand for nothing.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub fn decode(&self, ids: &[i64]) -> Result<String> {
+        let ids: Vec<u32> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
+        let decoded = guarded("the tokenizers library", || self.tokenizer.decode(&ids, true).map_err(|error| brief(&error.to_string())));
+        decoded?.map_err(|error| anyhow!("the tokenizer cannot decode: {error}"))
+    }
+
+    /// Whether a token is one byte of a character, as tokenizers with byte fallback have them: `<0xE2>`.
+    pub fn is_byte(&self, id: i64) -> bool {
+        let token = u32::try_from(id).ok().and_then(|id| self.tokenizer.id_to_token(id));
+        token.is_some_and(|token| token.len() == 6 && token.starts_with("<0x") && token.ends_with('>'))
+    }
+
+    /// A text that the tokenizer does not give back as it was, with what it becomes; `None` where it gives all of some tricky ones back.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub fn changes(&self) -> Result<Option<(String, String)>> {
+        for text in ["A b", "two  spaces, and \n\n\tlines ", " don't .", "Grüße, e\u{301}, 日本 and 👋"] {
+            let back = self.decode(&ids(&encode(&self.tokenizer, text, false)?))?;
+            if back != text {
+                return Ok(Some((text.to_owned(), back)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a token is one of the tokenizer's special ones.
     pub fn is_special(&self, id: i64) -> bool {
         self.special_ids.contains(&id)

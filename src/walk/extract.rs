@@ -52,10 +52,18 @@ pub struct Words<'a> {
 }
 
 impl Words<'_> {
+    /// The first folder that has a tokenizer.
+    pub fn tokenizer(&self) -> Option<&Path> {
+        self.folders.iter().copied().find(|folder| folder.join("tokenizer.json").is_file())
+    }
+
     /// The tokenizer of the first folder that has one, with the template of the first that has one; says whether there is a template.
-    fn ruler(&self) -> Result<(Ruler, bool)> {
+    ///
+    /// # Errors
+    /// No folder has a tokenizer, or tokenizer or template cannot be understood.
+    pub fn ruler(&self) -> Result<(Ruler, bool)> {
         let last = self.folders.last().context("no folder to look for a tokenizer in")?;
-        let folder = self.folders.iter().find(|folder| folder.join("tokenizer.json").is_file()).unwrap_or(last);
+        let folder = self.tokenizer().unwrap_or(last);
         let native = self.folders.iter().find_map(|folder| Template::native(folder).transpose()).transpose()?;
         let has_template = native.is_some();
         let template = match native {
@@ -73,8 +81,7 @@ impl Words<'_> {
 /// File and line: not JSON, none or several of the three keys, or a conversation that the model's template refuses.
 pub fn read_prompts(path: &Path, words: &Words, special: bool) -> Result<Vec<Prompt>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    let has_tokenizer = words.folders.iter().any(|folder| folder.join("tokenizer.json").is_file());
-    let mut ruler: Option<(Ruler, bool)> = if special && has_tokenizer { Some(words.ruler()?) } else { None };
+    let mut ruler: Option<(Ruler, bool)> = if special && words.tokenizer().is_some() { Some(words.ruler()?) } else { None };
     let mut prompts = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = || format!("{}:{}", path.display(), number + 1);
@@ -107,6 +114,20 @@ pub fn read_prompts(path: &Path, words: &Words, special: bool) -> Result<Vec<Pro
         tracing::warn!("there is no tokenizer.json that says which tokens are special: the means are over all tokens");
     }
     Ok(prompts)
+}
+
+/// Refuses tokens that the model does not have.
+///
+/// # Errors
+/// Names the prompt and the token.
+pub fn check_vocabulary(prompts: &[Prompt], checkpoint: &Checkpoint) -> Result<()> {
+    let vocabulary = 0..checkpoint.config.d_vocab;
+    for prompt in prompts {
+        if let Some(id) = prompt.ids.iter().find(|id| !vocabulary.contains(*id)) {
+            bail!("prompt {:?}: token id {id} is outside the vocabulary of {} tokens", prompt.id, vocabulary.end);
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to write over what is read: weights, an adapter, the prompts; or over what is no file.
@@ -144,12 +165,7 @@ pub fn extract(
     out: &Path,
 ) -> Result<()> {
     let width = checkpoint.config.d_model as usize;
-    for prompt in prompts {
-        let vocabulary = 0..checkpoint.config.d_vocab;
-        if let Some(id) = prompt.ids.iter().find(|id| !vocabulary.contains(*id)) {
-            bail!("prompt {:?}: token id {id} is outside the vocabulary of {} tokens", prompt.id, checkpoint.config.d_vocab);
-        }
-    }
+    check_vocabulary(prompts, checkpoint)?;
     let forest = Forest::new(&prompts.iter().map(|prompt| prompt.ids.as_slice()).collect::<Vec<_>>());
     // One output tensor per entry; within it, one run of nodes per row.
     let spans = prompts.iter().enumerate().map(|(index, prompt)| forest.span(index, 0..prompt.ids.len()));

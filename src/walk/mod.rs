@@ -10,3 +10,4 @@ pub mod audit;
 pub mod job;
 pub mod opened;
 pub mod extract;
+pub mod generate;

@@ -23,6 +23,7 @@ mod merged;
 mod integrity;
 mod refusals;
 mod cli;
+mod generation;
 mod pages;
 mod browser;
 mod hub_server;

@@ -25,7 +25,7 @@ fn base() -> PathBuf {
 }
 
 /// Writes the adapter of a step, and the base with it merged.
-fn write_step(folder: &Path, step: u64) {
+pub fn write_step(folder: &Path, step: u64) {
     let adapter = folder.join(format!("lora/checkpoint-{step}"));
     let full = folder.join(format!("full/checkpoint-{step}"));
     std::fs::create_dir_all(&adapter).unwrap();
