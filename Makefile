@@ -22,7 +22,7 @@ QUICK := words:: table:: stats:: series:: onset:: measure:: evidence:: compare::
 quick: libtorch
 	cargo test --release --lib -- $(QUICK)
 
-# Under a real Slurm on this machine, in ten minutes or so; needs root, slurm-wlm and munge (tests/cluster/README.md).
+# Under a real Slurm on this machine, in five to eleven minutes beside the training of a demo; needs root, slurm-wlm and munge (tests/cluster/README.md).
 cluster-test: build
 	tests/cluster/run.sh
 
