@@ -9,13 +9,15 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
+/// The options of this process about log lines, for processes that it starts.
+static FLAGS: OnceLock<Vec<&'static str>> = OnceLock::new();
 
 /// How long after a signal the process ends, wherever it is then. Schedulers wait for 30 s, some for 20.
 const GRACE: Duration = Duration::from_secs(15);
@@ -40,6 +42,8 @@ pub struct Interrupted(pub i32);
 /// # Errors
 /// Handlers cannot be installed.
 pub fn start(format: LogFormat, quiet: bool, abandon: fn()) -> anyhow::Result<()> {
+    let json = (format == LogFormat::Json).then_some("--log-format=json");
+    let _ = FLAGS.set(json.into_iter().chain(quiet.then_some("--quiet")).collect());
     let filter = EnvFilter::try_from_env("SELFTRACE_LOG").unwrap_or_else(|_| EnvFilter::new(if quiet { "warn" } else { "info" }));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| BehindBars).with_target(false);
     match format {
@@ -79,6 +83,16 @@ pub fn check_interrupt() -> Result<(), Interrupted> {
         0 => Ok(()),
         signal => Err(Interrupted(signal)),
     }
+}
+
+/// Options with which another process of this program says as much as this one, in the same form.
+pub fn flags() -> &'static [&'static str] {
+    FLAGS.get().map_or(&[], Vec::as_slice)
+}
+
+/// Passes a line of such a process on to stderr, behind the bars.
+pub fn relay(line: &[u8]) {
+    let _ = BehindBars.write(line);
 }
 
 /// Prints what was asked for on stdout. Where nobody reads it any more, that is all right; a full disk is

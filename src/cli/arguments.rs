@@ -1,5 +1,6 @@
 //! Arguments as people write them; what they say about themselves is `--help`.
 
+use crate::cluster::crew::{Devices, Worker};
 use crate::cluster::submit;
 use crate::console::LogFormat;
 use crate::lab::organism::Order;
@@ -31,7 +32,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Walk every checkpoint and write the tables: the main job
-    Run(ManifestArgument),
+    Run(RunArguments),
     /// Resolve everything and run nothing: the plan, what it will cost, and the integrity and lexical audits
     Check(CheckArguments),
     /// Read the checkpoints into the store, without analysing
@@ -70,12 +71,30 @@ pub(super) struct ManifestArgument {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct DevicesArgument {
+    /// Walk several checkpoints at once on this node, a process per device: all (CUDA devices), or a list such as
+    /// cuda:0,cuda:1 or cpu:2 (two on the CPU)
+    #[arg(long, value_name = "LIST", value_parser = Devices::parse)]
+    pub(super) devices: Option<Devices>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    #[command(flatten)]
+    pub(super) manifest: ManifestArgument,
+    #[command(flatten)]
+    pub(super) devices: DevicesArgument,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct CheckArguments {
     #[command(flatten)]
     pub(super) manifest: ManifestArgument,
     /// Read and hash all weights for the integrity audit, which a walk does anyway
     #[arg(long)]
     pub(super) weights: bool,
+    #[command(flatten)]
+    pub(super) devices: DevicesArgument,
 }
 
 #[derive(Debug, Args)]
@@ -89,6 +108,11 @@ pub(super) struct WalkArguments {
     /// HyperQueue each task has its part without this
     #[arg(long, value_name = "I/N", value_parser = parse_shard)]
     pub(super) shard: Option<(usize, usize)>,
+    #[command(flatten)]
+    pub(super) devices: DevicesArgument,
+    /// Which of the processes of a `--devices` this is
+    #[arg(long, hide = true, value_parser = Worker::parse, conflicts_with = "devices")]
+    pub(super) worker: Option<Worker>,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! Arguments in, exit code out.
 
+use crate::cluster::crew::{self, Devices};
 use crate::cluster::rank::{self, Share};
 use crate::cluster::status::Status;
 use crate::cluster::tables::{self, Updated};
@@ -19,6 +20,7 @@ use crate::walk::job::{Job, Outcome};
 use crate::walk::opened::{self, Opened};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,8 +28,8 @@ use std::time::Duration;
 mod arguments;
 
 use arguments::{
-    AnalyzeArguments, Arguments, BenchmarkArguments, Command, CompareArguments, ConceptsArguments, DemoArguments, ExtractArguments,
-    GenerateArguments, ManifestArgument, ReportArguments, StatusArguments, VerifyArguments, WalkArguments,
+    AnalyzeArguments, Arguments, BenchmarkArguments, CheckArguments, Command, CompareArguments, ConceptsArguments, DemoArguments,
+    ExtractArguments, GenerateArguments, ReportArguments, RunArguments, StatusArguments, VerifyArguments, WalkArguments,
 };
 
 /// Runs the program and returns its exit code.
@@ -55,8 +57,8 @@ pub fn main() -> ExitCode {
 
 fn execute(command: Command) -> Result<Outcome> {
     match command {
-        Command::Run(ManifestArgument { manifest }) => run(&manifest),
-        Command::Check(arguments) => check(&arguments.manifest.manifest, arguments.weights),
+        Command::Run(arguments) => run(&arguments),
+        Command::Check(arguments) => check(&arguments),
         Command::Walk(arguments) => walk(&arguments),
         Command::Analyze(arguments) => analyze(&arguments),
         Command::Status(arguments) => status(&arguments),
@@ -77,7 +79,16 @@ fn execute(command: Command) -> Result<Outcome> {
 }
 
 fn walk(arguments: &WalkArguments) -> Result<Outcome> {
-    let job = Job::new(Manifest::load(&arguments.manifest.manifest)?)?;
+    let manifest = Manifest::load(&arguments.manifest.manifest)?;
+    let devices = arguments.devices.devices.as_ref().map(Devices::resolve).transpose()?.unwrap_or_default();
+    let job = match (arguments.worker, devices.first()) {
+        (Some(worker), _) => {
+            worker.follow();
+            Job::on_device(manifest, worker.device, Some((worker.number, worker.of)))?
+        }
+        (None, Some(&first)) => Job::on_device(manifest, first, None)?,
+        (None, None) => Job::new(manifest)?,
+    };
     for id in &arguments.checkpoints {
         if !job.entries().any(|spec| spec.id == *id) {
             let known: Vec<&str> = job.entries().map(|spec| spec.id.as_str()).collect();
@@ -100,7 +111,17 @@ fn walk(arguments: &WalkArguments) -> Result<Outcome> {
     let wanted = |spec: &CheckpointSpec| {
         (arguments.checkpoints.is_empty() || arguments.checkpoints.contains(&spec.id)) && spec.order % parts == part - 1
     };
-    job.walk_from(first, &wanted)
+    if devices.is_empty() {
+        return job.walk_from(first, &wanted);
+    }
+    let mut same: Vec<OsString> = walk_arguments(&arguments.manifest.manifest, (part, parts));
+    same.extend(arguments.checkpoints.iter().flat_map(|id| ["--checkpoint".into(), id.into()]));
+    crew::walk(&job, &devices, &same, &wanted)
+}
+
+/// The command line of a walk of one part of a series, whatever the environment says of a rank.
+fn walk_arguments(manifest: &Path, (part, parts): (usize, usize)) -> Vec<OsString> {
+    vec!["walk".into(), manifest.into(), "--shard".into(), format!("{part}/{parts}").into()]
 }
 
 fn run_compare(arguments: &CompareArguments) -> Result<Outcome> {
@@ -161,8 +182,15 @@ fn run_generate(arguments: &GenerateArguments) -> Result<Outcome> {
     Ok(Outcome { failed, ..Outcome::default() })
 }
 
-fn run(path: &Path) -> Result<Outcome> {
-    tables::run(&Job::new(Manifest::load(path)?)?, &|_| true)
+fn run(arguments: &RunArguments) -> Result<Outcome> {
+    let path = &arguments.manifest.manifest;
+    let manifest = Manifest::load(path)?;
+    let Some(devices) = &arguments.devices.devices else {
+        return tables::run(&Job::new(manifest)?, &|_| true);
+    };
+    let devices = devices.resolve()?;
+    let job = Job::on_device(manifest, devices[0], None)?;
+    tables::after(&job, crew::walk(&job, &devices, &walk_arguments(path, (1, 1)), &|_| true)?)
 }
 
 fn analyze(arguments: &AnalyzeArguments) -> Result<Outcome> {
@@ -184,9 +212,11 @@ fn status(arguments: &StatusArguments) -> Result<Outcome> {
     Ok(status.outcome())
 }
 
-fn check(path: &Path, weights: bool) -> Result<Outcome> {
-    let job = Job::new(Manifest::load(path)?)?;
-    let plan = check::plan(&job, weights)?;
+fn check(arguments: &CheckArguments) -> Result<Outcome> {
+    let manifest = Manifest::load(&arguments.manifest.manifest)?;
+    let devices = arguments.devices.devices.as_ref().map(Devices::resolve).transpose()?.unwrap_or_default();
+    let job = devices.first().map_or_else(|| Job::new(manifest.clone()), |&first| Job::on_device(manifest.clone(), first, None))?;
+    let plan = check::plan(&job, arguments.weights, &devices)?;
     say(&plan.text);
     Ok(Outcome { failed: plan.problems, ..Outcome::default() })
 }

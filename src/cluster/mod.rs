@@ -5,6 +5,7 @@
 //! ([`crate::lease`]), so any engine that starts processes will do.
 
 pub mod rank;
+pub mod crew;
 pub mod tables;
 pub mod status;
 pub mod watch;

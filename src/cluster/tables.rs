@@ -29,7 +29,14 @@ pub fn lease_path(folder: &Path) -> PathBuf {
 /// # Errors
 /// As [`Job::walk`] and [`update`].
 pub fn run(job: &Job, wanted: &dyn Fn(&CheckpointSpec) -> bool) -> Result<Outcome> {
-    let mut outcome = job.walk(wanted)?;
+    after(job, job.walk(wanted)?)
+}
+
+/// Brings the tables up to date after a walk.
+///
+/// # Errors
+/// As [`update`].
+pub fn after(job: &Job, mut outcome: Outcome) -> Result<Outcome> {
     let Updated { written, left_out } = update(&job.folder)?;
     let idle = outcome.walked == 0 && outcome.failed == 0 && written.is_none();
     outcome.failed = outcome.failed.max(left_out);

@@ -21,6 +21,11 @@ pub fn load_cuda() -> Result<()> {
     }
 }
 
+/// Number of CUDA devices that libtorch finds; none where its libraries for them are not there.
+pub fn cuda_devices() -> usize {
+    if load_cuda().is_ok() && Cuda::is_available() { Cuda::device_count() as usize } else { 0 }
+}
+
 /// The device that the manifest asks for.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use super::summary::{Text, number, span};
 use super::verify;
 use crate::checkpoint::hub::Part;
+use crate::manifest::DeviceChoice;
 use crate::model::config::DecoderConfig;
 use crate::model::cost::Cost;
 use crate::model::{Checkpoint, device};
@@ -27,11 +28,11 @@ pub struct Plan {
 }
 
 /// The plan of a run: checkpoints in order, what is asked of them and what that will cost, and what is wrong with them. `weights` reads and
-/// hashes all of them for the integrity audit.
+/// hashes all of them for the integrity audit; `devices` are those that walk at once, none for the manifest's own.
 ///
 /// # Errors
 /// The lexical audit cannot be computed.
-pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
+pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> {
     let mut text = Text::new(&["checkpoint", "stage", "step", "architecture", "parameters", "layers", "store", "state"]);
     let mut problems = 0;
     let mut budget = Budget::default();
@@ -154,7 +155,7 @@ pub fn plan(job: &Job, weights: bool) -> Result<Plan> {
     out.push_str(if notes.is_empty() { "" } else { "\n" });
     out.push_str(&contexts(job, &forest));
     out.push_str(&sweep.unwrap_or_default());
-    out.push_str(&budget.render());
+    out.push_str(&budget.render(devices));
     if let Some(sentence) = job.lacks_room(budget.store_bytes as u64) {
         problems += 1;
         let _ = writeln!(out, "{sentence}\n");
@@ -277,7 +278,7 @@ impl Budget {
         }
     }
 
-    fn render(&self) -> String {
+    fn render(&self, devices: &[DeviceChoice]) -> String {
         let number = self.checkpoints + usize::from(self.random_weights);
         if number == 0 {
             return String::new();
@@ -290,13 +291,30 @@ impl Budget {
         let all = number as f64 / self.tried as f64;
         let intervening =
             if self.intervening > 0.0 { format!(" and {} of interventions", duration(self.intervening * all)) } else { String::new() };
+        // Workers on the CPU share its cores, a GPU is one more.
+        let gpus = devices.iter().filter(|device| matches!(device, DeviceChoice::Cuda(_))).count().clamp(1, number);
+        let place = if gpus > 1 { format!("{gpus} such devices") } else { "this device".to_owned() };
+        let mut memory = format!("{} of memory", DecimalBytes(self.memory_bytes));
+        let workers = devices.len().min(number);
+        if workers > 1 {
+            let _ = write!(memory, " each, {} for {workers} at once,", DecimalBytes(self.memory_bytes * workers as u64));
+        }
+        let free = free_memory().filter(|free| gpus == 1 && self.memory_bytes * workers.max(1) as u64 > *free);
+        let warning =
+            free.map_or_else(String::new, |free| format!("note: {} of memory are free now, which is less.\n\n", DecimalBytes(free)));
         format!(
-            "{what}, about {} on this device ({} each){intervening}, {} of memory and {disk} in the store.\n\n",
-            duration(self.seconds * all),
+            "{what}, about {} on {place} ({} each){intervening}, {memory} and {disk} in the store.\n\n{warning}",
+            duration(self.seconds * all / gpus as f64),
             duration(self.seconds / self.tried as f64),
-            DecimalBytes(self.memory_bytes),
         )
     }
+}
+
+/// Memory that processes can have, in bytes (Linux).
+fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
 /// Seconds as people say them.

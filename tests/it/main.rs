@@ -36,4 +36,5 @@ mod interventions;
 mod causal;
 mod organisms;
 mod jobs;
+mod crew;
 mod baseline;

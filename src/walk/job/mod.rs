@@ -3,7 +3,7 @@
 use crate::checkpoint::hub::{self, Hub};
 use crate::console::{bar, check_interrupt};
 use crate::lease::Lease;
-use crate::manifest::{CheckpointSpec, Manifest};
+use crate::manifest::{CheckpointSpec, DeviceChoice, Manifest};
 use crate::model::Checkpoint;
 use crate::model::config::DecoderConfig;
 use crate::model::cost::{self, Cost};
@@ -49,6 +49,8 @@ pub struct Job {
     pub device: Device,
     /// Nothing will be computed: what was walked on any device is complete.
     looking: bool,
+    /// One of several processes of one command: its number, from 0, and how many there are.
+    turn: Option<(usize, usize)>,
     pub hub: Hub,
     /// The network with random weights; `None` with `[run] baseline = false`.
     pub baseline: Option<CheckpointSpec>,
@@ -79,6 +81,15 @@ impl Job {
         Self::on(manifest, device, false)
     }
 
+    /// As [`Job::new`] on another device than the manifest's, which is no part of what a run is; `turn` is the
+    /// number, from 0, of one of several processes of one command, and how many there are.
+    ///
+    /// # Errors
+    /// As [`Job::new`].
+    pub fn on_device(manifest: Manifest, choice: DeviceChoice, turn: Option<(usize, usize)>) -> Result<Self> {
+        Ok(Self { turn, ..Self::on(manifest, device::resolve(choice)?, false)? })
+    }
+
     /// As [`Job::new`] for who only looks at a run: a login node need not have the device that walks.
     ///
     /// # Errors
@@ -107,6 +118,7 @@ impl Job {
             ruler,
             device,
             looking,
+            turn: None,
             hub,
             baseline,
             base: Mutex::default(),

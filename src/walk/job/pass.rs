@@ -13,7 +13,7 @@ use anyhow::{Context, Error, Result, ensure};
 use serde_json::Value;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// A checkpoint that somebody else was walking when it was to be downloaded.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,8 @@ struct NotFetched;
 struct Open<'a> {
     number: usize,
     spec: &'a CheckpointSpec,
+    /// When its record was written that was there as this walk began.
+    recorded: Option<SystemTime>,
 }
 
 /// One walk of this process.
@@ -45,11 +47,17 @@ impl Job {
     pub fn walk_from(&self, first: usize, wanted: &dyn Fn(&CheckpointSpec) -> bool) -> Result<Outcome> {
         let specs: Vec<&CheckpointSpec> = self.entries().filter(|spec| wanted(spec)).collect();
         let mut walk = Walk { job: self, wanted: specs.len(), outcome: Outcome::default(), common: None };
-        let (complete, mut open): (Vec<Open>, Vec<Open>) =
-            specs.iter().enumerate().map(|(number, &spec)| Open { number, spec }).partition(|open| self.is_complete(open.spec));
+        let (complete, mut open): (Vec<Open>, Vec<Open>) = specs
+            .iter()
+            .enumerate()
+            .map(|(number, &spec)| Open { number, spec, recorded: self.recorded(&spec.id) })
+            .partition(|open| self.is_complete(open.spec));
         walk.outcome.skipped = complete.iter().filter(|open| !open.spec.reinitialised).count();
         let turn = open.partition_point(|open| open.number < first % specs.len().max(1));
-        open.rotate_left(turn);
+        // Several processes of one command begin at places that are far from each other.
+        let apart = self.turn.map_or(0, |(number, of)| open.len() * number / of.max(1));
+        let begin = (turn + apart) % open.len().max(1);
+        open.rotate_left(begin);
         for folder in [self.folder.clone(), self.folder.join("readouts"), self.folder.join("causal")] {
             lease::sweep(&folder);
         }
@@ -158,19 +166,33 @@ impl<'a> Walk<'a> {
         let done = hub::ahead(hub, &positions, &fetch, &mut |position, fetched| {
             check_interrupt()?;
             whole.set_position(position as u64);
-            let Open { number, spec } = open[position];
+            let Open { number, spec, recorded } = open[position];
             let label = format!("[{}/{}] {}", number + 1, self.wanted, spec.id);
             // Until this checkpoint is done.
             let lease = match Lease::take(&leases[position])? {
                 Taken::Ours(_) if job.is_complete(spec) => {
-                    tracing::info!("{label}: another process has walked it");
+                    if job.turn.is_none() {
+                        tracing::info!("{label}: another process has walked it");
+                    }
                     self.outcome.skipped += usize::from(!spec.reinitialised);
+                    return Ok(());
+                }
+                // It would fail again, and each of many processes would try.
+                Taken::Ours(_) if job.ended_since(&spec.id, recorded).is_some_and(|record| record.status == "failed") => {
+                    if job.turn.is_none() {
+                        tracing::warn!("{label}: another process has just tried it, and failed");
+                    }
+                    self.outcome.failed += 1;
                     return Ok(());
                 }
                 Taken::Ours(lease) => lease,
                 Taken::Theirs(other) => {
-                    let silence = lease::SILENCE.as_secs();
-                    tracing::warn!("{label}: is being walked by {other}; going on to the next (taken over after {silence} s of silence)");
+                    if job.turn.is_none() {
+                        let silence = lease::SILENCE.as_secs();
+                        tracing::warn!(
+                            "{label}: is being walked by {other}; going on to the next (taken over after {silence} s of silence)"
+                        );
+                    }
                     busy.push((open[position], Instant::now()));
                     return Ok(());
                 }

@@ -9,6 +9,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 /// One row of `checkpoints.parquet` behind the keys: how a checkpoint was walked, and what a later run needs to know that nothing
 /// changed.
@@ -86,6 +87,19 @@ impl Job {
     /// The record of an earlier walk.
     pub fn record(&self, id: &str) -> Option<Record> {
         serde_json::from_str(&std::fs::read_to_string(self.record_path(id)).ok()?).ok()
+    }
+
+    /// When the record of a checkpoint was written, by the clock that gives files their times.
+    pub fn recorded(&self, id: &str) -> Option<SystemTime> {
+        std::fs::metadata(self.record_path(id)).and_then(|file| file.modified()).ok()
+    }
+
+    /// The record of a checkpoint if it was written since [`Job::recorded`] said `before`, by a walk that came to an end, well or not.
+    pub fn ended_since(&self, id: &str, before: Option<SystemTime>) -> Option<Record> {
+        if self.recorded(id) == before {
+            return None;
+        }
+        self.record(id).filter(Record::is_over)
     }
 
     pub(super) fn write_record(&self, spec: &CheckpointSpec, record: &Record) -> Result<()> {
