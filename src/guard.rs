@@ -61,6 +61,18 @@ pub fn brief(text: &str) -> String {
     line
 }
 
+/// An error with its context, at most 1,500 characters of it: a value out of a file may be as long as the file.
+pub fn sentence(error: &anyhow::Error) -> String {
+    const HEAD: usize = 1000;
+    const TAIL: usize = 500;
+    let text = format!("{error:#}");
+    let cut = |at: usize| text.char_indices().nth(at).map_or(text.len(), |(place, _)| place);
+    match text.chars().count() {
+        all if all > HEAD + TAIL => format!("{}… {}", &text[..cut(HEAD)], &text[cut(all - TAIL)..]),
+        _ => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +83,14 @@ mod tests {
         assert!(error.starts_with("the library gave up: index xxx") && error.len() < 400 && !error.contains('\n'), "{error}");
         let error = on_a_large_stack("the library", || -> () { panic!("deep") }).unwrap_err().to_string();
         assert_eq!(error, "the library gave up: deep");
+    }
+
+    #[test]
+    fn an_error_is_not_as_long_as_what_it_is_about() {
+        let short = anyhow!("hidden_act: found \"mish\"").context("config.json");
+        assert_eq!(sentence(&short), "config.json: hidden_act: found \"mish\"");
+        let long = sentence(&anyhow!("hidden_act: found {}, expected silu", "é".repeat(400_000)).context("config.json"));
+        assert!(long.chars().count() < 1510 && long.starts_with("config.json: hidden_act") && long.ends_with("expected silu"), "{long}");
     }
 
     #[test]

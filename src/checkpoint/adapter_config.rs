@@ -4,6 +4,7 @@
 //! empty), so an option of a later version is refused by name instead of being ignored. Defaults are those of PEFT's
 //! `LoraConfig`, the rules those of `check_target_module_exists` and `get_pattern_key` (PEFT 0.21).
 
+use super::provenance::is_provenance;
 use super::read_json;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use onig::{MatchParam, Regex, RegexOptions, SearchOptions, Syntax};
@@ -36,12 +37,10 @@ const KNOWN: &[&str] = &[
     "lora_bias",
     "fan_in_fan_out",
     "auto_mapping",
-    "base_model_name_or_path",
     "revision",
     "task_type",
     "inference_mode",
     "lora_dropout",
-    "peft_version",
     "megatron_core",
     "loftq_config",
     "eva_config",
@@ -56,7 +55,6 @@ const KNOWN: &[&str] = &[
     "lora_dtype",
     "model_type",
     "parent_library",
-    "unsloth_fixed",
     "use_gradient_checkpointing",
 ];
 /// Values of `init_lora_weights` that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ ...) subtract their start from it.
@@ -118,9 +116,7 @@ impl LoraConfig {
         }
         let unsupported = |key: &str, value: &Value| anyhow!("{key} = {value} is not supported; {REMEDY}");
         for (key, value) in table {
-            // Which version of what wrote it.
-            let is_note = key.ends_with("_version");
-            if !is_note && !KNOWN.contains(&key.as_str()) && !is_off(value) {
+            if !is_provenance(key) && !KNOWN.contains(&key.as_str()) && !is_off(value) {
                 return Err(unsupported(key, value));
             }
         }

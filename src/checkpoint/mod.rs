@@ -7,6 +7,7 @@ pub mod identity;
 pub mod file;
 pub mod rows;
 pub mod tensors;
+pub mod provenance;
 pub mod adapter_config;
 pub mod adapter_keys;
 pub mod base_name;

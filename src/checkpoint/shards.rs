@@ -28,10 +28,9 @@ pub fn find(folder: &Path) -> Result<Files> {
     let map = if has(INDEX) { index(&folder.join(INDEX))? } else { BTreeMap::new() };
     let indexed: BTreeSet<&str> = map.values().map(String::as_str).collect();
     if has(SINGLE) {
-        let beside = indexed.iter().find(|name| **name != SINGLE && has(name)).map(|name| (*name).to_owned());
-        let whole = || complete(names.iter().map(String::as_str)).ok().flatten()?.first().cloned();
-        if let Some(shard) = beside.or_else(whole) {
-            bail!("{}: {}", place(), two_answers(&shard));
+        let beside = indexed.iter().copied().find(|name| *name != SINGLE && has(name));
+        if let Some(shard) = beside.or_else(|| names.iter().map(String::as_str).find(|name| is_shard(name))) {
+            bail!("{}: {}", place(), two_answers(shard));
         }
         return Ok((vec![SINGLE.to_owned()], BTreeMap::new()));
     }
@@ -47,7 +46,7 @@ pub fn find(folder: &Path) -> Result<Files> {
     }
 }
 
-/// What is wrong with a single file beside all shards of another save.
+/// What is wrong with a single file beside shards of another save, be it a save that was interrupted.
 pub fn two_answers(shard: &str) -> String {
     format!("found {SINGLE} and the shard {shard}, and either may be older than the other; remove the file or the shards and {INDEX}")
 }
@@ -74,6 +73,11 @@ pub fn complete<'n>(names: impl Iterator<Item = &'n str>) -> Result<Option<Vec<S
         bail!("{INDEX} is missing, and so is the shard {stem}-{missing:0width$}-of-{count}.safetensors; copy both");
     }
     Ok(Some(found.into_values().map(str::to_owned).collect()))
+}
+
+/// Whether a name is that of a model's shard.
+pub fn is_shard(name: &str) -> bool {
+    shard(name).is_some()
 }
 
 /// Takes `<stem>-00001-of-00002.safetensors` apart.

@@ -8,7 +8,7 @@
 use super::file::TensorFile;
 use super::names::{Layout, unwrapped};
 pub use super::rows::Rows;
-use super::shards;
+use super::shards::{self, INDEX};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::Dtype;
 use std::borrow::Cow;
@@ -73,6 +73,14 @@ impl Tensors {
         for file in files {
             tensors.add_file(file, index)?;
         }
+        for (name, file) in index {
+            let found = tensors.tensors.get(unwrapped(name).as_ref());
+            ensure!(
+                found.is_some(),
+                "{}: {INDEX} says that tensor {name} is in {file}, where it is not; was the file saved completely?",
+                folder.display()
+            );
+        }
         ensure!(!tensors.tensors.is_empty(), "{}: the safetensors files hold no tensor", folder.display());
         Ok(tensors)
     }
@@ -95,8 +103,9 @@ impl Tensors {
                 // `entry.file` is not among the files yet.
                 let other = self.files.get(first.file).map(|file| file.name.as_str());
                 match (other, index.get(&name)) {
-                    (Some(other), Some(indexed)) if indexed == other => continue,
                     (Some(_), Some(indexed)) if *indexed == file.name => {}
+                    // Whether the named file has it is checked in the end.
+                    (Some(_), Some(_)) => continue,
                     (Some(other), _) => bail!("{}: tensor {name} is also in {other}", path.display()),
                     (None, _) => bail!("{}: two tensors are {plain} without what wrappers put into their names", path.display()),
                 }

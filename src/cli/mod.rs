@@ -7,6 +7,7 @@ use crate::cluster::tables::{self, Updated};
 use crate::cluster::{submit, watch};
 use crate::compare;
 use crate::console::{self, say};
+use crate::guard::sentence;
 use crate::lab::benchmark::{self, Size};
 use crate::lab::demo;
 use crate::lease;
@@ -48,7 +49,7 @@ pub fn main() -> ExitCode {
                 ExitCode::from((128 + interrupted.0) as u8)
             }
             None => {
-                tracing::error!("error: {error:#}");
+                tracing::error!("error: {}", sentence(&error));
                 ExitCode::from(2)
             }
         },

@@ -73,16 +73,22 @@ impl Entries {
         let names = series.names(&mut |below| {
             // An empty name would add a slash.
             let listed = if below.is_empty() { listed.to_owned() } else { listed.join(below) };
-            folders_in(&listed).map_err(|error| {
-                let place = &series.pattern_place;
-                match error.kind() {
-                    ErrorKind::NotFound => {
-                        let listed = listed.display();
-                        NothingYet(format!("{place}: found no folder {listed}, expected the folder that holds the checkpoints")).into()
+            folders_in(&listed)
+                .or_else(|error| match error.kind() {
+                    // A link that led to a folder.
+                    ErrorKind::NotFound if !below.is_empty() => Ok(Vec::new()),
+                    _ => Err(error),
+                })
+                .map_err(|error| {
+                    let place = &series.pattern_place;
+                    match error.kind() {
+                        ErrorKind::NotFound => {
+                            let listed = listed.display();
+                            NothingYet(format!("{place}: found no folder {listed}, expected the folder that holds the checkpoints")).into()
+                        }
+                        _ => anyhow!("{place}: cannot list the folder {}: {error}", listed.display()),
                     }
-                    _ => anyhow!("{place}: cannot list the folder {}: {error}", listed.display()),
-                }
-            })
+                })
         })?;
         let (specs, passed_over) = series.expand(&names)?;
         self.passed_over.extend(series.passed_over(&passed_over));

@@ -102,7 +102,12 @@ impl Series {
         for depth in 0..self.pattern.depth() {
             let mut next = Vec::new();
             for parent in &open {
-                for name in folders(parent)? {
+                let inside = folders(parent)?;
+                if inside.is_empty() && !parent.is_empty() {
+                    // It fits, and there is nothing in it that could: a link that leads nowhere, or what a trainer did not get to fill.
+                    names.push(parent.clone());
+                }
+                for name in inside {
                     let path = if parent.is_empty() { name.clone() } else { format!("{parent}/{name}") };
                     if depth + 1 < self.pattern.depth() && self.pattern.fits_part(depth, &name) {
                         next.push(path);

@@ -31,6 +31,11 @@ fn names_that_do_not_fit_are_listed_and_dead_links_are_checkpoints() {
     let manifest = Manifest::load(&path).unwrap();
     assert_eq!(ids(&manifest), ["sft-9", "sft-25", "sft-100", "sft-300"]);
     assert!(manifest.passed_over[0].ends_with("checkpoint-9-tmp and final"), "{:?}", manifest.passed_over);
+    // A folder in the middle of a pattern whose link is dead has no checkpoints, and the others are there.
+    std::os::unix::fs::symlink("/nonexistent/purged", folder.path().join("runs/nested/300")).unwrap();
+    std::fs::write(&path, "[[series]]\nstage = \"n\"\nsource = \"runs/nested/{step}/{epoch}\"\n").unwrap();
+    let error = Manifest::load(&path).unwrap_err().to_string();
+    assert!(error.contains("300") && !error.contains("found no folder"), "{error}");
     let all_fit = loaded("[[series]]\nstage = \"n\"\nsource = \"runs/nested/{step}/hf\"\n");
     assert!(all_fit.passed_over.is_empty());
 }

@@ -4,45 +4,29 @@
 //! value is neutral (null, false, empty); or it is an error that names it. So a configuration that asks for something that is
 //! not implemented is refused, and no list of what each family knows has to be kept beside the code that reads it.
 
+use crate::checkpoint::provenance::is_provenance;
 use anyhow::{Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-/// Keys without effect on the activations of a prompt: training, generation, token ids, provenance, other heads. Keys that begin with
-/// an underscore are a library's notes to itself and belong here too.
+/// Keys without effect on the activations of a prompt: training, generation, token ids, bookkeeping, other heads. Those of provenance
+/// ([`is_provenance`]) belong here too.
 const INERT: &[&str] = &[
-    // Provenance and bookkeeping.
+    // Bookkeeping.
     "architectures",
     "attn_implementation",
     "auto_map",
     "dtype",
     "is_llama_config",
     "model_type",
-    "name_or_path",
     "task_specific_params",
     "tokenizer_class",
     "torch_dtype",
-    "transformers_version",
     "transformers.js_config",
-    "unsloth_fixed",
-    "unsloth_version",
     "use_bfloat16",
     "use_flash_attn",
     "use_flash_attention",
-    "axolotl_config",
-    "base_model",
-    "base_model_name_or_path",
-    "custom_pipelines",
-    "datasets",
-    "library_name",
-    "license",
-    "mergekit_config",
-    "pipeline_tag",
-    "tags",
-    "finetuning_task",
-    "language",
-    "model_name",
     "resume_training",
     // Training. Rates of dropout are told by their names.
     "gradient_checkpointing",
@@ -134,10 +118,10 @@ const INERT: &[&str] = &[
 /// Keys that a family reads or, like transformers' class of it, passes over.
 const OF_SOME: &[&str] = &["max_window_layers", "n_positions", "original_max_position_embeddings", "sliding_window"];
 
-/// Whether a key is a note that no computation reads: a version of what wrote the file, a rate of dropout, or the weight of a loss.
+/// Whether a key is a note that no computation reads: where the model comes from, a rate of dropout, or the weight of a loss.
 fn is_note(key: &str) -> bool {
-    let ends = ["_version", "dropout", "dropout_prob", "_pdrop", "layerdrop", "_loss_coef"];
-    key.starts_with('_') || ends.iter().any(|end| key.ends_with(end))
+    let ends = ["dropout", "dropout_prob", "_pdrop", "layerdrop", "_loss_coef"];
+    is_provenance(key) || ends.iter().any(|end| key.ends_with(end))
 }
 
 /// A table of `config.json`, which remembers what was asked for.

@@ -4,20 +4,16 @@
 //! methods and `generation` blocks. Fuel bounds steps and output; what is left to recursion is bounded before the parser sees it.
 
 use super::json;
+use super::rewrite::{BOUND, KEPT, prepare};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, StringInput, Value, ValueKind, from_args};
-use minijinja::{Environment, Error, ErrorKind, State};
-use regex::Regex;
+use minijinja::{Environment, Error, ErrorKind, State, escape_formatter};
 use std::collections::BTreeSet;
-use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::fmt::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Steps that one rendering may take, each of which may also write 64 bytes; real templates take a few thousand.
 pub const FUEL: u64 = 1_000_000;
-/// Longest template in bytes; the longest published ones have 30,000.
-const LONGEST: usize = 1 << 19;
-/// Most words and signs in one tag: the parser's recursion grows with them.
-const MOST_IN_TAG: usize = 8192;
 /// How deeply lists may be nested that a namespace keeps.
 const DEEPEST: usize = 32;
 /// The widest field of `format` and the like.
@@ -39,8 +35,15 @@ pub fn environment(source: &str) -> Result<Environment<'static>, Error> {
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> { Err(invalid(message)) });
     environment.add_function("strftime_now", strftime_frozen);
     environment.add_filter("tojson", to_json);
+    // It breaks lines where Python's does not; a template that asks for it is refused by that name.
+    environment.remove_filter("pprint");
+    environment.set_formatter(|out, state, value| match f64::try_from(value.clone()) {
+        Ok(float) if value.is_number() && !value.is_integer() && float.is_finite() => Ok(out.write_str(&json::python_float(float))?),
+        _ => escape_formatter(out, state, value),
+    });
     environment.add_filter("wordcount", |text: String| text.split_whitespace().count());
     environment.add_filter(KEPT, kept);
+    environment.add_filter(BOUND, bound);
     environment.add_test("defined", |value: &Value| !is_missing(value));
     environment.add_test("undefined", is_missing);
     for name in ["default", "d"] {
@@ -86,140 +89,59 @@ fn is_missing(value: &Value) -> bool {
     value.is_undefined() || value.downcast_object_ref::<Unbound>().is_some()
 }
 
-/// The filter through which goes whatever a namespace keeps.
-const KEPT: &str = "kept_by_a_namespace";
-
 /// A namespace is the only thing that can change, so the only one that could come to contain itself, or grow deeper with every turn of a
 /// loop; printing or comparing either would never end.
 fn kept(state: &State, value: Value) -> Result<Value, Error> {
-    fn walk(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
-        let Some(object) = value.as_object() else { return Ok(()) };
-        if object.type_name().contains("Namespace") {
+    if is_namespace(&value) {
+        return Err(invalid("a namespace cannot keep a namespace"));
+    }
+    count(state, &value, &mut |object, depth| {
+        if is_namespace(object) {
             return Err(invalid("a namespace cannot keep a namespace"));
         }
-        if depth == DEEPEST {
+        if depth > DEEPEST {
             return Err(invalid(format!("a namespace keeps lists that are nested more than {DEEPEST} deep")));
         }
-        match value.kind() {
-            ValueKind::Seq | ValueKind::Iterable => {
-                for item in value.try_iter()? {
-                    state.consume_fuel(1)?;
-                    walk(state, &item, depth + 1)?;
-                }
-            }
-            ValueKind::Map => {
-                for key in value.try_iter()? {
-                    state.consume_fuel(1)?;
-                    walk(state, &value.get_item(&key)?, depth + 1)?;
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-    walk(state, &value, 0)?;
+        Ok(true)
+    })?;
     Ok(value)
 }
 
-/// Line ends as Jinja's lexer has them, `generation` blocks as blocks that are always there, and assignments to namespaces through [`kept`].
-fn prepare(source: &str) -> Result<String, Error> {
-    static ASSIGNMENT: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"^\s*set\s+([\w\s,.()]*\.[\w\s,.()]*?)=([^=][\s\S]*)$").expect("the pattern is a constant"));
-    let syntax = |message: String| Error::new(ErrorKind::SyntaxError, message);
-    if source.len() > LONGEST {
-        return Err(syntax(format!("it has {} bytes, expected at most {LONGEST}", source.len())));
-    }
-    let source = source.replace("\r\n", "\n").replace('\r', "\n");
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source.as_str();
-    let mut is_raw = false;
-    while let Some(at) = rest.find('{') {
-        let (text, tag) = rest.split_at(at);
-        out.push_str(text);
-        let Some(close) =
-            [("{{", "}}"), ("{%", "%}"), ("{#", "#}")].into_iter().find(|(open, _)| tag.starts_with(open)).map(|(_, close)| close)
-        else {
-            out.push('{');
-            rest = &tag[1..];
-            continue;
-        };
-        let (end, words) = end_of_tag(tag, close);
-        // An unfinished tag is the parser's to complain about.
-        let whole = &tag[..end];
-        let inner = whole.get(2..whole.len().saturating_sub(2)).unwrap_or_default();
-        let bare = inner.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']);
-        let left = &inner[..inner.len() - inner.trim_start_matches(['-', '+']).len()];
-        let right = &inner[inner.trim_end_matches(['-', '+']).len().max(left.len())..];
-        let keyword = bare.trim();
-        if is_raw {
-            is_raw = !(close == "%}" && keyword == "endraw");
-            if is_raw {
-                // Not a tag: text goes on behind its first sign.
-                out.push('{');
-                rest = &tag[1..];
-                continue;
-            }
-            out.push_str(whole);
-        } else if close == "#}" {
-            out.push_str(whole);
-        } else if words > MOST_IN_TAG {
-            let line = 1 + out.matches('\n').count();
-            return Err(syntax(format!("the tag in line {line} has {words} words and signs, expected at most {MOST_IN_TAG}")));
-        } else if close == "%}" {
-            match keyword {
-                "generation" => out.push_str(&format!("{{%{left} if true {right}%}}")),
-                "endgeneration" => out.push_str(&format!("{{%{left} endif {right}%}}")),
-                _ => {
-                    is_raw = keyword == "raw";
-                    match ASSIGNMENT.captures(bare) {
-                        Some(parts) => out.push_str(&format!("{{%{left} set {}=({}) | {KEPT} {right}%}}", &parts[1], &parts[2])),
-                        None => out.push_str(whole),
-                    }
-                }
-            }
-        } else {
-            out.push_str(whole);
-        }
-        rest = &tag[end..];
-    }
-    out.push_str(rest);
-    Ok(out)
+/// Whatever gets a name costs a step per item: sums and repetitions of lists are made when they are looked at, so a few lines could stand
+/// for more items than there is memory.
+fn bound(state: &State, value: Value) -> Result<Value, Error> {
+    // What a namespace keeps was counted when it was put there, and it may be large.
+    count(state, &value, &mut |object, depth| Ok(depth <= DEEPEST && !is_namespace(object)))?;
+    Ok(value)
 }
 
-/// Where a tag ends (behind `close`, or at the end of the text), and how many words and signs stand in it outside of strings.
-fn end_of_tag(tag: &str, close: &str) -> (usize, usize) {
-    let is_comment = close == "#}";
-    let (mut quote, mut escaped, mut in_word, mut words, mut open_braces) = (None, false, false, 0, 0usize);
-    for (at, c) in tag.char_indices().skip(2) {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None if open_braces == 0 && tag[at..].starts_with(close) => return (at + close.len(), words),
-            None if is_comment => {}
-            None if c == '"' || c == '\'' => {
-                quote = Some(c);
-                words += 1;
-            }
-            None => {
-                let is_word = c.is_alphanumeric() || c == '_';
-                words += usize::from(!(c.is_whitespace() || is_word && in_word));
-                in_word = is_word;
-                match c {
-                    '(' | '[' | '{' => open_braces += 1,
-                    ')' | ']' | '}' => open_braces = open_braces.saturating_sub(1),
-                    _ => {}
-                }
-            }
+fn is_namespace(value: &Value) -> bool {
+    value.as_object().is_some_and(|object| object.type_name().contains("Namespace"))
+}
+
+/// Takes a step for every item inside of a value. `enter` says of every list or table, with its depth, whether to look into it.
+fn count(state: &State, value: &Value, enter: &mut dyn FnMut(&Value, usize) -> Result<bool, Error>) -> Result<(), Error> {
+    fn walk(state: &State, value: &Value, depth: usize, enter: &mut dyn FnMut(&Value, usize) -> Result<bool, Error>) -> Result<(), Error> {
+        if value.as_object().is_none() || !enter(value, depth)? {
+            return Ok(());
         }
+        let is_table = match value.kind() {
+            ValueKind::Map => true,
+            ValueKind::Seq | ValueKind::Iterable => false,
+            _ => return Ok(()),
+        };
+        for item in value.try_iter()? {
+            state.consume_fuel(1)?;
+            let item = if is_table { value.get_item(&item)? } else { item };
+            walk(state, &item, depth + 1, enter)?;
+        }
+        Ok(())
     }
-    (tag.len(), words)
+    walk(state, value, 0, enter)
 }
 
 /// Templates that print today's date would make token ids depend on the day of the run; they all get this one.
 fn strftime_frozen(format: &str) -> Result<String, Error> {
-    use std::fmt::Write;
     let day = chrono::NaiveDate::from_ymd_opt(2025, 3, 7).and_then(|date| date.and_hms_opt(16, 5, 9));
     let mut text = String::new();
     match day.map(|day| write!(text, "{}", day.format(format))) {

@@ -103,7 +103,7 @@ impl Style {
 }
 
 /// `repr(x)`: the shortest digits, with an exponent of at least two digits.
-fn python_float(x: f64) -> String {
+pub fn python_float(x: f64) -> String {
     let text = format!("{x:?}");
     match text.split_once('e') {
         None => text,

@@ -2,6 +2,7 @@
 
 pub mod records;
 mod json;
+mod rewrite;
 mod jinja;
 pub mod classes;
 pub mod vocabulary;

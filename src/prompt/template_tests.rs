@@ -44,6 +44,17 @@ fn a_template_that_loops_or_grows_is_ended() {
         assert!(error(source).contains("did not end within"), "{source}");
     }
     error("{% set ns=namespace(s=[1,2,3]) %}{% for i in range(40) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s|length }}");
+    // Sums of lists are made when they are looked at, or when there are many of them: 2^33 items, whatever the name is given by.
+    let many = |tag: &str, end: &str, shown: &str| format!("{{% set a = [1] %}}{}{{{{ {shown} }}}}{}", tag.repeat(40), end.repeat(40));
+    for source in [
+        many("{% set a = a + a %}", "", "a|length"),
+        many("{% set a = [a[0] + a[0]] %}", "", "a[0]|length").replacen("[1]", "[[1]]", 1),
+        many("{% for a in [a + a] %}", "{% endfor %}", "a|length"),
+        many("{% with a = a + a %}", "{% endwith %}", "a|length"),
+        "{% macro f(n, a) %}{{ f(n - 1, a + a) if n else a|length }}{% endmacro %}{{ f(40, [1]) }}".to_owned(),
+    ] {
+        assert!(error(&source).contains("did not end within"), "{source}: {}", error(&source));
+    }
 }
 
 #[test]
@@ -98,6 +109,13 @@ fn a_special_token_that_is_not_there_may_be_asked_for_but_not_written() {
         assert_eq!(render(source).unwrap(), "x", "{source}");
     }
     assert_eq!(render("{{ eos_token }}").unwrap(), "</s>");
+}
+
+#[test]
+fn numbers_are_written_as_python_writes_them() {
+    let template = Template::new("{{ 1e20 }} {{ 1e-7 }} {{ 0.5 }} {{ 3.0 }} {{ 3 }} {{ true }}", None, None).unwrap();
+    assert_eq!(template.render(&chat(), false).unwrap(), "1e+20 1e-07 0.5 3.0 3 True");
+    assert!(error("{{ messages | pprint }}").contains("pprint"));
 }
 
 #[test]

@@ -15,7 +15,9 @@ use tokenizers::{Encoding, Offsets, Tokenizer};
 pub const SPAN_OPEN: char = '\u{E010}';
 pub const SPAN_CLOSE: char = '\u{E011}';
 /// Longest text that is tokenised, in bytes.
-const LONGEST: usize = 16 << 20;
+const LONGEST: usize = 4 << 20;
+/// Most tokens of a prompt: what attends to what is tabulated, with the square of them.
+const MOST_TOKENS: usize = 1 << 17;
 
 /// A tokenizer and a chat template.
 pub struct Ruler {
@@ -310,11 +312,22 @@ impl Ruler {
     }
 }
 
+/// Checks that a prompt is not so long that its plan alone would fill memory.
+///
+/// # Errors
+/// It is.
+pub fn check_length(tokens: usize) -> Result<()> {
+    ensure!(tokens <= MOST_TOKENS, "the prompt has {tokens} tokens, expected at most {MOST_TOKENS}; cut it");
+    Ok(())
+}
+
 fn encode(tokenizer: &Tokenizer, text: &str, add_special: bool) -> Result<Encoding> {
     ensure!(text.len() <= LONGEST, "a text has {} bytes, expected at most {LONGEST}", text.len());
     let encoded = guarded("the tokenizers library", || tokenizer.encode(text, add_special).map_err(|error| brief(&error.to_string())));
     let encoded = encoded.and_then(|encoded| encoded.map_err(|error| anyhow!("{error}")));
-    encoded.with_context(|| format!("the tokenizer failed on {:?}", brief(text)))
+    let encoded = encoded.with_context(|| format!("the tokenizer failed on {:?}", brief(text)))?;
+    check_length(encoded.len())?;
+    Ok(encoded)
 }
 
 fn ids(encoding: &Encoding) -> Vec<i64> {

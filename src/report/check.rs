@@ -3,6 +3,7 @@
 use super::summary::{Text, number, span};
 use super::verify;
 use crate::checkpoint::hub::Part;
+use crate::guard::sentence;
 use crate::manifest::DeviceChoice;
 use crate::model::config::DecoderConfig;
 use crate::model::cost::Cost;
@@ -93,7 +94,7 @@ pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> 
                 let (parameters, state) = match opened {
                     Err(error) => {
                         problems += 1;
-                        ("-".to_owned(), format!("{error:#}"))
+                        ("-".to_owned(), sentence(&error))
                     }
                     Ok(opened) => {
                         let is_new = |opened: &&Checkpoint| !spec.reinitialised && !verify::is_verified(opened);
@@ -120,7 +121,7 @@ pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> 
             }
             Err(error) => {
                 problems += 1;
-                row.push(format!("{error:#}"));
+                row.push(sentence(&error));
             }
         }
         text.push(row);

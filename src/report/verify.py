@@ -20,7 +20,17 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 head = asked["head"]
 load = AutoModelForCausalLM if head else AutoModel
-model = load.from_pretrained(asked["model"], dtype=torch.float32, attn_implementation="eager", local_files_only=True).eval()
+config = AutoConfig.from_pretrained(asked["model"], local_files_only=True)
+if getattr(config, "quantization_config", None) is not None:
+    # Left over: packed weights are refused before this is asked.
+    del config.quantization_config
+model, loading = load.from_pretrained(
+    asked["model"], config=config, dtype=torch.float32, attn_implementation="eager", local_files_only=True, output_loading_info=True)
+if missing := sorted(loading["missing_keys"]):
+    # Such as those of a torch.compile wrapper, which are read here under the names that transformers looks for.
+    sys.exit(f"it finds no {missing[0]} in the files ({len(missing)} tensors are missing) and would draw random numbers; "
+             "save the model with save_pretrained")
+model.eval()
 versions = f"transformers {transformers.__version__}"
 if model.get_input_embeddings().num_embeddings != asked["d_vocab"]:
     model.resize_token_embeddings(asked["d_vocab"], mean_resizing=False)

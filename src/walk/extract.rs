@@ -9,13 +9,16 @@ use crate::model::stream::{Compute, stream};
 use crate::prompt::conversation::Conversation;
 use crate::prompt::forest::Forest;
 use crate::prompt::template::Template;
-use crate::prompt::tokenize::Ruler;
+use crate::prompt::tokenize::{Ruler, check_length};
 use crate::prompt::vocabulary::special_tokens;
 use anyhow::{Context, Result, bail, ensure};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use serde::Deserialize;
 use std::path::Path;
+
+/// From this many tokens on it is said that a prompt is long.
+const LONG: usize = 1 << 15;
 
 /// What is kept of every prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -101,6 +104,10 @@ pub fn read_prompts(path: &Path, words: &Words, special: bool) -> Result<Vec<Pro
             _ => bail!("{}: expected one of `text`, `messages`, `token_ids`", place()),
         };
         ensure!(!ids.is_empty(), "{}: the prompt has no tokens", place());
+        check_length(ids.len()).with_context(place)?;
+        if ids.len() > LONG {
+            tracing::warn!("{}: the prompt has {} tokens; time and memory grow with the square of them", place(), ids.len());
+        }
         let special = ruler.as_ref().map_or_else(Vec::new, |(ruler, _)| (0..ids.len()).filter(|at| ruler.is_special(ids[*at])).collect());
         let id = match line.id {
             Some(serde_json::Value::String(id)) => id,
@@ -257,6 +264,16 @@ mod tests {
         assert!(error.contains("f16") && error.contains("--dtype bf16"), "{error}");
         assert_eq!(narrow(bytes(&[65504.0]), Dtype::F16).unwrap(), f16::MAX.to_le_bytes());
         assert!(narrow(bytes(&[-70_000.0]), Dtype::BF16).is_ok());
+    }
+
+    #[test]
+    fn a_prompt_that_would_fill_memory_is_refused_by_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prompts.jsonl");
+        let ids = |n: usize| serde_json::json!({"token_ids": vec![5; n]}).to_string();
+        std::fs::write(&path, format!("{}\n{}\n", ids(3), ids(140_000))).unwrap();
+        let error = format!("{:#}", read_prompts(&path, &Words { folders: vec![folder.path()] }, false).unwrap_err());
+        assert!(error.contains("prompts.jsonl:2") && error.contains("140000 tokens"), "{error}");
     }
 
     #[test]

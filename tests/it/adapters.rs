@@ -218,6 +218,20 @@ fn keys_of_an_adapter_may_stand_anywhere() {
 
 /// Patterns that search for ever end with an error.
 #[test]
+fn what_a_classifier_or_a_hub_writes_into_an_adapter_changes_nothing() {
+    // PEFT names both heads that a classifier may have, and saves the one that it has.
+    let (base, adapter) = edited("plain", |config| {
+        config["modules_to_save"] = serde_json::json!(["classifier", "score"]);
+        config["_name_or_path"] = "x".into();
+        config["library_name"] = "peft".into();
+        config["base_model_revision"] = "main".into();
+    });
+    let (_, plain) = fixture("plain");
+    let fingerprint = |adapter: &Path| open(&base, adapter).weights.fingerprint();
+    assert_eq!(fingerprint(adapter.path()), fingerprint(&plain));
+}
+
+#[test]
 fn a_hostile_pattern_is_given_up() {
     let (base, adapter) = edited("plain", |config| config["target_modules"] = serde_json::json!("(((m|[a-z.0-9_])+)+)+X"));
     assert!(refusal(&base, adapter.path()).contains("pattern"));

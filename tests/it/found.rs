@@ -156,6 +156,43 @@ fn shards_count_when_they_are_complete_and_an_index_decides_between_them() {
     std::fs::copy(fixture(UNTIED).join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
     let said = refusal("two saves", folder.path());
     assert!(said.contains("model.safetensors") && said.contains("00001-of-00002"), "{said}");
+    // Neither where the other save was interrupted, and its index never written.
+    for file in ["model-00001-of-00002.safetensors", "model.safetensors.index.json"] {
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+    }
+    assert!(refusal("a save and a half", folder.path()).contains("00002-of-00002"));
+}
+
+#[test]
+fn an_index_decides_between_any_number_of_shards_and_names_nothing_that_is_not_there() {
+    let folder = copy(UNTIED);
+    let [first, second] = shards(folder.path(), false);
+    let third = folder.path().join("model-00003-of-00003.safetensors");
+    let index = folder.path().join("model.safetensors.index.json");
+    let (mut one, mut two) = (read(&first), read(&second));
+    let spoilt =
+        |tensor: &Stored| Stored { name: tensor.name.clone(), bytes: vec![0; tensor.bytes.len()], shape: tensor.shape.clone(), ..*tensor };
+    // The one tensor is in three files, and the last of them is meant.
+    let last = one.pop().unwrap();
+    let map: serde_json::Map<String, Value> = [(&one, &first), (&two, &second)]
+        .into_iter()
+        .flat_map(|(tensors, path)| tensors.iter().map(move |t| (t.name.clone(), path.file_name().unwrap().to_str().unwrap().into())))
+        .chain([(last.name.clone(), "model-00003-of-00003.safetensors".into())])
+        .collect();
+    one.push(spoilt(&last));
+    two.push(spoilt(&last));
+    write(&first, &one);
+    write(&second, &two);
+    write(&third, &[last]);
+    std::fs::write(&index, json!({"weight_map": map}).to_string()).unwrap();
+    agrees("a tensor in three shards", folder.path());
+    // Without its head this model would be walked without answers, which is right only where nothing says that there is one.
+    two.retain(|tensor| tensor.name != "lm_head.weight");
+    one.retain(|tensor| tensor.name != "lm_head.weight");
+    write(&first, &one);
+    write(&second, &two);
+    let said = refusal("a shard that was cut", folder.path());
+    assert!(said.contains("lm_head.weight") && said.contains("index.json"), "{said}");
 }
 
 #[test]

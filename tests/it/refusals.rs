@@ -44,6 +44,11 @@ const MODELS: &[Case] = &[
         &["MambaForCausalLM", "LlamaForCausalLM, MistralForCausalLM"],
     ),
     ("a key is missing", |bad| edit(&bad.join("config.json"), "hidden_size", "hidden_sighs"), &["config.json", "`hidden_size` is missing"]),
+    (
+        "an activation as long as a file",
+        |bad| edit(&bad.join("config.json"), "\"silu\"", &format!("\"{}\"", "x".repeat(400_000))),
+        &["hidden_act", "… ", "expected one of silu"],
+    ),
     ("an unknown activation", |bad| edit(&bad.join("config.json"), "\"silu\"", "\"mish\""), &["hidden_act", "mish"]),
     ("other sizes", |bad| edit(&bad.join("config.json"), "192", "190"), &["has shape", "expected [190"]),
     ("no weights", |bad| only(bad, &[]), &["no model.safetensors", "Hugging Face layout"]),

@@ -207,17 +207,16 @@ impl Tree {
             Part::Adapter => ADAPTER_WEIGHTS,
         };
         let here = || self.files.keys().filter_map(|path| below(path, folder)).filter(|name| !name.contains('/'));
-        let whole = || if part == Part::Model { shards::complete(here()) } else { Ok(None) };
         if let Some(file) = get(single) {
             let indexed = index.and_then(|index| index.get("weight_map")?.as_object());
             let named = indexed.into_iter().flat_map(|map| map.values()).filter_map(Value::as_str);
-            let beside = named.filter(|name| *name != single).find(|name| get(name).is_some()).map(str::to_owned);
-            if let Some(shard) = beside.or_else(|| whole().ok().flatten()?.into_iter().next()) {
-                bail!("{}", shards::two_answers(&shard));
+            let beside = named.filter(|name| *name != single).find(|name| get(name).is_some());
+            if let Some(shard) = beside.or_else(|| here().find(|name| part == Part::Model && shards::is_shard(name))) {
+                bail!("{}", shards::two_answers(shard));
             }
             return Ok(vec![file]);
         }
-        if let Some(names) = if index.is_none() { whole()? } else { None } {
+        if let Some(names) = if index.is_none() && part == Part::Model { shards::complete(here())? } else { None } {
             return Ok(names.iter().filter_map(|name| get(name)).collect());
         }
         let Some(map) = index.and_then(|index| index.get("weight_map")?.as_object()).filter(|_| part == Part::Model) else {

@@ -3,6 +3,7 @@
 
 use super::status::Status;
 use crate::console::say;
+use crate::guard::sentence;
 use crate::lease::Lease;
 use crate::manifest::{CheckpointSpec, Manifest};
 use crate::table::write_atomically;
@@ -87,7 +88,7 @@ pub fn submit(path: &Path, options: &Options) -> Result<Outcome> {
         let spec = specs[number];
         let opened = if spec.source.is_hub() || spec.changing().is_hub() { Ok(()) } else { job.open(spec).map(drop) };
         if let Err(error) = opened {
-            tracing::warn!("{}: will fail as it is: {error:#}", spec.id);
+            tracing::warn!("{}: will fail as it is: {}", spec.id, sentence(&error));
         }
     }
     let Status { done, running, .. } = status;

@@ -1,6 +1,7 @@
 //! The integrity audit of a run: what is known of every checkpoint's files, kept beside its readouts, and what that says.
 
 use super::Job;
+use crate::guard::sentence;
 use crate::manifest::CheckpointSpec;
 use crate::model::Checkpoint;
 use crate::table::{self, Key, write_atomically};
@@ -45,8 +46,8 @@ impl Job {
             .map(|spec| {
                 let failed = self.record(&spec.id).and_then(|record| record.error);
                 let (facts, error) = match self.facts(spec, weights) {
-                    Ok((facts, unread)) => (facts, failed.or_else(|| unread.map(|error| format!("{error:#}")))),
-                    Err(error) => (Facts::default(), failed.or_else(|| Some(format!("{error:#}")))),
+                    Ok((facts, unread)) => (facts, failed.or_else(|| unread.map(|error| sentence(&error)))),
+                    Err(error) => (Facts::default(), failed.or_else(|| Some(sentence(&error)))),
                 };
                 Subject { id: spec.id.clone(), step: spec.step, facts, error }
             })

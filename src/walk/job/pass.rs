@@ -4,6 +4,7 @@
 use super::{Job, Outcome, Record, bases};
 use crate::checkpoint::hub::{self, Hub};
 use crate::console::{Interrupted, check_interrupt, run_bar};
+use crate::guard::sentence;
 use crate::lease::{self, Lease, Taken};
 use crate::manifest::{CheckpointSpec, Manifest};
 use crate::model::device;
@@ -209,7 +210,7 @@ impl<'a> Walk<'a> {
                 let rest = open[position + 1..].iter().map(|open| open.spec);
                 let others: Vec<&CheckpointSpec> = job.entries().filter(is_open).chain(rest).collect();
                 if let Err(error) = hub.release_checkpoint(spec, &others) {
-                    tracing::warn!("{label}: {error:#}");
+                    tracing::warn!("{label}: {}", sentence(&error));
                 }
             }
             Ok(())
@@ -234,7 +235,7 @@ impl<'a> Walk<'a> {
                 return Err(error).with_context(|| format!("{label}: what is complete is kept; make room and run the same command again"));
             }
             Err(error) => {
-                let message = format!("{error:#}");
+                let message = sentence(&error);
                 tracing::error!("{label}: failed: {message}");
                 let failed = Record {
                     source: bases::source(spec),
