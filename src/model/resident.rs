@@ -17,6 +17,7 @@ use crate::console::check_interrupt;
 use crate::prompt::forest::Forest;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use tch::{Device, Kind, Tensor};
 
 /// A checkpoint with all of its weights on a device.
@@ -153,8 +154,8 @@ impl<'a> Resident<'a> {
         let mut sights: BTreeMap<i64, Tensor> = BTreeMap::new();
         for View { window, .. } in &config.views {
             let seen = cache.seen(*window);
-            if !sights.contains_key(&seen) {
-                sights.insert(seen, cache.visible(seen, self.compute.device)?);
+            if let Entry::Vacant(place) = sights.entry(seen) {
+                place.insert(cache.visible(seen, self.compute.device)?);
             }
         }
         for (layer, block) in self.blocks.iter().enumerate() {

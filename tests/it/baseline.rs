@@ -3,6 +3,7 @@
 use crate::cli::{demo, run, stderr, text};
 use crate::parity::{fixtures, prompts};
 use crate::weights::Weights;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use selftrace::analysis::OnsetRow;
 use selftrace::model::Checkpoint;
 use selftrace::prompt::item::Item;
@@ -29,7 +30,14 @@ fn manifest(folder: &Path, in_run: &str, first: &str) -> PathBuf {
 }
 
 fn rows(folder: &Path, name: &str) -> Vec<Map<String, Value>> {
-    table::read(&folder.join("reports/test").join(name)).unwrap()
+    maps(&folder.join("reports/test").join(name))
+}
+
+/// The rows of a table, by the names of its columns.
+pub fn maps(path: &Path) -> Vec<Map<String, Value>> {
+    let file = std::fs::File::open(path).unwrap();
+    let batches = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    batches.flat_map(|batch| serde_arrow::from_record_batch::<Vec<Map<String, Value>>>(&batch.unwrap()).unwrap()).collect()
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! A series of adapters against the same series as full checkpoints whose weights were merged here, in f64: the tables are equal.
 
+use crate::baseline::maps;
 use crate::cli::{copy, demo, run, stderr, text};
 use crate::weights::Weights;
 use selftrace::stats::draws::{generator, normal};
-use selftrace::table;
 use selftrace::walk::store::Readouts;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -132,7 +132,7 @@ fn adapters_and_the_merged_weights_give_equal_tables() {
     names.sort();
     assert!(names.len() > 8, "{names:?}");
     for name in names {
-        let [a, b] = [&lora, &full].map(|run| table::read::<Map<String, Value>>(&run.join(&name)).unwrap());
+        let [a, b] = [&lora, &full].map(|run| maps(&run.join(&name)));
         assert_close(&name, &a, &b);
     }
 }
