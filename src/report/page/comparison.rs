@@ -19,6 +19,8 @@ const DATES_CANNOT: &str = "With one run on each side nothing is said about othe
      too. Give several seeds with <code>--a</code> and <code>--b</code> for that.";
 const LEVELS_READ: &str = "The dot is how much more B has in the end than A, in units of the measure, the bar its 95% interval; each measure \
      has a scale of its own. The cosine says whether it is the same direction in both.";
+const CONTEXTS_READ: &str = "The dot is how much more B has in the end than A of what is asked in contexts or comes of interventions, the bar its \
+     95% interval; each quantity has a scale of its own.";
 const LEVELS_CANNOT: &str = "A level that differs says that the runs differ on these prompts, and not why.";
 
 /// What a page about two runs shows.
@@ -70,11 +72,11 @@ pub fn html(compared: &Compared, command: &str) -> String {
         null(&compared.rows)
     );
     let dates = section("dates", "Which has it earlier?", &dates(compared, &dated));
-    let more = section("levels", "Which has more of it?", &level_table(&dated, "Which has more of it"));
+    let more = section("levels", "Which has more of it?", &level_table(&dated, "Which has more of it", LEVELS_READ, "Levels and cosine"));
     let contexts = if levels.is_empty() {
         absent("Neither run has contexts or effects: <code>[personas]</code> and <code>[causal]</code> in the manifest ask for them.")
     } else {
-        level_table(&levels, "Contexts and effects")
+        level_table(&levels, "Contexts and effects", CONTEXTS_READ, "Levels")
     };
     let contexts = section("contexts", "Contexts and effects", &contexts);
     head + &dates + &more + &contexts + &void(&compared.void) + &origin(compared, command)
@@ -150,15 +152,10 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
             None if there => escape(&reasons.join("; ")),
             None => String::new(),
         };
-        let layer = at_layer(row.layer);
-        let readout = row
-            .readout
-            .as_deref()
-            .filter(|readout| *readout != "last_prompt")
-            .map_or_else(String::new, |readout| format!(" <small>{}</small>", escape(readout)));
+        let place = place_of(row);
         let _ = writeln!(
             body,
-            "<tr{}>{}<td class=\"m\"><i class=\"{class}\"></i>{}{layer}{readout}</td><td class=\"plot\">{plot}</td><td class=\"date\">{}</td><td class=\"sure\">{sure}</td></tr>",
+            "<tr{}>{}<td class=\"m\"><i class=\"{class}\"></i>{}{place}</td><td class=\"plot\">{plot}</td><td class=\"date\">{}</td><td class=\"sure\">{sure}</td></tr>",
             if before == row.concept { " class=\"again\"" } else { "" },
             name(&row.concept),
             escape(&measures::title(&row.measure)),
@@ -169,11 +166,19 @@ fn dates(compared: &Compared, rows: &[&Numbered<CompareRow>]) -> String {
     Figure { body: body + "</tbody></table>", read: DATES_READ, cannot: DATES_CANNOT, tables: &["compare"] }.html()
 }
 
+/// Layer of a row, and its readout where that is not the usual one.
+fn place_of(row: &CompareRow) -> String {
+    let readout = row.readout.as_deref().filter(|readout| *readout != "last_prompt");
+    at_layer(row.layer) + &readout.map_or_else(String::new, |readout| format!(" <small>{}</small>", escape(&readout.replace('_', " "))))
+}
+
 /// Why neither has a date.
 fn same_reason(row: &CompareRow) -> String {
     let of = |status: &str, shape: &str| match status {
         "ok" => crate::report::words::shape(shape),
         "gate_fail" => "not shown".to_owned(),
+        // As in words::STATUSES, in the width of a plot.
+        "no_foils" => "nothing to hold it against".to_owned(),
         status => meaning(status),
     };
     let (a, b) = (of(row.status_a.as_str(), row.shape_a.as_str()), of(row.status_b.as_str(), row.shape_b.as_str()));
@@ -189,7 +194,7 @@ fn when(compared: &Compared, row: &CompareRow) -> String {
     }
 }
 
-fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
+fn level_table(rows: &[&Numbered<CompareRow>], caption: &str, read: &str, last: &str) -> String {
     let known: Vec<_> = rows.iter().filter(|(_, row)| row.level_a.is_some() || row.level_b.is_some()).collect();
     let why: BTreeSet<String> =
         rows.iter().filter(|(_, row)| row.level_difference.value.is_none()).map(|(_, row)| meaning(row.status.as_str())).collect();
@@ -205,7 +210,7 @@ fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
     let mut body = format!(
         "<table class=\"forest\"><caption class=\"hidden\">{caption}</caption><thead><tr><th scope=\"col\">Concept</th><th scope=\"col\">Measure</th>\
          <th scope=\"col\" class=\"plot\"><svg class=\"axis\" aria-hidden=\"true\"><text x=\"4%\" y=\"27\">more in A</text><text x=\"50%\" y=\"27\" text-anchor=\"middle\">0</text>\
-         <text x=\"96%\" y=\"27\" text-anchor=\"end\">more in B</text></svg></th><th scope=\"col\">B minus A</th><th scope=\"col\">Levels and cosine</th></tr></thead><tbody>"
+         <text x=\"96%\" y=\"27\" text-anchor=\"end\">more in B</text></svg></th><th scope=\"col\">B minus A</th><th scope=\"col\">{last}</th></tr></thead><tbody>"
     );
     let mut before = "";
     for (at, row) in known {
@@ -224,10 +229,10 @@ fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
         if row.cosine.value.is_some() {
             let _ = write!(sure, "; cosine {}", source.triple("cosine", row.cosine));
         }
-        let layer = at_layer(row.layer);
+        let place = place_of(row);
         let _ = writeln!(
             body,
-            "<tr{}>{}<td class=\"m\"><i class=\"{class}\"></i>{}{layer}</td><td class=\"plot\">{plot}</td><td class=\"date\">{}</td><td class=\"sure\">{sure}</td></tr>",
+            "<tr{}>{}<td class=\"m\"><i class=\"{class}\"></i>{}{place}</td><td class=\"plot\">{plot}</td><td class=\"date\">{}</td><td class=\"sure\">{sure}</td></tr>",
             if before == row.concept { " class=\"again\"" } else { "" },
             name(&row.concept),
             escape(&measures::title(&row.measure)),
@@ -235,7 +240,7 @@ fn level_table(rows: &[&Numbered<CompareRow>], caption: &str) -> String {
         );
         before = &row.concept;
     }
-    Figure { body: body + "</tbody></table>" + &rest, read: LEVELS_READ, cannot: LEVELS_CANNOT, tables: &["compare"] }.html()
+    Figure { body: body + "</tbody></table>" + &rest, read, cannot: LEVELS_CANNOT, tables: &["compare"] }.html()
 }
 
 fn void(rows: &[Numbered<VoidRow>]) -> String {

@@ -112,10 +112,15 @@ fn glance(rows: &Rows) -> String {
         );
     }
     for concept in &with {
-        let parts = dated(concept)
-            .into_iter()
-            .map(|(at, row)| format!("by {} {}", measures::title(&row.measure).to_lowercase(), onsets::when(at, row)));
-        let _ = write!(out, "<li><b>{}</b> appears {}.</li>", escape(concept), list(parts));
+        // What was there from the start does not appear.
+        let stood = |row: &OnsetRow| row.shape.as_str() == "strengthens";
+        let own = dated(concept);
+        let verb = if own.iter().all(|(_, row)| stood(row)) { "strengthens" } else { "appears" };
+        let parts = own.iter().map(|(at, row)| {
+            let before = if stood(row) && verb == "appears" { " (there before)" } else { "" };
+            format!("by {} {}{before}", measures::title(&row.measure).to_lowercase(), onsets::when(*at, row))
+        });
+        let _ = write!(out, "<li><b>{}</b> {verb} {}.</li>", escape(concept), list(parts));
     }
     if !few {
         let n = asked.len() - with.len();

@@ -90,7 +90,7 @@ fn table(rows: &[&(usize, Row)]) -> String {
         let _ = writeln!(
             out,
             "<tr><th scope=\"row\">{}</th><td class=\"m\"><i class=\"{colour}\"></i>{} \u{2192} {}</td><td class=\"plot\"><svg class=\"mark\" aria-hidden=\"true\">\
-             {}{}</svg></td><td class=\"date\">{}</td><td class=\"sure\">{}</td></tr>",
+             {}{}</svg></td><td class=\"date\">{}</td><td class=\"sure\"><span class=\"narrow\">P(first leads) </span>{}</td></tr>",
             escape(&row.concept),
             escape(&measures::title(&row.first)),
             escape(&measures::title(&row.second)),
