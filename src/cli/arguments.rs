@@ -233,10 +233,10 @@ pub(super) struct GenerateArguments {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_tokens: u32,
     /// 0 takes the most probable token, 1 draws from the model's own distribution; settings of generation_config.json are not followed
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = parse_temperature)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true, value_parser = parse_temperature)]
     pub(super) temperature: f64,
     /// Draw from the most probable tokens alone that hold this much probability
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = parse_top_p)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, value_parser = parse_top_p)]
     pub(super) top_p: f64,
     /// Texts per prompt, with the seeds 0 to N - 1
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
