@@ -51,6 +51,13 @@ fn factor(table: &Keys) -> Result<f64> {
     Ok(factor)
 }
 
+/// What cosines and sines are multiplied with; transformers takes what is not positive for a mistake, and warns.
+fn attention_factor(table: &Keys, default: f64) -> Result<f32> {
+    let factor = table.number_or("attention_factor", default)?;
+    ensure!(factor > 0.0, "attention_factor of the rope scaling: found {factor}, expected a positive number");
+    Ok(factor as f32)
+}
+
 impl Rope {
     /// `theta ^ (-2 i / dim)` for i in 0..dim/2.
     pub fn new(theta: f64, dim: i64) -> Self {
@@ -89,12 +96,14 @@ impl Rope {
         let dim = (d_head as f64 * fraction) as i64;
         let kind = table.text_or("rope_type", table.text_or("type", "default")?)?;
         // The context of pre-training may stand outside the table (Phi-3), inside, or nowhere.
-        let context = || match keys.get("original_max_position_embeddings") {
-            Some(_) => keys.number("original_max_position_embeddings"),
-            None => match table.get("original_max_position_embeddings") {
-                Some(_) => table.number("original_max_position_embeddings"),
-                None => keys.number("max_position_embeddings"),
-            },
+        let context = || -> Result<f64> {
+            let length = match (keys.get("original_max_position_embeddings"), table.get("original_max_position_embeddings")) {
+                (Some(_), _) => keys.number("original_max_position_embeddings")?,
+                (None, Some(_)) => table.number("original_max_position_embeddings")?,
+                (None, None) => keys.number("max_position_embeddings")?,
+            };
+            ensure!(length >= 1.0, "the trained length of the rope scaling: found {length}, expected at least 1");
+            Ok(length)
         };
         match kind {
             "default" => {}
@@ -163,7 +172,7 @@ impl Rope {
         let mscale = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 };
         let (all, one) = (table.number_or("mscale_all_dim", 0.0)?, table.number_or("mscale", 0.0)?);
         let default = if all != 0.0 && one != 0.0 { mscale(one) / mscale(all) } else { mscale(1.0) };
-        self.scale = table.number_or("attention_factor", default)? as f32;
+        self.scale = attention_factor(table, default)?;
         Ok(())
     }
 
@@ -186,7 +195,7 @@ impl Rope {
             None => keys.number("max_position_embeddings")? / context,
         };
         let default = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / context.ln()).sqrt() };
-        self.scale = table.number_or("attention_factor", default)? as f32;
+        self.scale = attention_factor(table, default)?;
         self.longest = Some(context as i64);
         Ok(())
     }

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use serde::Deserialize;
+use std::collections::HashSet;
 use std::path::Path;
 
 /// From this many tokens on it is said that a prompt is long.
@@ -85,7 +86,7 @@ impl Words<'_> {
 pub fn read_prompts(path: &Path, words: &Words, special: bool) -> Result<Vec<Prompt>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let mut ruler: Option<(Ruler, bool)> = if special && words.tokenizer().is_some() { Some(words.ruler()?) } else { None };
-    let mut prompts = Vec::new();
+    let (mut prompts, mut taken) = (Vec::new(), HashSet::new());
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = || format!("{}:{}", path.display(), number + 1);
         let line: Line = serde_json::from_str(line).map_err(|error| anyhow::anyhow!("{}: {}", place(), brief(&error.to_string())))?;
@@ -114,6 +115,7 @@ pub fn read_prompts(path: &Path, words: &Words, special: bool) -> Result<Vec<Pro
             Some(id) => id.to_string(),
             None => prompts.len().to_string(),
         };
+        ensure!(taken.insert(id.clone()), "{}: id {id:?} is also that of another prompt; expected every id once", place());
         prompts.push(Prompt { id, ids, special });
     }
     ensure!(!prompts.is_empty(), "{}: no prompts", path.display());
@@ -274,6 +276,9 @@ mod tests {
         std::fs::write(&path, format!("{}\n{}\n", ids(3), ids(140_000))).unwrap();
         let error = format!("{:#}", read_prompts(&path, &Words { folders: vec![folder.path()] }, false).unwrap_err());
         assert!(error.contains("prompts.jsonl:2") && error.contains("140000 tokens"), "{error}");
+        std::fs::write(&path, "{\"id\": \"a\", \"token_ids\": [1]}\n{\"id\": \"a\", \"token_ids\": [2]}\n").unwrap();
+        let error = format!("{:#}", read_prompts(&path, &Words { folders: vec![folder.path()] }, false).unwrap_err());
+        assert!(error.contains("prompts.jsonl:2") && error.contains("\"a\""), "{error}");
     }
 
     #[test]

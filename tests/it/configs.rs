@@ -80,6 +80,16 @@ fn what_would_change_the_result_is_refused_by_name() {
             "rope_scaling.mystery: found 2",
         ),
         ("Llama-3.1-8B", json!({"rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 3}}), "rope_scaling.alpha: found 3"),
+        (
+            "Llama-3.1-8B",
+            json!({"rope_scaling": {"type": "yarn", "factor": 4.0, "attention_factor": -1.0}}),
+            "attention_factor of the rope scaling: found -1",
+        ),
+        (
+            "Llama-3.1-8B",
+            json!({"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 0}}),
+            "trained length of the rope scaling: found 0",
+        ),
         ("Llama-3.1-8B", json!({"is_causal": false}), "is_causal: found false"),
         ("Llama-3.1-8B", json!({"layer_types": ["sliding_attention"]}), "layer_types: found"),
         ("Llama-3.1-8B", json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor: found 0.5"),
