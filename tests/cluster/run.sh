@@ -159,12 +159,22 @@ limited=$(interrupted)
 
 # --- a job of higher priority preempts
 
-wait_for 120 running
-high=$(sbatch --parsable --partition=high --array=1-$nodes --output=/dev/null --wrap 'sleep 2')
+# Walks that have just begun or ended when the signal comes have nothing to say of it, and on a fast machine that may be all of them, so
+# they are preempted anew until one has said that it stops.
+past() { test -z "$(squeue --noheader --jobs="$1")"; }
 preempted() { test "$(interrupted)" -gt "$limited"; }
-check "tasks that are preempted stop politely" wait_for 60 preempted
-past() { test -z "$(squeue --noheader --jobs="$high")"; }
-check "within the time that Slurm gives them" wait_for 60 past
+slowest=0
+preempt() {
+    local high began
+    running || return 1
+    high=$(sbatch --parsable --partition=high --array=1-$nodes --output=/dev/null --wrap 'sleep 2')
+    began=$SECONDS
+    wait_for 60 past "$high"
+    slowest=$((SECONDS - began > slowest ? SECONDS - began : slowest))
+    preempted
+}
+check "tasks that are preempted stop politely" wait_for 240 preempt
+check "within the time that Slurm gives them" test $slowest -lt 60
 unfinished() { for log in $(grep -l interrupted $logs/*.log); do grep -qE 'nodes for|has walked it' "$log" || echo "$log"; done; }
 gone_on() { test -z "$(unfinished)"; }
 check "and all go on when they are requeued" wait_for 600 gone_on
