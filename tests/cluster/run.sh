@@ -120,6 +120,9 @@ check "and who walks what" grep -qE 'running  process [0-9]+ on .* since' "$home
 
 # --- a node dies
 
+# Everything may be walked before a dead node is missed, so what waits is held for so long.
+waiting=$(squeue --noheader --states=PENDING --format=%F | sort -u | paste -sd,)
+scontrol hold "$waiting" >/dev/null 2>&1
 running() { test -n "$(node_of)"; }
 tree() {
     echo "$1"
@@ -137,20 +140,39 @@ check "Slurm finds it down" wait_for 120 is_down
 requeued() { scontrol show job "$job" | grep -q 'Restarts=[1-9]'; }
 check "and requeues the task" wait_for 120 requeued
 slurmd_start "$node"
+scontrol release "$waiting" >/dev/null 2>&1
 check "node $node comes back" wait_for 90 bash -c "sinfo --noheader --Node --nodes=$node --partition=low --format=%t | grep -qE 'idle|alloc|mix'"
 
 # --- the time limit: USR1 to the script, which is what --signal=B:USR1@120 sends
 
 interrupted() { grep -l 'interrupted; what is complete is kept' $logs/*.log 2>/dev/null | wc -l; }
 restarts() { scontrol show job "$1" | grep -o 'Restarts=[0-9]*' | head -1 | cut -d= -f2; }
-# By its place in the array: the number of the whole array is also that of one of its tasks. A walk that has not begun to listen dies of
-# the signal and is requeued too, so the next one is tried until one has said that it stops.
+# A walk takes about a second here, which may be less than a signal takes through Slurm. So walks that have begun, which is when they hold
+# a lease, are stopped until theirs is there. One may still be at its very end, so this is done anew until one has said that it stops.
+hold() {
+    local pid
+    held=()
+    # The one that was killed left its lease.
+    for pid in $(find reports/cluster/readouts -name '*.lease' -exec grep -oh '"pid":[0-9]*' {} + 2>/dev/null | cut -d: -f2); do
+        if kill -STOP "$pid" 2>/dev/null; then held+=("$pid"); fi
+    done
+    test ${#held[@]} -gt 0
+}
+let_go() { kill -CONT "${held[@]}" 2>/dev/null; }
+array_task() {
+    local of
+    of=$(tr '\0' '\n' <"/proc/$1/environ")
+    echo "$(sed -n 's/^SLURM_ARRAY_JOB_ID=//p' <<<"$of")_$(sed -n 's/^SLURM_ARRAY_TASK_ID=//p' <<<"$of")"
+}
 usr1() {
     local before task
-    running || return 1
-    read -r _ task _ <<<"$(node_of)"
+    hold || return 1
+    # By its place in the array: the number of the whole array is also that of one of its tasks.
+    task=$(array_task "${held[0]}")
     before=$(restarts "$task")
     scancel --batch --signal=USR1 "$task" 2>/dev/null
+    sleep 2
+    let_go
     stopped() { grep -q 'interrupted; what is complete is kept' "$logs/$task.log" && test "$(restarts "$task")" -gt "$before"; }
     wait_for 25 stopped 2>/dev/null
 }
@@ -159,16 +181,16 @@ limited=$(interrupted)
 
 # --- a job of higher priority preempts
 
-# Walks that have just begun or ended when the signal comes have nothing to say of it, and on a fast machine that may be all of them, so
-# they are preempted anew until one has said that it stops.
 past() { test -z "$(squeue --noheader --jobs="$1")"; }
 preempted() { test "$(interrupted)" -gt "$limited"; }
 slowest=0
 preempt() {
     local high began
-    running || return 1
+    hold || return 1
     high=$(sbatch --parsable --partition=high --array=1-$nodes --output=/dev/null --wrap 'sleep 2')
     began=$SECONDS
+    sleep 3
+    let_go
     wait_for 60 past "$high"
     slowest=$((SECONDS - began > slowest ? SECONDS - began : slowest))
     preempted
