@@ -5,7 +5,7 @@ Both are timed without loading; CPU seconds of selftrace are those of the whole 
 the left, in f32 with its default attention and cache. Prints a line per round, the medians and their ratio, and whether the texts are equal up to
 where rounding decides (the first token at which a text differs has to lead by less than --margin nats). Exits 1 when they are not.
 
-    python generate.py --model MODEL_DIR --selftrace target/release/selftrace [--batch 16] [--tokens 128] [--rounds 3]
+    python generate.py --model MODEL_DIR --selftrace target/release/selftrace [--batch 16] [--history 0] [--tokens 128] [--rounds 3]
 """
 import argparse, json, os, pathlib, re, statistics, subprocess, sys, tempfile, time
 
@@ -23,6 +23,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--selftrace", required=True)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--history", type=int, default=0, help="earlier turns of each conversation, which differ between them")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--margin", type=float, default=1e-3)
@@ -38,7 +39,9 @@ def main():
     for i in range(args.batch):
         question = QUESTIONS[i % len(QUESTIONS)] + ("" if i < len(QUESTIONS) else f" ({i})")
         if tokenizer.chat_template:
-            messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+            turns = [QUESTIONS[(i + k) % len(QUESTIONS)] + f" That is question {k} of list {i}." for k in range(args.history)]
+            messages = [{"role": ("user", "assistant")[k % 2], "content": turn} for k, turn in enumerate(turns[: args.history // 2 * 2])]
+            messages = [{"role": "system", "content": SYSTEM}] + messages + [{"role": "user", "content": question}]
             prompts.append(tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"])
         else:
             prompts.append(tokenizer(f"{SYSTEM}\n\nQuestion: {question}\nAnswer:")["input_ids"])
