@@ -62,16 +62,18 @@ impl Block {
         self.add(&resid_mid, &normed(&self.ln2_post, &mlp_out)?)
     }
 
-    /// The weights in the order in memory that suits a few nodes at a time ([`super::layers::Linear::lay_out_for_few_rows`]).
+    /// Puts the weights into the order that suits a few nodes at a time ([`super::layers::Linear::pack`]).
     ///
     /// # Errors
     /// Out of memory.
-    pub fn lay_out_for_few_rows(&mut self) -> Result<()> {
-        self.attention.qkv.lay_out_for_few_rows()?;
-        match &mut self.mlp {
-            FeedForward::Dense(mlp) => mlp.up.lay_out_for_few_rows(),
-            FeedForward::Mixture(mixture) => mixture.experts.iter_mut().try_for_each(|expert| expert.up.lay_out_for_few_rows()),
-        }
+    pub fn pack(&mut self) -> Result<()> {
+        self.attention.qkv.pack()?;
+        self.attention.out.pack()?;
+        let mlps = match &mut self.mlp {
+            FeedForward::Dense(mlp) => std::slice::from_mut(mlp),
+            FeedForward::Mixture(mixture) => mixture.experts.as_mut_slice(),
+        };
+        mlps.iter_mut().try_for_each(|mlp| mlp.up.pack().and_then(|()| mlp.down.pack()))
     }
 
     fn add(&self, resid: &Tensor, out: &Tensor) -> Result<Tensor> {

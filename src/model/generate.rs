@@ -1,8 +1,9 @@
 //! Many texts, written by a resident model: requests join the batch as others leave it.
 //!
 //! What is drawn for a request depends on its seed and its tokens alone: each has a stream of random numbers of its own, so neither its place
-//! among the requests nor what is written beside it matters. What is left is the rounding of products, which depends on how many rows they
-//! have, and which decides only between tokens that are level to the last digits.
+//! among the requests nor what is written beside it matters. What is left is the rounding of attention, whose blocks begin elsewhere beside
+//! longer texts, and that of products where they are not packed (module `packed`); it decides only between tokens that are level to the last
+//! digits.
 
 use super::cache::Cache;
 use super::resident::Resident;

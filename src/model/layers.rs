@@ -1,6 +1,7 @@
 //! The two leaf layers, and the loader that reads them from a checkpoint by name and expected shape.
 
 use super::config::{Activation, DecoderConfig, NormKind, Xielu};
+use super::packed::Packed;
 use super::survey::Survey;
 use crate::checkpoint::weights::Weights;
 use anyhow::Result;
@@ -10,27 +11,36 @@ use tch::{Device, Kind, Tensor};
 pub struct Linear {
     pub weight: Tensor,
     pub bias: Option<Tensor>,
+    /// The weight in another order, in which it is used where it is there; `weight` is empty then.
+    packed: Option<Packed>,
 }
 
 impl Linear {
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight, bias, packed: None }
+    }
+
     /// `[rows, d_in] -> [rows, d_out]`.
     ///
     /// # Errors
     /// Shapes differ, or the device is out of memory.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
+        let Some(packed) = &self.packed else { return Ok(x.f_linear(&self.weight, self.bias.as_ref())?) };
+        let product = packed.forward(x)?;
+        Ok(match &self.bias {
+            Some(bias) => product.f_add(bias)?,
+            None => product,
+        })
     }
 
-    /// Lays a weight with more outputs than inputs out by input, where it is used with few rows at a time, as a model that writes does: products
-    /// on a CPU are then up to twice as fast.
+    /// Puts the weight into the order that suits a few rows at a time, where there is one for this processor and kind of number.
     ///
     /// # Errors
-    /// Out of memory.
-    pub fn lay_out_for_few_rows(&mut self) -> Result<()> {
-        if let [d_out, d_in] = self.weight.size()[..]
-            && d_out > d_in
-        {
-            self.weight = self.weight.f_transpose(0, 1)?.f_contiguous()?.f_transpose(0, 1)?;
+    /// As [`Packed::new`].
+    pub fn pack(&mut self) -> Result<()> {
+        if let Some(packed) = Packed::new(&self.weight)? {
+            self.packed = Some(packed);
+            self.weight = Tensor::f_empty([0, 0], (Kind::Float, Device::Cpu))?;
         }
         Ok(())
     }
@@ -132,7 +142,7 @@ impl<'a> Loader<'a> {
     pub fn linear(&self, name: &str, d_out: i64, d_in: i64, bias: bool) -> Result<Linear> {
         let weight = self.tensor(&format!("{name}.weight"), &[d_out, d_in])?;
         let bias = bias.then(|| self.tensor(&format!("{name}.bias"), &[d_out])).transpose()?;
-        Ok(Linear { weight, bias })
+        Ok(Linear::new(weight, bias))
     }
 
     /// Several linears that read the same input as one: outputs are concatenated in order. One large product is faster
@@ -147,7 +157,7 @@ impl<'a> Loader<'a> {
                 self.linear(name, *d_out, d_in, bias)?;
             }
             let bias = bias.then(|| Survey::blank(&[rows], self.kind)).transpose()?;
-            return Ok(Linear { weight: Survey::blank(&[rows, d_in], self.kind)?, bias });
+            return Ok(Linear::new(Survey::blank(&[rows, d_in], self.kind)?, bias));
         }
         let weight = Tensor::f_empty([rows, d_in], (self.kind, self.device))?;
         let biases = if bias { Some(Tensor::f_empty([rows], (self.kind, self.device))?) } else { None };
@@ -160,7 +170,7 @@ impl<'a> Loader<'a> {
             }
             start += d_out;
         }
-        Ok(Linear { weight, bias: biases })
+        Ok(Linear::new(weight, biases))
     }
 
     /// A linear whose weight is stored as `[d_in, d_out]`, with bias (`Conv1D` of GPT-2).
@@ -170,7 +180,7 @@ impl<'a> Loader<'a> {
     pub fn transposed(&self, name: &str, d_out: i64, d_in: i64) -> Result<Linear> {
         let weight = self.tensor(&format!("{name}.weight"), &[d_in, d_out])?.f_transpose(0, 1)?;
         let weight = if self.survey.is_some() { weight } else { weight.f_contiguous()? };
-        Ok(Linear { weight, bias: Some(self.tensor(&format!("{name}.bias"), &[d_out])?) })
+        Ok(Linear::new(weight, Some(self.tensor(&format!("{name}.bias"), &[d_out])?)))
     }
 
     /// The model's norm over `d` dimensions: `<name>.weight`, and `<name>.bias` for layer norm.

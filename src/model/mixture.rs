@@ -39,7 +39,7 @@ pub struct Mixture {
 impl Mixture {
     /// Adds an expert: gate and up stacked, `[2 d_mlp, d_model]`, and down, `[d_model, d_mlp]`.
     pub fn push(&mut self, up: Tensor, down: Tensor, activation: Activation) {
-        let linear = |weight| Linear { weight, bias: None };
+        let linear = |weight| Linear::new(weight, None);
         self.experts.push(Mlp { up: linear(up), down: linear(down), gated: true, activation });
     }
 

@@ -9,6 +9,7 @@ pub mod keys;
 pub mod rope;
 pub mod config;
 pub mod survey;
+pub mod packed;
 pub mod layers;
 pub mod plan;
 pub mod attention;

@@ -7,7 +7,7 @@ use super::Checkpoint;
 use super::attention::Heads;
 use super::block::Block;
 use super::cache::Cache;
-use super::config::{DecoderConfig, View};
+use super::config::DecoderConfig;
 use super::layers::{Linear, Loader, Norm};
 use super::logits;
 use super::plan::{KeysValues, Rotation};
@@ -16,8 +16,7 @@ use crate::checkpoint::tensors::Rows;
 use crate::console::check_interrupt;
 use crate::prompt::forest::Forest;
 use anyhow::{Context, Result, ensure};
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use tch::{Device, Kind, Tensor};
 
 /// A checkpoint with all of its weights on a device.
@@ -36,9 +35,10 @@ impl<'a> Resident<'a> {
     /// They do not fit into the memory that is free; the model has no head; or as [`Loader::tensor`].
     pub fn load(checkpoint: &'a Checkpoint, compute: Compute) -> Result<Self> {
         let config = &checkpoint.config;
-        let is_cpu = compute.device == Device::Cpu;
         let needed = checkpoint.weights.n_params() * compute.kind.elt_size_in_bytes() as u64;
-        if is_cpu && let Some(free) = free_memory() {
+        if compute.device == Device::Cpu
+            && let Some(free) = free_memory()
+        {
             let gigabytes = |bytes: u64| bytes as f64 / 1e9;
             ensure!(
                 needed <= free,
@@ -51,19 +51,15 @@ impl<'a> Resident<'a> {
         let read = |index: usize| {
             check_interrupt()?;
             let mut block = (checkpoint.architecture.block)(&loader, index).with_context(|| format!("block {}", index + 1))?;
-            if is_cpu {
-                block.lay_out_for_few_rows()?;
-            }
+            block.pack()?;
             Ok(block)
         };
         let blocks = (0..config.n_layers).map(read).collect::<Result<_>>()?;
         let (ends, head) = (logits::ends(checkpoint, compute)?, logits::head(checkpoint)?);
         let whole = Rows::Range(0, config.d_vocab);
         let weight = checkpoint.weights.unembedding(head, &[config.d_vocab, config.d_model], whole, compute.kind)?;
-        let mut head = Linear { weight: weight.f_to_device(compute.device)?, bias: None };
-        if is_cpu {
-            head.lay_out_for_few_rows()?;
-        }
+        let mut head = Linear::new(weight.f_to_device(compute.device)?, None);
+        head.pack()?;
         Ok(Self { checkpoint, compute, blocks, ln_final: ends.ln_final, head })
     }
 
@@ -151,13 +147,9 @@ impl<'a> Resident<'a> {
         let mut resid = self.embed(tokens, &positions)?;
         let positions = self.place(&positions)?;
         let rotations = config.ropes.iter().map(|rope| Rotation::new(rope, &positions, self.compute.kind)).collect::<Result<Vec<_>>>()?;
-        let mut sights: BTreeMap<i64, Tensor> = BTreeMap::new();
-        for View { window, .. } in &config.views {
-            let seen = cache.seen(*window);
-            if let Entry::Vacant(place) = sights.entry(seen) {
-                place.insert(cache.visible(seen, self.compute.device)?);
-            }
-        }
+        let seen: BTreeSet<i64> = config.views.iter().map(|view| cache.seen(view.window)).collect();
+        let sight = |seen: i64| Ok((seen, cache.visible(seen, self.compute.device)?));
+        let sights = seen.into_iter().map(sight).collect::<Result<BTreeMap<i64, Tensor>>>()?;
         for (layer, block) in self.blocks.iter().enumerate() {
             resid = block.around(&resid, |x| {
                 let Heads { queries, own } = block.attention.project(x, &rotations)?;

@@ -141,7 +141,7 @@ impl Init<'_> {
         let scale = gain / (d_in as f64).sqrt();
         let values: Vec<f32> = (0..rows * d_in).map(|_| (scale * normal(self.generator)) as f32).collect();
         let weight = self.parameter(parts, Tensor::f_from_slice(&values)?.f_view([rows, d_in])?)?;
-        Ok(Linear { weight, bias: None })
+        Ok(Linear::new(weight, None))
     }
 
     fn norm(&mut self, name: String) -> Result<Norm> {

@@ -80,7 +80,7 @@ fn unpack(packed: Linear, n_heads: i64, d_head: i64) -> Result<Linear> {
     let d_in = packed.weight.size()[1];
     let weight = packed.weight.f_view([n_heads, 3, d_head, d_in])?.f_transpose(0, 1)?.f_reshape([-1, d_in])?;
     let bias = packed.bias.map(|bias| bias.f_view([n_heads, 3, d_head])?.f_transpose(0, 1)?.f_reshape([-1])).transpose()?;
-    Ok(Linear { weight, bias })
+    Ok(Linear::new(weight, bias))
 }
 
 fn ends(loader: &Loader) -> Result<Ends> {

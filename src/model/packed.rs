@@ -1,0 +1,145 @@
+//! Products of a few rows with a large matrix on a CPU, as a model that writes needs them: one row per text.
+//!
+//! General products first put the matrix into the order in which they read it, and with few rows that takes longer than the product. A model
+//! that stays in memory has its matrices in that order once and for all: in panels of sixteen outputs, read from front to back. Each output is
+//! summed over the inputs one by one, whatever the number of rows, so a row's result does not depend on the others.
+
+use anyhow::{Result, ensure};
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+/// Outputs of a panel: two registers of eight.
+const WIDE: usize = 16;
+/// Rows that are computed at once: with [`WIDE`], eight registers of sums.
+const ROWS: usize = 4;
+/// Products of numbers below which threads cost more than they bring.
+const SMALL: usize = 1 << 19;
+
+/// A matrix in panels: `[panel, d_in, 16]`, the last one filled up with zeros.
+pub struct Packed {
+    panels: Vec<f32>,
+    d_in: usize,
+    d_out: usize,
+}
+
+impl Packed {
+    /// Packs `weight: [d_out, d_in]`; `None` where it is not in f32 on a CPU with the instructions for it (AVX2 and FMA).
+    ///
+    /// # Errors
+    /// The weight is no matrix.
+    pub fn new(weight: &Tensor) -> Result<Option<Self>> {
+        if weight.kind() != Kind::Float || weight.device() != Device::Cpu || !is_fast() {
+            return Ok(None);
+        }
+        let (d_out, d_in) = weight.size2()?;
+        let (d_out, d_in) = (d_out as usize, d_in as usize);
+        let mut panels = vec![0.0; d_out.div_ceil(WIDE) * d_in * WIDE];
+        for (first, panel) in panels.chunks_exact_mut((d_in * WIDE).max(1)).enumerate() {
+            let rows = WIDE.min(d_out - first * WIDE);
+            let part = weight.f_narrow(0, (first * WIDE) as i64, rows as i64)?;
+            for (column, row) in Vec::<f32>::try_from(part.f_flatten(0, -1)?)?.chunks_exact(d_in).enumerate() {
+                row.iter().zip(panel.iter_mut().skip(column).step_by(WIDE)).for_each(|(value, place)| *place = *value);
+            }
+        }
+        Ok(Some(Self { panels, d_in, d_out }))
+    }
+
+    /// `x W'`: `[rows, d_in] -> [rows, d_out]`.
+    ///
+    /// # Errors
+    /// The width of `x` is another one.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (rows, d_in) = x.size2()?;
+        ensure!(d_in as usize == self.d_in, "a product of width {d_in} with a matrix of {} inputs", self.d_in);
+        let rows = rows as usize;
+        let x = Vec::<f32>::try_from(x.f_contiguous()?.f_flatten(0, -1)?)?;
+        // By panel, so that threads write to places of their own.
+        let mut sums = vec![0.0; self.panels.len() / self.d_in.max(1) * rows];
+        let panels = self.panels.par_chunks_exact((self.d_in * WIDE).max(1));
+        let work = rows * self.d_in * self.d_out;
+        let threads = if work < SMALL { 1 } else { tch::get_num_threads().max(1) as usize };
+        let each = panels.len().div_ceil(threads).max(1);
+        // SAFETY: there is a value only where the processor has the instructions.
+        #[allow(unused_unsafe)]
+        let product = |(panel, sums): (&[f32], &mut [f32])| unsafe { multiply(panel, &x, self.d_in, sums) };
+        if threads == 1 {
+            self.panels.chunks_exact((self.d_in * WIDE).max(1)).zip(sums.chunks_exact_mut(rows * WIDE)).for_each(product);
+        } else {
+            panels.zip(sums.par_chunks_exact_mut(rows * WIDE)).with_min_len(each).for_each(product);
+        }
+        let mut out = vec![0.0; rows * self.d_out];
+        for (first, sums) in sums.chunks_exact(rows * WIDE).enumerate() {
+            let wide = WIDE.min(self.d_out - first * WIDE);
+            for (row, sums) in sums.chunks_exact(WIDE).enumerate() {
+                let at = row * self.d_out + first * WIDE;
+                out[at..at + wide].copy_from_slice(&sums[..wide]);
+            }
+        }
+        Ok(Tensor::f_from_slice(&out)?.f_view([rows as i64, self.d_out as i64])?)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_fast() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn is_fast() -> bool {
+    false
+}
+
+/// All rows of `x: [row, d_in]` with one panel: `[row, 16]`.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+fn multiply(panel: &[f32], x: &[f32], d_in: usize, sums: &mut [f32]) {
+    let mut at = 0;
+    let rows = sums.len() / WIDE;
+    while rows - at >= ROWS {
+        some::<ROWS>(panel, &x[at * d_in..], d_in, &mut sums[at * WIDE..]);
+        at += ROWS;
+    }
+    while at < rows {
+        some::<1>(panel, &x[at * d_in..], d_in, &mut sums[at * WIDE..]);
+        at += 1;
+    }
+}
+
+/// The first `N` rows.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+fn some<const N: usize>(panel: &[f32], x: &[f32], d_in: usize, sums: &mut [f32]) {
+    let mut sum = [[0f32; WIDE]; N];
+    let x: [&[f32]; N] = std::array::from_fn(|row| &x[row * d_in..(row + 1) * d_in]);
+    for (input, weights) in panel.as_chunks::<WIDE>().0.iter().enumerate().take(d_in) {
+        for (sum, x) in sum.iter_mut().zip(&x) {
+            let x = x[input];
+            for (sum, weight) in sum.iter_mut().zip(weights) {
+                *sum = x.mul_add(*weight, *sum);
+            }
+        }
+    }
+    for (place, sum) in sums.as_chunks_mut::<WIDE>().0.iter_mut().zip(sum) {
+        *place = sum;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_product_is_that_of_libtorch_and_of_each_row_alone() {
+        for (rows, d_in, d_out) in [(1, 5, 3), (4, 64, 16), (7, 33, 50), (64, 576, 200), (9, 600, 1000)] {
+            let draw = |shape: [i64; 2]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+            let (x, weight) = (draw([rows, d_in]), draw([d_out, d_in]));
+            let Some(packed) = Packed::new(&weight).unwrap() else { return };
+            let ours = packed.forward(&x).unwrap();
+            let exact = x.to_kind(Kind::Double).matmul(&weight.to_kind(Kind::Double).transpose(0, 1));
+            let difference = (ours.to_kind(Kind::Double) - exact).abs().max().double_value(&[]);
+            assert!(difference < 2e-6 * (d_in as f64).sqrt() * 10.0, "{rows} x {d_in} x {d_out}: {difference:.1e}");
+            for row in 0..rows {
+                let alone = packed.forward(&x.narrow(0, row, 1)).unwrap();
+                assert_eq!(alone, ours.narrow(0, row, 1), "row {row} of {rows}");
+            }
+        }
+    }
+}
