@@ -23,6 +23,8 @@ pub mod checkpoint;
 pub mod prompt;
 /// One decoder for all families, streamed block by block over the forest.
 pub mod model;
+/// Sparse dictionaries along a series: crosscoders, how they are fitted, and how strong their latents are.
+pub mod dictionary;
 /// The main loop: every checkpoint over the forest, its readouts to the store.
 pub mod walk;
 /// A store of readouts, opened.

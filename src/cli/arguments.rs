@@ -291,10 +291,10 @@ pub(super) struct BenchmarkArguments {
     /// A small set of strata with few series: a minute or two
     #[arg(long)]
     pub(super) quick: bool,
-    /// Series per stratum and pairs of runs per comparison
+    /// Series per stratum and pairs of runs per comparison; of planted features at most as many
     #[arg(long, value_name = "N")]
     pub(super) series: Option<usize>,
-    /// Folder for benchmark.parquet, benchmark_shapes.parquet and benchmark_compare.parquet
+    /// Folder for benchmark.parquet, benchmark_shapes.parquet, benchmark_compare.parquet and benchmark_features.parquet
     #[arg(long, default_value = "reports/benchmark")]
     pub(super) out: PathBuf,
 }

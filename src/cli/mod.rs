@@ -231,7 +231,8 @@ fn concepts(arguments: &ConceptsArguments) -> Result<Outcome> {
 fn run_benchmark(arguments: &BenchmarkArguments) -> Result<Outcome> {
     let size = if arguments.quick { Size::QUICK } else { Size::FULL };
     let (series, pairs) = (arguments.series.unwrap_or(size.series), arguments.series.unwrap_or(size.pairs));
-    let tables = benchmark::benchmark(Size { series, pairs, ..size })?;
+    let features = arguments.series.unwrap_or(size.features).min(size.features);
+    let tables = benchmark::benchmark(Size { series, pairs, features, ..size })?;
     tables.write(&arguments.out)?;
     say(&tables.render());
     tracing::info!("tables: {}", arguments.out.display());

@@ -4,4 +4,5 @@ pub mod organism;
 pub mod tally;
 pub mod demo;
 pub mod naming;
+pub mod features;
 pub mod benchmark;

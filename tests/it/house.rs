@@ -5,8 +5,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Files and folders that may name `tch`.
-const TENSORS: &[&str] =
-    &["checkpoint/", "model/", "walk/readout/", "walk/interventions/mod.rs", "walk/interventions/board.rs", "walk/job/", "lab/organism/"];
+const TENSORS: &[&str] = &[
+    "checkpoint/",
+    "model/",
+    "dictionary/",
+    "walk/readout/",
+    "walk/interventions/mod.rs",
+    "walk/interventions/board.rs",
+    "walk/job/",
+    "lab/organism/",
+    "lab/features/",
+];
 /// Lines of a file, tests included.
 const LONGEST: usize = 400;
 

@@ -10,6 +10,7 @@ pub mod cells;
 pub mod practice;
 pub mod report;
 
+use super::features;
 use crate::compare::run::{Known, Run, row};
 use crate::console::{bar, check_interrupt};
 use crate::measure::contrast::{Contrasts, NAME, follow};
@@ -45,11 +46,13 @@ pub struct Size {
     pub series: usize,
     /// Pairs of runs per comparison.
     pub pairs: usize,
+    /// Series of planted features per kind.
+    pub features: usize,
 }
 
 impl Size {
-    pub const QUICK: Self = Self { quick: true, series: 60, pairs: 60 };
-    pub const FULL: Self = Self { quick: false, series: 200, pairs: 200 };
+    pub const QUICK: Self = Self { quick: true, series: 60, pairs: 60, features: 2 };
+    pub const FULL: Self = Self { quick: false, series: 200, pairs: 200, features: 12 };
 }
 
 /// Plants everything and scores it.
@@ -73,6 +76,8 @@ pub fn benchmark(size: Size) -> Result<Tables> {
         check_interrupt()?;
     }
     progress.finish_and_clear();
+    tracing::info!("planting features in {} series", size.features);
+    tables.features = features::benchmark(size.features)?;
     Ok(tables)
 }
 

@@ -1,6 +1,7 @@
 //! The tables of the benchmark, and what is printed of them.
 
 use super::cells::{Cell, Kind, Pair};
+use crate::lab::features::{self, FeatureRow};
 use crate::report::summary::Text;
 use crate::table;
 use anyhow::Result;
@@ -108,6 +109,7 @@ pub struct Tables {
     pub benchmark: Vec<BenchmarkRow>,
     pub shapes: Vec<ShapeRow>,
     pub compare: Vec<CompareScore>,
+    pub features: Vec<FeatureRow>,
 }
 
 /// Mean with its standard error; `None` for fewer than two values.
@@ -208,14 +210,15 @@ impl CompareScore {
 }
 
 impl Tables {
-    /// Writes the three tables into `folder`.
+    /// Writes the four tables into `folder`.
     ///
     /// # Errors
     /// The folder is not writable.
     pub fn write(&self, folder: &Path) -> Result<()> {
         table::write(&folder.join("benchmark.parquet"), &self.benchmark, "")?;
         table::write(&folder.join("benchmark_shapes.parquet"), &self.shapes, "")?;
-        table::write(&folder.join("benchmark_compare.parquet"), &self.compare, "")
+        table::write(&folder.join("benchmark_compare.parquet"), &self.compare, "")?;
+        table::write(&folder.join("benchmark_features.parquet"), &self.features, "")
     }
 
     /// All tables as text: our row of every stratum, the usual ways beside it, what the wrong names were, and comparisons.
@@ -286,7 +289,7 @@ impl Tables {
                 with_se(row.coverage, row.coverage_se, 2),
             ]);
         }
-        let _ = write!(out, "\n{}", text.render());
+        let _ = write!(out, "\n{}\n{}", text.render(), features::render(&self.features));
         out.push_str("\nDates in checkpoints, standard errors in brackets.\n");
         out
     }
