@@ -1,6 +1,7 @@
 //! The weights of a crosscoder, and what they make of activations.
 
 use super::active::{Active, at_least};
+use super::lanes::add;
 use crate::stats::draws::{generator, normal};
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
@@ -164,7 +165,7 @@ pub(super) fn decode(active: &Active, decoder: &[f32], bias: &[f32]) -> Vec<f32>
     let mut out = vec![0f32; active.tokens() * width];
     out.par_chunks_exact_mut(width.max(1)).enumerate().with_min_len(at_least(16 * width)).for_each(|(token, row)| {
         row.copy_from_slice(bias);
-        active.at(token).for_each(|(latent, value)| super::sparse::add(value, &decoder[latent * width..(latent + 1) * width], row));
+        active.at(token).for_each(|(latent, value)| add(value, &decoder[latent * width..(latent + 1) * width], row));
     });
     out
 }

@@ -68,15 +68,6 @@ impl Weights {
         Ok(Self { crosscoder, moments, step: 0 })
     }
 
-    /// One step of Adam on a batch, by whichever of the two ways suits the device.
-    ///
-    /// # Errors
-    /// The device is out of memory.
-    pub fn take(&mut self, batch: &Batch) -> Result<Taken> {
-        let _no_grad = tch::no_grad_guard();
-        if batch.x.device() == Device::Cpu { super::sparse::step(self, batch) } else { self.step(batch) }
-    }
-
     /// One step by products of tensors.
     ///
     /// # Errors

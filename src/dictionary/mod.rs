@@ -7,6 +7,7 @@
 //! on lengths makes latents that seem to belong to one checkpoint (Minder, Dumas et al. 2025).
 //!
 //! ```text
+//! lanes       loops over rows
 //! active      which latents are on at which tokens, and how much
 //! crosscoder  weights, encoding, decoding, inference by threshold
 //! dense       one step of the fit as products of tensors, on any device
@@ -20,6 +21,7 @@
 //!
 //! Activations are made as they are needed and handed over in buffers ([`fit::Paired`]); nothing but results is kept.
 
+mod lanes;
 pub mod active;
 pub mod crosscoder;
 pub mod dense;

@@ -5,6 +5,7 @@
 use super::active::{Active, ByLatent, at_least};
 use super::crosscoder::{decode, values};
 use super::dense::{Auxiliary, BETA, Batch, Corrected, EPSILON, Taken, Weights, auxiliary};
+use super::lanes::{add, wide};
 use crate::stats::matrix::dot;
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
@@ -22,31 +23,6 @@ fn in_place(tensor: &mut Tensor) -> Result<&mut [f32]> {
     let (start, len) = (tensor.data_ptr().cast::<f32>(), tensor.numel());
     // SAFETY: the tensor holds `len` contiguous f32 on the CPU, lives as long as the slice, and is borrowed for as long.
     Ok(if len == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(start, len) } })
-}
-
-/// Runs `work` with the wide registers that the CPU has; the same bits without them.
-#[inline(always)]
-fn wide(work: impl FnOnce()) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn with_avx2(work: impl FnOnce()) {
-            work();
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the CPU has the feature.
-            return unsafe { with_avx2(work) };
-        }
-    }
-    work();
-}
-
-/// `out += factor * row`.
-pub(super) fn add(factor: f32, row: &[f32], out: &mut [f32]) {
-    wide(
-        #[inline(always)]
-        || out.iter_mut().zip(row).for_each(|(out, x)| *out += factor * x),
-    );
 }
 
 /// Adam on a row.
@@ -70,6 +46,17 @@ struct Rows<'a> {
     encoder: [&'a mut [f32]; 3],
     bias: [&'a mut f32; 3],
     decoder: [&'a mut [f32]; 3],
+}
+
+impl Weights {
+    /// One step of Adam on a batch, by whichever of the two ways suits the device.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn take(&mut self, batch: &Batch) -> Result<Taken> {
+        let _no_grad = tch::no_grad_guard();
+        if batch.x.device() == Device::Cpu { step(self, batch) } else { self.step(batch) }
+    }
 }
 
 /// As [`Weights::step`].

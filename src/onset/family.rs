@@ -9,11 +9,33 @@ use super::date::{Onset, OnsetGrid};
 use super::gate::{Gate, adjust};
 use super::multiplicity::Correction;
 use super::shape::{FEWEST, PEAK_LEVEL, Shape, shape};
+use crate::dictionary::strength::Strength;
 use crate::series::Timeline;
+use crate::stats::draws::Draws;
 use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use std::ops::Range;
+
+/// Groups in which a latent has to be on, to have a curve.
+const FEWEST_GROUPS: usize = 8;
+
+/// Strengths of all latents over their checkpoints, taken in this order; `None` for one that is on in too few groups of texts.
+///
+/// # Errors
+/// Draws for another number of groups.
+pub fn curves(strength: &Strength, order: &[usize], draws: &Draws) -> Result<Vec<Option<Curve>>> {
+    let curve = |latent: usize| -> Result<Option<Curve>> {
+        if strength.groups_on(latent) < FEWEST_GROUPS {
+            return Ok(None);
+        }
+        let Some(replicates) = strength.resampled(latent, draws) else { return Ok(None) };
+        let value = order.iter().filter_map(|&checkpoint| strength.strength(latent, checkpoint)).collect();
+        let replicates = replicates.chunks_exact(order.len()).flat_map(|row| order.iter().map(|&checkpoint| row[checkpoint])).collect();
+        Curve::new(value, replicates).map(Some)
+    };
+    (0..strength.shape.latents).into_par_iter().map(curve).collect()
+}
 
 /// What one curve says.
 #[derive(Debug, Clone)]
@@ -22,7 +44,7 @@ pub struct Dated {
     pub gate: Option<Gate>,
     pub status: Status,
     pub shape: Shape,
-    /// Where the status is `ok`.
+    /// Where the status is `ok`, and dates were asked for.
     pub onset: Option<Onset>,
 }
 
@@ -42,6 +64,18 @@ impl Dated {
 /// # Errors
 /// The checkpoints cannot be placed on the axis.
 pub fn dates(timeline: &Timeline, curves: &[Option<Curve>]) -> Result<Vec<Dated>> {
+    decide(timeline, curves, true)
+}
+
+/// As [`dates`], without the dates, which take longest.
+///
+/// # Errors
+/// As [`dates`].
+pub fn shapes(timeline: &Timeline, curves: &[Option<Curve>]) -> Result<Vec<Dated>> {
+    decide(timeline, curves, false)
+}
+
+fn decide(timeline: &Timeline, curves: &[Option<Curve>], dated: bool) -> Result<Vec<Dated>> {
     let n = timeline.points.len();
     if n < FEWEST {
         return Ok(curves.iter().map(|_| Dated::without(Status::TooFewCheckpoints)).collect());
@@ -50,7 +84,8 @@ pub fn dates(timeline: &Timeline, curves: &[Option<Curve>]) -> Result<Vec<Dated>
     if reference.end > late.start {
         return Ok(curves.iter().map(|_| Dated::without(Status::NoReference)).collect());
     }
-    let grid = OnsetGrid::new(&timeline.positions(&(0..n).collect::<Vec<_>>())?)?;
+    let positions = || timeline.positions(&(0..n).collect::<Vec<_>>());
+    let grid = if dated { Some(OnsetGrid::new(&positions()?)?) } else { None };
     let measured = curves.par_iter().map(|curve| curve.as_ref().map(|curve| Gate::measure(curve, &reference, &late)).transpose());
     let measured = measured.collect::<Result<Vec<_>>>()?;
     let mut gates: Vec<Gate> = measured.iter().flatten().copied().collect();
@@ -58,16 +93,19 @@ pub fn dates(timeline: &Timeline, curves: &[Option<Curve>]) -> Result<Vec<Dated>
     let mut gates = gates.into_iter();
     let gates: Vec<Option<Gate>> = measured.iter().map(|measured| measured.as_ref().and_then(|_| gates.next())).collect();
     let named = curves.par_iter().zip(gates).map(|(curve, gate)| match (curve, gate) {
-        (Some(curve), Some(gate)) => named(curve, gate, [&reference, &late], &grid),
+        (Some(curve), Some(gate)) => named(curve, gate, [&reference, &late], grid.as_ref()),
         _ => Ok(Dated::without(Status::TooFewGroups)),
     });
     named.collect()
 }
 
-fn named(curve: &Curve, gate: Gate, [reference, late]: [&Range<usize>; 2], grid: &OnsetGrid) -> Result<Dated> {
+fn named(curve: &Curve, gate: Gate, [reference, late]: [&Range<usize>; 2], grid: Option<&OnsetGrid>) -> Result<Dated> {
     let passed = gate.passed();
     let shape = shape(curve, reference, late, passed, None, Some(PEAK_LEVEL))?;
-    let onset = if passed { grid.fit(curve, Some(0.0))? } else { None };
+    let onset = match grid.filter(|_| passed) {
+        Some(grid) => grid.fit(curve, Some(0.0))?,
+        None => None,
+    };
     let status = if passed { Status::Ok } else { Status::GateFail };
     Ok(Dated { gate: Some(gate), status, shape, onset })
 }

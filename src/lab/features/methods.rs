@@ -7,7 +7,6 @@ use crate::dictionary::dense::Weights;
 use crate::dictionary::fit::{Fit, Paired, Settings};
 use crate::dictionary::scale::Scale;
 use crate::dictionary::strength::Strength;
-use crate::onset::curve::Curve;
 use crate::onset::family;
 use crate::series::axis::Axis;
 use crate::series::{Point, Timeline};
@@ -25,8 +24,6 @@ const HELD_OUT_BUFFERS: usize = 4;
 /// Groups of texts.
 pub const GROUPS: usize = 48;
 const RESAMPLES: usize = 199;
-/// Groups without which a latent has no curve, as in a run.
-const FEWEST_GROUPS: usize = 8;
 /// A latent that is on at fewer tokens is none.
 const LIVE: f64 = 1e-4;
 /// Share of its greatest length below which a latent is said not to be there yet (Lindsey et al. 2024, bins of relative norm).
@@ -136,16 +133,7 @@ impl Fitted {
     pub fn by_strength(&self) -> Result<Answer> {
         let draws = Draws::with_counts(GROUPS, 9, RESAMPLES, 0, "dictionary")?;
         let n = self.order.len();
-        let curve = |latent: usize| -> Result<Option<Curve>> {
-            if self.strength.groups_on(latent) < FEWEST_GROUPS {
-                return Ok(None);
-            }
-            let Some(replicates) = self.strength.resampled(latent, &draws) else { return Ok(None) };
-            let value = self.order.iter().filter_map(|&c| self.strength.strength(latent, c)).collect();
-            let replicates = replicates.chunks_exact(n).flat_map(|row| self.order.iter().map(|&c| row[c])).collect();
-            Curve::new(value, replicates).map(Some)
-        };
-        let curves = (0..self.crosscoder.shape.latents).map(curve).collect::<Result<Vec<_>>>()?;
+        let curves = family::curves(&self.strength, &self.order, &draws)?;
         let points = points(n);
         let dated = family::dates(&Timeline { points: &points, axis: Axis::Index }, &curves)?;
         self.answer(|latent| Some(&dated[latent]).filter(|dated| dated.emerges())?.onset.as_ref()?.t50.map(|t50| t50.value))

@@ -5,8 +5,8 @@
 //! a series in which every checkpoint is the first one, one that changes as much without any lesson, and the lessons' own checkpoints in
 //! another order.
 
-mod methods;
 pub mod planted;
+mod methods;
 
 use crate::console::check_interrupt;
 use crate::dictionary::stability::{best_cosines, shared};
