@@ -187,7 +187,7 @@ fn run(arguments: &RunArguments) -> Result<Outcome> {
     let path = &arguments.manifest.manifest;
     let manifest = Manifest::load(path)?;
     let Some(devices) = &arguments.devices.devices else {
-        return tables::run(&Job::new(manifest)?, &|_| true);
+        return tables::run(&Job::new(manifest)?);
     };
     let devices = devices.resolve()?;
     let job = Job::on_device(manifest, devices[0], None)?;

@@ -24,19 +24,32 @@ pub fn lease_path(folder: &Path) -> PathBuf {
     folder.join("tables.lease")
 }
 
-/// Walks the entries that `wanted` accepts and brings the tables up to date.
+/// Walks the entries that `wanted` accepts and brings the tables up to date, without dictionaries: those are of all checkpoints at once.
 ///
 /// # Errors
 /// As [`Job::walk`] and [`update`].
-pub fn run(job: &Job, wanted: &dyn Fn(&CheckpointSpec) -> bool) -> Result<Outcome> {
-    after(job, job.walk(wanted)?)
+pub fn round(job: &Job, wanted: &dyn Fn(&CheckpointSpec) -> bool) -> Result<Outcome> {
+    finish(job, job.walk(wanted)?)
 }
 
-/// Brings the tables up to date after a walk.
+/// Walks everything, and does what comes after a walk.
 ///
 /// # Errors
-/// As [`update`].
-pub fn after(job: &Job, mut outcome: Outcome) -> Result<Outcome> {
+/// As [`Job::walk`] and [`after`].
+pub fn run(job: &Job) -> Result<Outcome> {
+    after(job, job.walk(&|_| true)?)
+}
+
+/// Fits the dictionaries that the manifest asks for, and brings the tables up to date.
+///
+/// # Errors
+/// As [`Job::fit_dictionaries`] and [`update`].
+pub fn after(job: &Job, outcome: Outcome) -> Result<Outcome> {
+    job.fit_dictionaries()?;
+    finish(job, outcome)
+}
+
+fn finish(job: &Job, mut outcome: Outcome) -> Result<Outcome> {
     let Updated { written, left_out } = update(&job.folder)?;
     let idle = outcome.walked == 0 && outcome.failed == 0 && written.is_none();
     outcome.failed = outcome.failed.max(left_out);

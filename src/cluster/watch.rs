@@ -47,7 +47,7 @@ pub fn watch(path: &Path, every: Duration, finished: Option<&Path>) -> Result<Ou
                 }
                 started = true;
                 if is_last || marker.exists() {
-                    return tables::run(&job, &|_| true);
+                    return tables::run(&job);
                 }
                 if !watch.round(&job, every.min(SETTLING))? {
                     pause = every.min(SETTLING);
@@ -101,7 +101,7 @@ impl Watch {
         let wanted = |spec: &CheckpointSpec| {
             ready.contains_key(spec.id.as_str()) || spec.reinitialised && sources.contains(&spec.source.to_string())
         };
-        let outcome = tables::run(job, &wanted);
+        let outcome = tables::round(job, &wanted);
         for (id, key) in &ready {
             if job.record(id).is_some_and(|record| record.status == "failed") {
                 self.failed.insert((*id).to_owned(), key.clone());

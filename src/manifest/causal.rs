@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::concepts::{Glob, read_glob};
@@ -80,25 +80,7 @@ impl Causal {
     /// # Errors
     /// A layer that was asked for by number is not kept.
     pub fn layers(&self, kept: &[usize], n_layers: usize) -> Result<Vec<usize>> {
-        let mut layers = match &self.layers {
-            Layers::All | Layers::Auto => kept.to_vec(),
-            Layers::Numbers(numbers) => {
-                if let Some(lost) = numbers.iter().find(|layer| !kept.contains(layer)) {
-                    let list = kept.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-                    bail!("{} layers: found {lost}, expected layers that [model] layers keeps: {list}", self.place);
-                }
-                numbers.clone()
-            }
-            Layers::Depth(_) => {
-                let inner: Vec<usize> = kept.iter().copied().filter(|&layer| 0 < layer && layer < n_layers).collect();
-                let among = if inner.is_empty() { kept } else { &inner };
-                let wanted = self.layers.resolve(n_layers)?;
-                wanted.iter().filter_map(|&layer| among.iter().copied().min_by_key(|other| other.abs_diff(layer))).collect()
-            }
-        };
-        layers.sort_unstable();
-        layers.dedup();
-        Ok(layers)
+        self.layers.among(kept, n_layers, &format!("{} layers", self.place))
     }
 
     /// All strengths with both signs, ascending.

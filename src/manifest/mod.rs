@@ -19,6 +19,7 @@
 //! concepts     [concepts]
 //! personas     [personas] and [evidence]
 //! causal       [causal]
+//! dictionary   [dictionary]
 //! ```
 
 use std::io::ErrorKind;
@@ -39,6 +40,7 @@ mod model;
 mod concepts;
 mod personas;
 mod causal;
+mod dictionary;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -47,6 +49,7 @@ mod series_tests;
 pub use causal::{Causal, ChoiceSet};
 pub use checkpoint::CheckpointSpec;
 pub use concepts::{Concepts, Glob, Material, Pack, Profile, default_parameters};
+pub use dictionary::{Dictionary, TextSource};
 pub use model::{DeviceChoice, DtypeChoice, Layers, Model, Readout, Template, Tokenizer};
 pub use pattern::{Numbers, Pattern};
 pub use personas::{Evidence, PersonaSet, Personas};
@@ -68,14 +71,16 @@ const HUB: &str = "[hub]";
 const PERSONAS: &str = "[personas]";
 const CAUSAL: &str = "[causal]";
 const CAUSAL_LAYERS: &str = "[causal] layers";
+const DICTIONARY: &str = "[dictionary]";
+const DICTIONARY_LAYERS: &str = "[dictionary] layers";
 const EVIDENCE: &str = "[evidence]";
 const CHECKPOINT: &str = "[[checkpoint]]";
 const PARENT: &str = "[[checkpoint]] parent";
 const SERIES: &str = "[[series]]";
 
 /// Every key that a manifest may have, by table. `[concepts.parameters]` is open.
-const KEYS: [(&str, &[&str]); 14] = [
-    ("", &["run", "model", "concepts", "personas", "causal", "evidence", "analysis", "hub", "checkpoint", "series"]),
+const KEYS: [(&str, &[&str]); 16] = [
+    ("", &["run", "model", "concepts", "personas", "causal", "dictionary", "evidence", "analysis", "hub", "checkpoint", "series"]),
     (RUN, &["name", "seed", "axis", "audit", "keep", "baseline", "report", "out"]),
     (MODEL, &["device", "dtype", "layers", "tokenizer", "template", "readouts", "ignore"]),
     (LAYERS, &["depth"]),
@@ -83,6 +88,8 @@ const KEYS: [(&str, &[&str]); 14] = [
     (PERSONAS, &["sets", "include", "exclude", "concepts", "groups", "formats"]),
     (CAUSAL, &["enabled", "concepts", "layers", "strengths", "directions", "groups", "sets", "memory_mb"]),
     (CAUSAL_LAYERS, &["depth"]),
+    (DICTIONARY, &["kind", "layers", "latents", "k", "tokens", "text", "length", "seeds", "checkpoints"]),
+    (DICTIONARY_LAYERS, &["depth"]),
     (
         EVIDENCE,
         &[
@@ -125,6 +132,8 @@ pub struct Manifest {
     pub personas: Option<Personas>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub causal: Option<Causal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dictionary: Option<Dictionary>,
     pub evidence: Evidence,
     pub analysis: Analysis,
     /// `[hub] keep`: whether weights that a run downloads stay in the cache after their walk. It changes no number, and no hash.
@@ -169,6 +178,7 @@ impl Manifest {
             concepts: Concepts::read(&top, folder)?,
             personas: Personas::read(&top, folder)?,
             causal: Causal::read(&top, folder)?,
+            dictionary: Dictionary::read(&top, folder)?,
             evidence: Evidence::read(&top)?,
             analysis: Analysis::read(&top)?,
             keep: match top.table("hub", HUB)?.as_ref().and_then(|section| section.get("keep")) {

@@ -84,6 +84,33 @@ impl Layers {
         layers.dedup();
         Ok(layers)
     }
+
+    /// The layers in ascending order, out of those that are `kept` of a model of `n_layers` blocks. Fractions of the depth mean the nearest
+    /// one, the embedding and the last block aside where there are others. `place` is where they were asked for.
+    ///
+    /// # Errors
+    /// A layer that was asked for by number is not kept.
+    pub fn among(&self, kept: &[usize], n_layers: usize, place: &str) -> Result<Vec<usize>> {
+        let mut layers = match self {
+            Self::All | Self::Auto => kept.to_vec(),
+            Self::Numbers(numbers) => {
+                if let Some(lost) = numbers.iter().find(|layer| !kept.contains(layer)) {
+                    let list = kept.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+                    bail!("{place}: found {lost}, expected layers that [model] layers keeps: {list}");
+                }
+                numbers.clone()
+            }
+            Self::Depth(_) => {
+                let inner: Vec<usize> = kept.iter().copied().filter(|&layer| 0 < layer && layer < n_layers).collect();
+                let among = if inner.is_empty() { kept } else { &inner };
+                let wanted = self.resolve(n_layers)?;
+                wanted.iter().filter_map(|&layer| among.iter().copied().min_by_key(|other| other.abs_diff(layer))).collect()
+            }
+        };
+        layers.sort_unstable();
+        layers.dedup();
+        Ok(layers)
+    }
 }
 
 /// The frozen ruler: one tokenizer for all checkpoints.

@@ -21,6 +21,7 @@ pub mod assistant_axis;
 pub mod persistence;
 pub mod residual;
 pub mod causal;
+pub mod dictionary;
 
 use crate::prompt::label_family::LabelFamily;
 
@@ -43,6 +44,7 @@ pub const MEASURES: &[Measure] = &[
     persistence::MEASURE,
     residual::MEASURE,
     causal::MEASURE,
+    dictionary::MEASURE,
 ];
 
 /// Label families that have a y and are read as contrasts.

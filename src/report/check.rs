@@ -14,7 +14,7 @@ use crate::series::{audit, families};
 use crate::table::Key;
 use crate::walk::audit::Finding;
 use crate::walk::interventions;
-use crate::walk::job::Job;
+use crate::walk::job::{DictionaryCost, Job};
 use anyhow::{Result, anyhow};
 use indicatif::DecimalBytes;
 use std::collections::btree_map::Entry;
@@ -157,6 +157,15 @@ pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> 
     out.push_str(&contexts(job, &forest));
     out.push_str(&sweep.unwrap_or_default());
     out.push_str(&budget.render(devices));
+    if let Some(config) = &first {
+        match job.dictionary_cost(config.d_model as usize, config.n_layers) {
+            Ok(cost) => out.push_str(&cost.map(|cost| dictionaries(&cost, &budget, forest.len())).unwrap_or_default()),
+            Err(error) => {
+                problems += 1;
+                let _ = writeln!(out, "{error:#}\n");
+            }
+        }
+    }
     if let Some(sentence) = job.lacks_room(budget.store_bytes as u64) {
         problems += 1;
         let _ = writeln!(out, "{sentence}\n");
@@ -221,6 +230,25 @@ fn contexts(job: &Job, forest: &Forest) -> String {
         forest.prompt_tokens - rest.prompt_tokens,
         forest.len() - rest.len(),
         if folded { "; the template has no system role, so that they stand at the head of the user's turn" } else { "" },
+    )
+}
+
+/// What dictionaries cost; their time is known once a model's has been tried on `nodes` nodes.
+fn dictionaries(cost: &DictionaryCost, budget: &Budget, nodes: usize) -> String {
+    let per_node = budget.seconds / (budget.tried * nodes).max(1) as f64;
+    let streamed = per_node * (cost.layers * cost.checkpoints * cost.tokens) as f64;
+    let time = if budget.tried == 0 { String::new() } else { format!(", {} to compute these tokens", duration(streamed)) };
+    format!(
+        "Dictionaries: {} fits over {} checkpoints, {} tokens each out of texts of {} tokens and {} held out: {:.1e} operations beside the \
+         models'{time}; {} of memory beside a model's and {} in the run folder.\n\n",
+        cost.fits,
+        cost.checkpoints,
+        cost.tokens - cost.held_out,
+        cost.texts,
+        cost.held_out,
+        cost.operations,
+        DecimalBytes(cost.memory_bytes),
+        DecimalBytes(cost.disk_bytes),
     )
 }
 

@@ -7,6 +7,8 @@ pub mod store;
 pub mod readout;
 pub mod interventions;
 pub mod audit;
+pub mod texts;
+pub mod paired;
 pub mod job;
 pub mod opened;
 pub mod extract;

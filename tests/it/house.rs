@@ -12,6 +12,7 @@ const TENSORS: &[&str] = &[
     "walk/readout/",
     "walk/interventions/mod.rs",
     "walk/interventions/board.rs",
+    "walk/paired.rs",
     "walk/job/",
     "lab/organism/",
     "lab/features/",

@@ -37,4 +37,5 @@ mod causal;
 mod organisms;
 mod jobs;
 mod crew;
+mod dictionary;
 mod baseline;

@@ -31,7 +31,9 @@ mod interventions;
 mod kept;
 mod state;
 mod pass;
+mod dictionary;
 
+pub use dictionary::DictionaryCost;
 use prompts::Prompts;
 pub use record::Record;
 pub use state::State;
