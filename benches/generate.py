@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Tokens per second of `selftrace generate` and of transformers' `generate`: the same batch, greedily, on the same cores, in turn.
 
-Both are timed without loading; CPU seconds of selftrace are those of the whole process, with loading. The peer gets the batch at once, padded on
-the left, in f32 with its default attention and cache. Prints a line per round, the medians and their ratio, and whether the texts are equal up to
-where rounding decides (the first token at which a text differs has to lead by less than --margin nats). Exits 1 when they are not.
+Both are timed without loading; CPU seconds are those behind the first token, what a run for one token takes being taken away. On a machine
+where others compute too, CPU seconds with one thread (OMP_NUM_THREADS=1) waver least. The peer gets the batch at once, padded on the left, in f32
+with its default attention and cache. Prints a line per round, the medians and their ratio, and whether the texts are equal up to where rounding
+decides (the first token at which a text differs has to lead by less than --margin nats). Exits 1 when they are not.
 
     python generate.py --model MODEL_DIR --selftrace target/release/selftrace [--batch 16] [--history 0] [--tokens 128] [--rounds 3]
 """
@@ -52,16 +53,16 @@ def main():
     ends = set([ends] if isinstance(ends, int) else ends or [])
 
     @torch.no_grad()
-    def theirs():
+    def theirs(tokens):
         wall, cpu = time.perf_counter(), time.process_time()
-        out = model.generate(ids, attention_mask=mask, max_new_tokens=args.tokens, do_sample=False, pad_token_id=pad)[:, width:].tolist()
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, pad_token_id=pad)[:, width:].tolist()
         texts = [row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))] for row in out]
         return texts, time.perf_counter() - wall, time.process_time() - cpu
 
-    def ours(folder):
+    def ours(tokens):
         path = pathlib.Path(folder) / "prompts.jsonl"
         path.write_text("".join(json.dumps({"token_ids": p}) + "\n" for p in prompts))
-        command = [args.selftrace, "generate", "--model", args.model, "--prompts", path, "--max-tokens", args.tokens, "--device", "cpu"]
+        command = [args.selftrace, "generate", "--model", args.model, "--prompts", path, "--max-tokens", tokens, "--device", "cpu"]
         before = os.times()
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         after = os.times()
@@ -76,11 +77,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for number in range(args.rounds):
             found = {}
-            for name, run in [("selftrace", lambda: ours(folder)), ("transformers", theirs)][:: 1 if number % 2 == 0 else -1]:
-                texts, wall, cpu = run()
+            for name, run in [("selftrace", ours), ("transformers", theirs)][:: 1 if number % 2 == 0 else -1]:
+                (*_, first), (texts, wall, cpu) = run(1), run(args.tokens)
                 found[name] = texts
                 rates[name].append(sum(map(len, texts)) / wall)
-                cpus[name].append(cpu)
+                cpus[name].append(cpu - first)
             print(f"round {number + 1}: " + ", ".join(f"{n} {rates[n][-1]:.1f} tokens/s ({cpus[n][-1]:.1f} CPU s)" for n in rates), flush=True)
     wrong = 0
     for prompt, a, b in zip(prompts, found["selftrace"], found["transformers"]):
@@ -95,7 +96,7 @@ def main():
         wrong += abs(lead) > args.margin
     middle = {name: statistics.median(values) for name, values in rates.items()}
     ratios = sorted(a / b for a, b in zip(rates["selftrace"], rates["transformers"]))
-    cpu = statistics.median(cpus["transformers"]) / statistics.median(cpus["selftrace"])
+    cpu = statistics.median(b / a for a, b in zip(cpus["selftrace"], cpus["transformers"]))
     print(f"{args.batch} prompts of {min(map(len, prompts))} to {width} tokens, up to {args.tokens} new ones, {torch.get_num_threads()} threads")
     print(f"selftrace {middle['selftrace']:.1f}, transformers {middle['transformers']:.1f} tokens per second: "
           f"{statistics.median(ratios):.2f} times (rounds {ratios[0]:.2f} to {ratios[-1]:.2f}); {cpu:.2f} times by CPU seconds")

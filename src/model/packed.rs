@@ -12,6 +12,8 @@ use tch::{Device, Kind, Tensor};
 const WIDE: usize = 16;
 /// Rows that are computed at once: with [`WIDE`], eight registers of sums.
 const ROWS: usize = 4;
+/// Rows that a matrix passes by at once: with their inputs and sums, some hundred kilobytes.
+const MOST_ROWS: usize = 64;
 /// Products of numbers below which threads cost more than they bring.
 const SMALL: usize = 1 << 19;
 
@@ -33,8 +35,11 @@ impl Packed {
         }
         let (d_out, d_in) = weight.size2()?;
         let (d_out, d_in) = (d_out as usize, d_in as usize);
+        if d_out * d_in == 0 {
+            return Ok(None);
+        }
         let mut panels = vec![0.0; d_out.div_ceil(WIDE) * d_in * WIDE];
-        for (first, panel) in panels.chunks_exact_mut((d_in * WIDE).max(1)).enumerate() {
+        for (first, panel) in panels.chunks_exact_mut(d_in * WIDE).enumerate() {
             let rows = WIDE.min(d_out - first * WIDE);
             let part = weight.f_narrow(0, (first * WIDE) as i64, rows as i64)?;
             for (column, row) in Vec::<f32>::try_from(part.f_flatten(0, -1)?)?.chunks_exact(d_in).enumerate() {
@@ -51,23 +56,30 @@ impl Packed {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (rows, d_in) = x.size2()?;
         ensure!(d_in as usize == self.d_in, "a product of width {d_in} with a matrix of {} inputs", self.d_in);
-        let rows = rows as usize;
         let x = Vec::<f32>::try_from(x.f_contiguous()?.f_flatten(0, -1)?)?;
+        let mut out = vec![0.0; rows as usize * self.d_out];
+        // Some rows at a time, which stay near the processor while the matrix passes by.
+        let blocks = x.chunks(MOST_ROWS * self.d_in);
+        blocks.zip(out.chunks_mut(MOST_ROWS * self.d_out)).for_each(|(x, out)| self.multiply(x, out));
+        Ok(Tensor::f_from_slice(&out)?.f_view([rows, self.d_out as i64])?)
+    }
+
+    /// `x: [row, d_in]` into `out: [row, d_out]`.
+    fn multiply(&self, x: &[f32], out: &mut [f32]) {
+        let (rows, size) = (out.len() / self.d_out, self.d_in * WIDE);
         // By panel, so that threads write to places of their own.
-        let mut sums = vec![0.0; self.panels.len() / self.d_in.max(1) * rows];
-        let panels = self.panels.par_chunks_exact((self.d_in * WIDE).max(1));
-        let work = rows * self.d_in * self.d_out;
-        let threads = if work < SMALL { 1 } else { tch::get_num_threads().max(1) as usize };
-        let each = panels.len().div_ceil(threads).max(1);
+        let mut sums = vec![0.0; self.panels.len() / self.d_in * rows];
         // SAFETY: there is a value only where the processor has the instructions.
         #[allow(unused_unsafe)]
-        let product = |(panel, sums): (&[f32], &mut [f32])| unsafe { multiply(panel, &x, self.d_in, sums) };
+        let product = |(panel, sums): (&[f32], &mut [f32])| unsafe { multiply(panel, x, self.d_in, sums) };
+        let threads = if rows * self.d_in * self.d_out < SMALL { 1 } else { tch::get_num_threads().max(1) as usize };
         if threads == 1 {
-            self.panels.chunks_exact((self.d_in * WIDE).max(1)).zip(sums.chunks_exact_mut(rows * WIDE)).for_each(product);
+            self.panels.chunks_exact(size).zip(sums.chunks_exact_mut(rows * WIDE)).for_each(product);
         } else {
+            let panels = self.panels.par_chunks_exact(size);
+            let each = panels.len().div_ceil(threads);
             panels.zip(sums.par_chunks_exact_mut(rows * WIDE)).with_min_len(each).for_each(product);
         }
-        let mut out = vec![0.0; rows * self.d_out];
         for (first, sums) in sums.chunks_exact(rows * WIDE).enumerate() {
             let wide = WIDE.min(self.d_out - first * WIDE);
             for (row, sums) in sums.chunks_exact(WIDE).enumerate() {
@@ -75,7 +87,6 @@ impl Packed {
                 out[at..at + wide].copy_from_slice(&sums[..wide]);
             }
         }
-        Ok(Tensor::f_from_slice(&out)?.f_view([rows as i64, self.d_out as i64])?)
     }
 }
 
@@ -128,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_product_is_that_of_libtorch_and_of_each_row_alone() {
-        for (rows, d_in, d_out) in [(1, 5, 3), (4, 64, 16), (7, 33, 50), (64, 576, 200), (9, 600, 1000)] {
+        for (rows, d_in, d_out) in [(1, 5, 3), (4, 64, 16), (7, 33, 50), (150, 576, 200), (9, 600, 1000)] {
             let draw = |shape: [i64; 2]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
             let (x, weight) = (draw([rows, d_in]), draw([d_out, d_in]));
             let Some(packed) = Packed::new(&weight).unwrap() else { return };
