@@ -11,12 +11,12 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
-use super::cholesky::Cholesky;
 use super::draws::Draws;
 use super::estimate::{Estimate, Reported};
 use super::evaluate::{Scale, evaluate};
 use super::folds;
 use super::kernel::Design;
+use super::symmetric::Cholesky;
 use crate::words::Status;
 
 /// A set passes below this upper bound of the ROC area.

@@ -7,9 +7,9 @@
 
 use anyhow::{Result, bail, ensure};
 
-use super::cholesky::Cholesky;
 use super::kernel::{Coefficients, Design, Fitted, Linear, Split, held_scores};
 use super::matrix::dot_f64;
+use super::symmetric::Cholesky;
 
 /// The least shrinkage: keeps Sigma invertible where the estimate is zero.
 const LEAST_SHRINKAGE: f64 = 1e-6;

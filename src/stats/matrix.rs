@@ -45,59 +45,6 @@ pub fn multiply([rows, inner, columns]: [usize; 3], a: &[f32], b: &[f32], right:
     }
 }
 
-/// A matrix inside a slice: element `(i, j)` is `data[i * row + j * column]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Strided<'a> {
-    data: &'a [f64],
-    row: usize,
-    column: usize,
-}
-
-impl<'a> Strided<'a> {
-    /// Rows that start every `stride` elements.
-    pub fn rows(data: &'a [f64], stride: usize) -> Self {
-        Self { data, row: stride, column: 1 }
-    }
-
-    /// The same elements with rows and columns exchanged.
-    pub fn transposed(self) -> Self {
-        Self { data: self.data, row: self.column, column: self.row }
-    }
-
-    fn covers(self, rows: usize, columns: usize) -> bool {
-        rows == 0 || columns == 0 || (rows - 1) * self.row + (columns - 1) * self.column < self.data.len()
-    }
-}
-
-/// `out[rows, columns] += factor a[rows, inner] b[inner, columns]` in f64; rows of `out` start every `stride` elements.
-///
-/// # Panics
-/// When a slice does not cover its matrix.
-pub fn accumulate([rows, inner, columns]: [usize; 3], factor: f64, a: Strided, b: Strided, out: &mut [f64], stride: usize) {
-    assert!(a.covers(rows, inner), "left matrix is not [{rows}, {inner}]");
-    assert!(b.covers(inner, columns), "right matrix is not [{inner}, {columns}]");
-    assert!(stride >= columns && Strided::rows(out, stride).covers(rows, columns), "product is not [{rows}, {columns}]");
-    // SAFETY: the three assertions above are exactly the bounds that these strides span.
-    unsafe {
-        matrixmultiply::dgemm(
-            rows,
-            inner,
-            columns,
-            factor,
-            a.data.as_ptr(),
-            a.row as isize,
-            a.column as isize,
-            b.data.as_ptr(),
-            b.row as isize,
-            b.column as isize,
-            1.0,
-            out.as_mut_ptr(),
-            stride as isize,
-            1,
-        );
-    }
-}
-
 /// Copies what is below the diagonal of the first `n` rows, `[n, n]`, to above it.
 pub fn mirror<T: Copy>(n: usize, rows: &mut [T]) {
     for row in 1..n {
@@ -318,22 +265,6 @@ mod tests {
         assert_eq!(out, [4.0, 5.0, 10.0, 11.0]);
         multiply([2, 3, 2], &a, &b_transposed, Right::Transposed, &mut out);
         assert_eq!(out, [4.0, 5.0, 10.0, 11.0]);
-    }
-
-    #[test]
-    fn strided_products_accumulate_in_place() {
-        let a = [1.0, 2.0, 9.0, 3.0, 4.0, 9.0]; // [2, 2] in rows of 3
-        let mut out = [1.0; 5]; // [2, 2] in rows of 3
-        let a = Strided::rows(&a, 3);
-        accumulate([2, 2, 2], 2.0, a, a.transposed(), &mut out, 3);
-        assert_eq!(out, [11.0, 23.0, 1.0, 23.0, 51.0]);
-    }
-
-    #[test]
-    #[should_panic(expected = "left matrix is not [2, 4]")]
-    fn products_beyond_the_slice_are_refused() {
-        let a = [1.0; 7];
-        accumulate([2, 4, 1], 1.0, Strided::rows(&a, 4), Strided::rows(&a, 1), &mut [0.0; 2], 1);
     }
 
     /// Every length of a row and number of rows around the blocks; sums of small integers are exact.

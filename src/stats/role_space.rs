@@ -5,9 +5,9 @@
 //! different replies only, so that the noise of a reply does not count as signal.
 
 use super::draws::Draws;
-use super::eigen::symmetric_eigen;
 use super::estimate::{Sampled, amplitude};
 use super::gram::{Gram, cosine};
+use super::symmetric::symmetric_eigen;
 use anyhow::{Result, ensure};
 
 /// Eigenvalues below this share of the largest are rounding.

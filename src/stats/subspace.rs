@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 
 use super::draws::{generator, random_signs};
-use super::eigen::symmetric_eigen;
 use super::matrix::{self, Right, dot_f64};
+use super::symmetric::symmetric_eigen;
 
 /// Dimensions that are compared.
 pub const DIMENSIONS: usize = 3;

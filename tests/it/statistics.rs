@@ -1,9 +1,8 @@
 //! Agreement with scikit-learn and SciPy on a committed file; `fixtures/statistics/make.py` writes it.
 
 use selftrace::onset::multiplicity::{Correction, adjusted};
-use selftrace::stats::cholesky::Cholesky;
-use selftrace::stats::eigen::symmetric_eigen;
 use selftrace::stats::evaluate::{Ranking, Scale, accuracy, brier};
+use selftrace::stats::symmetric::{Cholesky, symmetric_eigen};
 use selftrace::stats::tails::normal_upper_tail;
 use serde::Deserialize;
 
