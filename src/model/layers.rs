@@ -44,6 +44,11 @@ impl Linear {
         }
         Ok(())
     }
+
+    /// Whether it is in that order.
+    pub fn is_packed(&self) -> bool {
+        self.packed.is_some()
+    }
 }
 
 /// RMS norm (no bias) or layer norm (bias) over the last dimension.

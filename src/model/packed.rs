@@ -22,6 +22,8 @@ pub struct Packed {
     panels: Vec<f32>,
     d_in: usize,
     d_out: usize,
+    /// As many as libtorch had when the matrix was packed: it is left one where the others would wait for it spinning.
+    threads: usize,
 }
 
 impl Packed {
@@ -46,7 +48,7 @@ impl Packed {
                 row.iter().zip(panel.iter_mut().skip(column).step_by(WIDE)).for_each(|(value, place)| *place = *value);
             }
         }
-        Ok(Some(Self { panels, d_in, d_out }))
+        Ok(Some(Self { panels, d_in, d_out, threads: tch::get_num_threads().max(1) as usize }))
     }
 
     /// `x W'`: `[rows, d_in] -> [rows, d_out]`.
@@ -72,7 +74,7 @@ impl Packed {
         // SAFETY: there is a value only where the processor has the instructions.
         #[allow(unused_unsafe)]
         let product = |(panel, sums): (&[f32], &mut [f32])| unsafe { multiply(panel, x, self.d_in, sums) };
-        let threads = if rows * self.d_in * self.d_out < SMALL { 1 } else { tch::get_num_threads().max(1) as usize };
+        let threads = if rows * self.d_in * self.d_out < SMALL { 1 } else { self.threads };
         if threads == 1 {
             self.panels.chunks_exact(size).zip(sums.chunks_exact_mut(rows * WIDE)).for_each(product);
         } else {

@@ -8,6 +8,7 @@ use super::attention::Heads;
 use super::block::Block;
 use super::cache::Cache;
 use super::config::DecoderConfig;
+use super::device::Threads;
 use super::layers::{Linear, Loader, Norm};
 use super::logits;
 use super::plan::{KeysValues, Rotation};
@@ -18,6 +19,10 @@ use crate::prompt::forest::Forest;
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Device, Kind, Tensor};
+
+/// Products of numbers in the attention of a block from which on libtorch's threads bring more than they cost. Between its operations they
+/// spin, which takes a processor from the products of packed matrices, and those are most of a step until texts are long.
+const WIDE_ATTENTION: i64 = 1 << 22;
 
 /// A checkpoint with all of its weights on a device.
 pub struct Resident<'a> {
@@ -103,6 +108,7 @@ impl<'a> Resident<'a> {
             })
             .collect();
         let nodes = self.place(&nodes)?;
+        let _threads = self.threads(forest.token.len(), slots as i64);
         let resid = self.embed(&forest.token, &forest.depth)?;
         for block in &self.blocks {
             let (mut past, mut keys, mut values) = (None, Vec::new(), Vec::new());
@@ -148,6 +154,7 @@ impl<'a> Resident<'a> {
         let positions = self.place(&positions)?;
         let rotations = config.ropes.iter().map(|rope| Rotation::new(rope, &positions, self.compute.kind)).collect::<Result<Vec<_>>>()?;
         let seen: BTreeSet<i64> = config.views.iter().map(|view| cache.seen(view.window)).collect();
+        let _threads = self.threads(tokens.len(), seen.last().copied().unwrap_or(0));
         let sight = |seen: i64| Ok((seen, cache.visible(seen, self.compute.device)?));
         let sights = seen.into_iter().map(sight).collect::<Result<BTreeMap<i64, Tensor>>>()?;
         for (layer, block) in self.blocks.iter().enumerate() {
@@ -158,6 +165,12 @@ impl<'a> Resident<'a> {
             })?;
         }
         self.logits(&resid)
+    }
+
+    /// Leaves libtorch one thread where its own products are few: `tokens` that see `seen` tokens each.
+    fn threads(&self, tokens: usize, seen: i64) -> Option<Threads> {
+        let DecoderConfig { n_heads, d_head, .. } = *self.config();
+        (self.head.is_packed() && tokens as i64 * seen * n_heads * d_head < WIDE_ATTENTION).then(|| Threads::set(1))
     }
 
     /// `[node, d_model]`.
