@@ -41,8 +41,11 @@ impl Adapter {
         let config = LoraConfig::read(folder)?;
         if !folder.join(WEIGHTS).is_file() {
             let pickled = folder.join("adapter_model.bin").is_file();
-            let found =
-                if pickled { "found adapter_model.bin, a pickle, which is never loaded; save it with safe_serialization=True" } else { "" };
+            let found = if pickled {
+                "found adapter_model.bin, a pickle, which is never loaded; save it with safe_serialization=True"
+            } else {
+                "PEFT's save_pretrained writes it, in one file"
+            };
             bail!("{}: no {WEIGHTS}; {found}", folder.display());
         }
         let tensors = Tensors::open_files(folder, vec![WEIGHTS.to_owned()])?;

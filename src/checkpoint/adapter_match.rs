@@ -267,6 +267,10 @@ impl Matching<'_> {
         if !tied_head && !self.base.contains(&weight) {
             return self.add_experts(&module, depth, a, b);
         }
+        let embedding = self.layout.embedding();
+        if tied_head && self.config.ensure_weight_tying && self.config.targets(embedding.trim_end_matches(".weight"))? == Some(true) {
+            return Ok(()); // The embedding's own, which PEFT stores once more under the head's name.
+        }
         ensure!(depth == 0, "tensor {a} is inside {depth} wrappers of one module, expected one; {REMEDY}");
         let parameter = format!("{}.weight", module.theirs);
         let asked = if self.config.targets_parameter(&parameter) { &parameter } else { &module.theirs };
@@ -286,7 +290,7 @@ impl Matching<'_> {
             let site = self.found.sites.entry(weight.clone()).or_default();
             ensure!(site.products.is_empty(), "tensor {a} and another one both change {weight}; expected one adapter in the file");
             site.products.push(product.clone());
-            if self.tied && self.config.ensure_weight_tying && weight == self.layout.embedding() {
+            if self.tied && self.config.ensure_weight_tying && weight == embedding {
                 self.found.head.get_or_insert_default().products.push(product);
             }
         }
@@ -301,13 +305,9 @@ impl Matching<'_> {
     }
 
     fn matrix(&self, name: &str) -> Result<[i64; 2]> {
-        match self.tensors.shape(name) {
-            Some(&[rows, columns]) => Ok([rows, columns]),
-            found => bail!(
-                "tensor {name} has shape {:?}, expected two dimensions; was it gathered before it was saved?",
-                found.unwrap_or_default()
-            ),
-        }
+        let found = self.tensors.shape(name).unwrap_or_default();
+        let why = || format!("tensor {name} has shape {found:?}, expected two dimensions; was it gathered before it was saved?");
+        <[i64; 2]>::try_from(found).ok().with_context(why)
     }
 
     /// Factors of a mixture's experts: of the parameters that transformers 5 keeps them in, or of one expert's module.

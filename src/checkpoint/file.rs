@@ -74,8 +74,12 @@ impl TensorFile {
     fn open_as(folder: &Path, name: String, mapped: bool) -> Result<(Self, Vec<(String, TensorInfo)>)> {
         let path = folder.join(&name);
         let handle = std::fs::File::open(&path).with_context(|| format!("{}: cannot be opened", path.display()))?;
-        let (header, start) = header(&handle)
-            .map_err(|error| anyhow!("{}: not a valid safetensors file ({error:#}); it may be truncated, copy it again", path.display()))?;
+        let (header, start) = header(&handle).map_err(|error| {
+            let path = path.display();
+            anyhow!(
+                "{path}: not a valid safetensors file ({error:#}); it may be truncated, or a pointer of Git LFS: download or copy it again"
+            )
+        })?;
         // SAFETY: the map is read-only and private. A concurrent truncation of the file is the one thing that the
         // type system cannot exclude; checkpoints are written once.
         let map = mapped.then(|| unsafe { MmapOptions::new().map_copy_read_only(&handle) }.ok()).flatten();

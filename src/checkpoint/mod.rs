@@ -29,7 +29,14 @@ pub fn read_json(path: &Path) -> Result<serde_json::Value> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!("{}: missing; expected a model folder in Hugging Face layout", path.display())
+            let is_adapter =
+                path.file_name().is_some_and(|name| name == "config.json") && path.with_file_name(adapter_config::FILE).is_file();
+            let expected = match (path.is_symlink(), is_adapter) {
+                (true, _) => "its link leads nowhere; download or copy it",
+                (false, true) => "there is an adapter: give it as `adapter` beside the `base` that it was trained on",
+                (false, false) => "expected a model folder in Hugging Face layout",
+            };
+            bail!("{}: missing; {expected}", path.display())
         }
         Err(error) => bail!("{}: cannot be read ({error})", path.display()),
     };

@@ -42,6 +42,7 @@ pub fn find(folder: &Path) -> Result<Files> {
     }
     match complete(names.iter().map(String::as_str)).with_context(place)? {
         Some(files) => Ok((files, BTreeMap::new())),
+        None if folder.join(SINGLE).is_symlink() => bail!("{}: {SINGLE} is a link that leads nowhere; download or copy it", place()),
         None => bail!("{}: {}", place(), explain_missing(&names)),
     }
 }

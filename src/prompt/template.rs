@@ -111,11 +111,11 @@ impl Template {
         self.run(conversation, add_generation_prompt)
     }
 
-    /// Whether the text of every part is in what comes out, and none of the parts as a list would print it.
+    /// Whether text of a part is in what comes out, and no part as a list would print it. Which parts are written is the template's to say.
     fn reads_parts(&self, conversation: &Conversation, add_generation_prompt: bool) -> bool {
         let Ok(rendered) = self.run(conversation, add_generation_prompt) else { return false };
         let printed = ["\"type\": \"text\"", "'type': 'text'"].iter().any(|list| rendered.contains(list));
-        !printed && conversation.part_texts().all(|text| rendered.contains(text.trim()))
+        !printed && conversation.part_texts().any(|text| !text.trim().is_empty() && rendered.contains(text.trim()))
     }
 
     fn run(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
@@ -191,10 +191,13 @@ pub(super) fn private_use() -> impl Iterator<Item = char> {
 
 /// The source of a folder's chat template.
 fn native_source(folder: &Path) -> Result<Option<String>> {
-    let file = folder.join("chat_template.jinja");
-    if file.is_file() {
-        let source = std::fs::read_to_string(&file);
-        return source.map(Some).map_err(|error| anyhow!("{}: cannot be read ({error})", file.display()));
+    // Of named templates in files transformers takes the one that is called default.
+    for name in ["additional_chat_templates/default.jinja", "chat_template.jinja"] {
+        let file = folder.join(name);
+        if file.is_file() {
+            let source = std::fs::read_to_string(&file);
+            return source.map(Some).map_err(|error| anyhow!("{}: cannot be read ({error})", file.display()));
+        }
     }
     let path = folder.join("tokenizer_config.json");
     if !path.is_file() {
@@ -208,6 +211,12 @@ fn native_source(folder: &Path) -> Result<Option<String>> {
             let default = named.iter().find(|entry| entry.get("name").is_some_and(|name| name == "default"));
             let source = default.and_then(|entry| entry.get("template")).and_then(serde_json::Value::as_str);
             let source = source.with_context(|| format!("{}: chat_template is a list without one named \"default\"", path.display()))?;
+            Ok(Some(source.to_owned()))
+        }
+        Some(serde_json::Value::Object(named)) => {
+            let source = named.get("default").and_then(serde_json::Value::as_str);
+            let source =
+                source.with_context(|| format!("{}: chat_template is a table without a text named \"default\"", path.display()))?;
             Ok(Some(source.to_owned()))
         }
         Some(other) => bail!("{}: chat_template: found {}, expected a string or a list", path.display(), brief(&other.to_string())),

@@ -190,7 +190,8 @@ impl Files {
         let of_ones_own =
             keys.iter().filter(|(key, value)| key.ends_with("_token") && !NAMED.contains(&key.as_str()) && content(value).is_some());
         let extra = keys.get("extra_special_tokens");
-        let by_name = extra.and_then(Value::as_object).into_iter().flatten();
+        let tables = [extra, keys.get("model_specific_special_tokens")];
+        let by_name = tables.into_iter().filter_map(|table| table.and_then(Value::as_object)).flatten();
         for (name, value) in of_ones_own.chain(by_name) {
             self.named.push((name.clone(), added_token(value, Some(true)).with_context(|| name.clone())?));
         }

@@ -32,7 +32,10 @@ pub enum Keep {
     All,
 }
 
-/// A line of a file of prompts. Columns beside these are passed over: files of prompts have labels and sources in them.
+/// Columns that change what a template writes, and are not handed to it.
+const OF_TEMPLATES: [&str; 3] = ["tools", "documents", "chat_template_kwargs"];
+
+/// A line of a file of prompts. Other columns are passed over: files of prompts have labels and sources in them.
 #[derive(Deserialize)]
 struct Line {
     id: Option<serde_json::Value>,
@@ -78,6 +81,25 @@ impl Words<'_> {
     }
 }
 
+/// One line, which is a table.
+fn read_line(text: &str) -> Result<Line> {
+    let table: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| anyhow::anyhow!("{}", brief(&error.to_string())))?;
+    if table.get("messages").is_some_and(|messages| !messages.is_null()) {
+        let is_empty = |value: &serde_json::Value| match value {
+            serde_json::Value::Array(list) => list.is_empty(),
+            serde_json::Value::Object(table) => table.is_empty(),
+            other => other.is_null(),
+        };
+        if let Some(key) = OF_TEMPLATES.into_iter().find(|key| table.get(*key).is_some_and(|value| !is_empty(value))) {
+            bail!(
+                "`{key}` changes what the chat template writes, and templates are not given it here; render the prompt and give `text` or `token_ids`"
+            );
+        }
+    }
+    serde_json::from_value(table.into()).map_err(|error| anyhow::anyhow!("{}", brief(&error.to_string())))
+}
+
 /// Reads JSON lines with `text`, `messages` or `token_ids`. The tokenizer is loaded when a line needs it, or with `special`, which asks for
 /// the places of special tokens, where there is one.
 ///
@@ -87,9 +109,9 @@ pub fn read_prompts(path: &Path, words: &Words, special: bool) -> Result<Vec<Pro
     let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let mut ruler: Option<(Ruler, bool)> = if special && words.tokenizer().is_some() { Some(words.ruler()?) } else { None };
     let (mut prompts, mut taken) = (Vec::new(), HashSet::new());
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = || format!("{}:{}", path.display(), number + 1);
-        let line: Line = serde_json::from_str(line).map_err(|error| anyhow::anyhow!("{}: {}", place(), brief(&error.to_string())))?;
+        let line = read_line(line).with_context(place)?;
         if line.token_ids.is_none() && ruler.is_none() {
             ruler = Some(words.ruler()?);
         }
@@ -279,6 +301,24 @@ mod tests {
         std::fs::write(&path, "{\"id\": \"a\", \"token_ids\": [1]}\n{\"id\": \"a\", \"token_ids\": [2]}\n").unwrap();
         let error = format!("{:#}", read_prompts(&path, &Words { folders: vec![folder.path()] }, false).unwrap_err());
         assert!(error.contains("prompts.jsonl:2") && error.contains("\"a\""), "{error}");
+    }
+
+    #[test]
+    fn a_line_is_a_table_of_what_is_read() {
+        let refused = |line: &str| format!("{:#}", read_line(line).err().expect(line));
+        for key in OF_TEMPLATES {
+            let messages = r#""messages": [{"role": "user", "content": "Hi"}]"#;
+            assert!(refused(&format!("{{{messages}, \"{key}\": [1]}}")).contains(key));
+            assert!(
+                read_line(&format!("{{{messages}, \"{key}\": []}}")).is_ok()
+                    && read_line(&format!("{{{messages}, \"{key}\": null}}")).is_ok()
+            );
+        }
+        assert!(refused(r#"["x", "hello", null, null]"#).contains("sequence"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prompts.jsonl");
+        std::fs::write(&path, "\u{feff}{\"token_ids\": [1]}\r\n").unwrap();
+        assert_eq!(read_prompts(&path, &Words { folders: vec![folder.path()] }, false).unwrap()[0].ids, [1]);
     }
 
     #[test]

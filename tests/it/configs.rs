@@ -91,6 +91,13 @@ fn what_would_change_the_result_is_refused_by_name() {
             "trained length of the rope scaling: found 0",
         ),
         ("Llama-3.1-8B", json!({"is_causal": false}), "is_causal: found false"),
+        ("pythia-70m", json!({"rope_theta": 20000}), "rope_theta: found 20000"),
+        ("pythia-70m", json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor: found 0.5"),
+        (
+            "gemma-3-1b-it",
+            json!({"_sliding_window_pattern": 3, "sliding_window_pattern": null, "layer_types": null}),
+            "_sliding_window_pattern: found 3",
+        ),
         ("Llama-3.1-8B", json!({"layer_types": ["sliding_attention"]}), "layer_types: found"),
         ("Llama-3.1-8B", json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor: found 0.5"),
         ("Llama-3.1-8B", json!({"rope_parameters": {"rope_theta": 500000.0}}), "rope_parameters and rope_scaling"),
@@ -144,5 +151,13 @@ fn what_changes_nothing_is_accepted() {
         let mut config = configuration("Llama-3.1-8B");
         config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         assert_eq!(resolve(&config).unwrap().1, resolve(&configuration("Llama-3.1-8B")).unwrap().1);
+    }
+    for (name, change) in [
+        ("pythia-70m", json!({"rope_theta": 10000, "partial_rotary_factor": 0.25})),
+        ("gpt2", json!({"n_special": 0, "predict_special_tokens": true})),
+    ] {
+        let mut config = configuration(name);
+        config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        assert_eq!(resolve(&config).unwrap().1, resolve(&configuration(name)).unwrap().1, "{name}");
     }
 }

@@ -158,6 +158,9 @@ fn messages_have_parts_nulls_and_keys_of_their_own() {
         |text: &str| serde_json::from_value(json!([{"role": "user", "content": serde_json::from_str::<Value>(text).unwrap()}])).unwrap();
     let two = Conversation::read(parts(r#"[{"type": "text", "text": "Hi "}, {"type": "text", "text": "there"}]"#)).unwrap();
     assert_eq!(adds.render_conversation(&two, true).unwrap(), "user: Hi there");
+    // One that writes some of the parts is believed.
+    let last = Template::new("{% for m in messages %}{{ m.content[-1].text }};{% endfor %}", None, None).unwrap();
+    assert_eq!(last.render_conversation(&two, true).unwrap(), "there;");
     let error = format!("{:#}", Conversation::read(parts(r#"[{"type": "image", "url": "x"}]"#)).unwrap_err());
     assert!(error.contains("message 1") && error.contains("\"image\""), "{error}");
 }

@@ -40,8 +40,13 @@ const SIZES: Sizes = Sizes { d_model: 2304, n_layers: 26, n_heads: 8, n_kv_heads
 fn config(keys: &Keys) -> Result<DecoderConfig> {
     let decoder = gemma2::read(keys, Some(SIZES))?;
     let window = parts::window(keys, Some(4096))?;
-    // transformers 4 wrote the first, 5 writes the second beside `layer_types`.
-    let pattern = keys.size_or("sliding_window_pattern", keys.size_or("_sliding_window_pattern", 6)?)? as usize;
+    // transformers 4 wrote it, 5 writes the underlined one beside `layer_types` and does not read it without them.
+    let pattern = keys.size_or("sliding_window_pattern", 6)? as usize;
+    let noted = keys.size_or("_sliding_window_pattern", pattern as i64)? as usize;
+    ensure!(
+        noted == pattern || keys.get("layer_types").is_some(),
+        "_sliding_window_pattern: found {noted} without layer_types, which transformers reads as {pattern}; name it sliding_window_pattern"
+    );
     let PerType { full, sliding } = PerType::parse(keys, decoder.d_head, &GLOBAL, &LOCAL)?;
     Ok(DecoderConfig {
         logit_cap: keys.switch("final_logit_softcapping", None)?,

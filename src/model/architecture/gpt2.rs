@@ -26,8 +26,8 @@ fn config(keys: &Keys) -> Result<DecoderConfig> {
     ensure!(d_model % n_heads == 0, "n_embd ({d_model}) must be a multiple of n_head ({n_heads})");
     ensure!(n_layers <= 10_000, "n_layer: found {n_layers}, expected at most 10000");
     keys.never("add_cross_attention", "cross-attention")?;
-    // Changes only where half precision is rounded.
-    keys.unused(&["reorder_and_upcast_attn"]);
+    // The first changes only where half precision is rounded, the others are of a model before this one.
+    keys.unused(&["reorder_and_upcast_attn", "n_special", "predict_special_tokens"]);
     let (d_head, n_layers) = (d_model / n_heads, n_layers as usize);
     let (d_mlp, d_vocab) = (keys.size_or("n_inner", 4 * d_model)?, keys.size("vocab_size")?);
     let plain = DecoderConfig::plain(Sizes { d_model, n_layers, n_heads, n_kv_heads: n_heads, d_head, d_mlp, d_vocab });

@@ -31,6 +31,14 @@ fn config(keys: &Keys) -> Result<DecoderConfig> {
     let (d_head, n_layers) = (d_model / n_heads, n_layers as usize);
     let (d_mlp, d_vocab) = (keys.size("intermediate_size")?, keys.size("vocab_size")?);
     let bias = keys.flag_or("attention_bias", true)?;
+    // Some versions of transformers wrote the same numbers under the names of other families, too.
+    for (other, own, default) in
+        [("rope_theta", DIALECT.base_key, DIALECT.base), ("partial_rotary_factor", DIALECT.fraction_key, DIALECT.fraction)]
+    {
+        let value = keys.number_or(own, default)?;
+        let said = keys.number_or(other, value)?;
+        ensure!(said == value, "{other}: found {said} beside a {own} of {value}; remove the one that is wrong");
+    }
     Ok(DecoderConfig {
         norm: NormKind::Layer,
         norm_eps: keys.number_or("layer_norm_eps", 1e-5)?,
