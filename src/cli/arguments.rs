@@ -199,7 +199,7 @@ pub(super) struct ExtractArguments {
     pub(super) model: String,
     #[command(flatten)]
     pub(super) over: OverArguments,
-    /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`; other columns are passed over
+    /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`; other columns are passed over, but for those that would change what a template writes
     #[arg(long, value_name = "FILE.jsonl")]
     pub(super) prompts: PathBuf,
     /// Where to write
@@ -226,7 +226,7 @@ pub(super) struct GenerateArguments {
     pub(super) model: String,
     #[command(flatten)]
     pub(super) over: OverArguments,
-    /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`; other columns are passed over
+    /// JSON lines with `text`, `messages` or `token_ids`, and optionally `id`; other columns are passed over, but for those that would change what a template writes
     #[arg(long, value_name = "FILE.jsonl")]
     pub(super) prompts: PathBuf,
     /// Most tokens of a text; `finish` is "length" where it goes no further, and "stop" where the model ended it
