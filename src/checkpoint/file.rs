@@ -117,8 +117,18 @@ impl TensorFile {
     }
 }
 
-/// What a header says, and where the data begin. Only the header is read; bounds, overlap and sizes are proved by the crate.
+/// What a header says of every tensor, and where the data begin.
 fn header(file: &std::fs::File) -> Result<(Vec<(String, TensorInfo)>, usize)> {
+    let (parsed, start) = metadata(file)?;
+    let named = |name: String| parsed.info(&name).cloned().map(|info| (name, info));
+    Ok((parsed.offset_keys().into_iter().filter_map(named).collect(), start))
+}
+
+/// The header of a safetensors file, and where the data begin. Nothing else is read; bounds, overlap and sizes are proved by the crate.
+///
+/// # Errors
+/// The file cannot be read, or is not safetensors.
+pub fn metadata(file: &std::fs::File) -> Result<(Metadata, usize)> {
     /// The most that the reference implementation accepts.
     const LARGEST: u64 = 100_000_000;
     let size = file.metadata()?.len();
@@ -132,8 +142,7 @@ fn header(file: &std::fs::File) -> Result<(Vec<(String, TensorInfo)>, usize)> {
     let parsed: Metadata = serde_json::from_slice(&text)?;
     let expected = 8 + len + parsed.data_len() as u64;
     ensure!(expected == size, "it should have {expected} bytes and has {size}");
-    let named = |name: String| parsed.info(&name).cloned().map(|info| (name, info));
-    Ok((parsed.offset_keys().into_iter().filter_map(named).collect(), 8 + len as usize))
+    Ok((parsed, 8 + len as usize))
 }
 
 #[cfg(test)]

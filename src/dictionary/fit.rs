@@ -2,7 +2,8 @@
 
 use super::crosscoder::{Crosscoder, Shape, save, tensor};
 use super::dense::{Batch, Taken, Weights};
-use crate::stats::draws::{generator, uniform_index};
+use crate::model::device::Threads;
+use crate::stats::draws::{generator, shuffle};
 use anyhow::{Context, Result, ensure};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ const SILENT_SHARE: usize = 20;
 const WARM_UP: usize = 1000;
 const WARM_UP_SHARE: usize = 20;
 const LAST: usize = 5;
+/// Multiplications of a product below which one thread of libtorch is faster than several that wait for each other.
+const SMALL: usize = 1 << 25;
 /// Time between two states on disk.
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -162,7 +165,8 @@ impl Fit {
 
     /// The steps of the buffer that is next.
     fn take_all(&mut self, buffer: &Tensor, tick: &mut dyn FnMut(usize, f64) -> Result<()>) -> Result<()> {
-        let _threads = Threads::of(self.settings.batch * self.weights.crosscoder.shape.width() * self.settings.latents);
+        let multiplications = self.settings.batch * self.weights.crosscoder.shape.width() * self.settings.latents;
+        let _threads = (multiplications < SMALL).then(|| Threads::set(1));
         let order = order(buffer.size()[0] as usize, self.settings.seed, self.buffer);
         let batch = self.settings.batch.min(order.len());
         ensure!(batch > 0, "a buffer has no tokens");
@@ -268,35 +272,10 @@ impl Fit {
     }
 }
 
-/// One thread of libtorch while it lives, for products that are too small to share out.
-struct Threads(Option<i32>);
-
-impl Threads {
-    /// Multiplications of a product below which one thread is faster than several that wait for each other.
-    const SMALL: usize = 1 << 25;
-
-    fn of(multiplications: usize) -> Self {
-        let before = (multiplications < Self::SMALL).then(tch::get_num_threads);
-        if before.is_some() {
-            tch::set_num_threads(1);
-        }
-        Self(before)
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.0.into_iter().for_each(tch::set_num_threads);
-    }
-}
-
 /// The order in which the tokens of a buffer are taken.
 fn order(tokens: usize, seed: u64, buffer: usize) -> Vec<i64> {
-    let mut rng = generator(seed, &format!("dictionary/buffer/{buffer}"));
     let mut order: Vec<i64> = (0..tokens as i64).collect();
-    for at in (1..tokens).rev() {
-        order.swap(at, uniform_index(at + 1, &mut rng));
-    }
+    shuffle(&mut order, &mut generator(seed, &format!("dictionary/buffer/{buffer}")));
     order
 }
 

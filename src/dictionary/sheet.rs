@@ -4,6 +4,7 @@ use super::active::Active;
 use super::crosscoder::{Crosscoder, Shape, save, tensor, values};
 use super::scale::Scale;
 use super::strength::Strength;
+use crate::checkpoint::file::metadata;
 use anyhow::{Context, Result, ensure};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
@@ -42,8 +43,7 @@ pub fn all(run: &Path) -> Vec<PathBuf> {
 
 /// What a sheet was made from; nothing where it is none.
 pub fn key(path: &Path) -> Option<String> {
-    let bytes = std::fs::read(path).ok()?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
+    let (header, _) = metadata(&std::fs::File::open(path).ok()?).ok()?;
     header.metadata().as_ref()?.get("key").cloned()
 }
 

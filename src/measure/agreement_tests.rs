@@ -1,7 +1,7 @@
 //! Agreement against a double loop, by hand, and under permutation.
 
 use super::*;
-use crate::stats::draws::{generator, uniform_index};
+use crate::stats::draws::{generator, shuffle, uniform_index};
 
 /// Every pair of different wordings, one by one.
 fn by_pairs(favourites: &[usize], weights: &[f32]) -> f64 {
@@ -39,9 +39,7 @@ fn it_is_the_double_loop_and_does_not_depend_on_the_order_of_wordings() {
             assert!((replicate - by_pairs(&favourites, weights)).abs() < 1e-12);
         }
         let mut moved = favourites.clone();
-        for at in (1..n).rev() {
-            moved.swap(at, uniform_index(at + 1, &mut rng));
-        }
+        shuffle(&mut moved, &mut rng);
         assert!((agreement(&moved, &vec![1.0; n]) - found.value).abs() < 1e-12);
     }
 }

@@ -22,7 +22,7 @@ use anyhow::{Result, ensure};
 use super::curve::{Curve, mean};
 use super::sigmoid::{self, Problem, Sigmoid};
 use crate::series::axis::Positions;
-use crate::stats::estimate::Estimate;
+use crate::stats::estimate::{Estimate, Reported};
 use crate::stats::matrix::{self, Right};
 
 /// Grid positions of t50 per gap between checkpoints; the compass search refines them.
@@ -57,6 +57,14 @@ pub struct Onset {
     /// t50 of every replicate, `[B]`, NaN where it does not rise. Curves with shared draws give paired
     /// differences of dates.
     pub t50_replicates: Vec<f64>,
+}
+
+impl Onset {
+    /// One of its estimates as tables have it: a midpoint beyond the axis is not known, only that it is there.
+    pub fn known(&self, estimate: Option<Estimate>) -> Reported {
+        let reported = Reported::from(estimate);
+        Reported { value: reported.value.filter(|_| !self.at_edge), ..reported }
+    }
 }
 
 /// The search grid of one axis, reused by all concepts and layers.

@@ -117,12 +117,6 @@ mod tests {
     use crate::series::axis::Axis;
     use crate::stats::draws::{Draws, generator, normal};
 
-    fn points(n: usize) -> Vec<Point> {
-        let of =
-            |order: usize| Point { id: format!("c{order}"), stage: "sft".to_owned(), step: None, tokens: None, order, reference: false };
-        (0..n).map(of).collect()
-    }
-
     /// Twenty groups at eight checkpoints around `level`.
     fn curve(key: &str, level: impl Fn(usize) -> f64) -> Option<Curve> {
         let mut rng = generator(0, key);
@@ -132,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_rises_from_nothing_is_dated_among_many_that_do_not() {
-        let points = points(8);
+        let points: Vec<Point> = (0..8).map(Point::numbered).collect();
         let timeline = Timeline { points: &points, axis: Axis::Index };
         let mut curves: Vec<Option<Curve>> = (0..60).map(|n| curve(&format!("flat {n}"), |_| 1.0)).collect();
         curves.push(curve("rises", |t| if t < 5 { 0.0 } else { 1.0 }));

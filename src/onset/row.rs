@@ -7,7 +7,7 @@ use super::trace::Trace;
 use super::verdict::Verdict;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
-use crate::stats::estimate::{Estimate, Reported};
+use crate::stats::estimate::Reported;
 use crate::table::{Table, finite};
 use crate::words::Status;
 use anyhow::Result;
@@ -126,11 +126,6 @@ fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
     let shift = change_point(&trace.curve.value);
     let gate = verdict.gate.as_ref();
     let date = verdict.onset.as_ref();
-    // A midpoint beyond the axis is not known, only that it is there.
-    let known = |estimate: Option<Estimate>| {
-        let Reported { value, lower, upper } = estimate.into();
-        Reported { value: value.filter(|_| date.is_some_and(|date| !date.at_edge)), lower, upper }
-    };
     let positions = if too_few { None } else { Some(series.timeline().positions(&trace.points)?) };
     Ok(OnsetRow {
         run: series.run.clone(),
@@ -154,8 +149,8 @@ fn row(series: &Series, verdict: &Verdict) -> Result<OnsetRow> {
         level_percentile: verdict.level_standing.and_then(|standing| standing.share),
         mde: gate.and_then(|gate| finite(gate.mde)),
         shape: verdict.shape,
-        t50: known(date.and_then(|date| date.t50)),
-        t50_step: known(date.and_then(|date| date.t50_step)),
+        t50: date.map(|date| date.known(date.t50)).unwrap_or_default(),
+        t50_step: date.map(|date| date.known(date.t50_step)).unwrap_or_default(),
         t10: date.and_then(|date| date.t10).map(|e| e.value),
         t90: date.and_then(|date| date.t90).map(|e| e.value),
         width: date.and_then(|date| date.width).map(|e| e.value),

@@ -21,6 +21,13 @@ pub enum Axis {
     StageProgress,
 }
 
+impl Axis {
+    /// As manifests and tables spell it.
+    pub fn name(self) -> String {
+        serde_json::to_value(self).ok().and_then(|axis| axis.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
 /// What an axis needs to know of one checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mark<'a> {

@@ -17,6 +17,13 @@ pub struct Point {
     pub reference: bool,
 }
 
+impl Point {
+    /// One of a series that is made up: without steps, all in one stage.
+    pub fn numbered(order: usize) -> Self {
+        Self { id: format!("c{order}"), stage: "sft".to_owned(), step: None, tokens: None, order, reference: false }
+    }
+}
+
 /// The checkpoints of a series, without their readouts.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeline<'a> {

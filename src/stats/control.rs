@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use super::draws::{generator, uniform_index};
+use super::draws::{generator, shuffle, uniform_index};
 use super::folds::numbered;
 
 /// Control labels of all items, `[n]`, from the `(lexicon, cell)` of each and the real `labels`; they depend on nothing else but
@@ -36,10 +36,7 @@ pub fn labels<T: std::hash::Hash + Eq>(types: &[(T, T)], labels: &[bool], seed: 
         if values.iter().all(|&value| value == values[0]) {
             values.iter_mut().for_each(|value| *value = uniform_index(2, &mut generator) == 1);
         }
-        // Fisher & Yates.
-        for last in (1..values.len()).rev() {
-            values.swap(last, uniform_index(last + 1, &mut generator));
-        }
+        shuffle(&mut values, &mut generator);
         control.extend(kinds.iter().map(|&(kind, _)| kind).zip(values));
     }
     let control: Vec<bool> = of_item.iter().map(|kind| control[kind]).collect();

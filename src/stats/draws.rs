@@ -115,6 +115,22 @@ pub fn uniform_index(n: usize, generator: &mut ChaCha8Rng) -> usize {
     }
 }
 
+/// A random order (Fisher & Yates).
+pub fn shuffle<T>(values: &mut [T], generator: &mut ChaCha8Rng) {
+    for last in (1..values.len()).rev() {
+        values.swap(last, uniform_index(last + 1, generator));
+    }
+}
+
+/// A random order of `n`, two or more, that is not the one that they have.
+pub fn another_order(n: usize, generator: &mut ChaCha8Rng) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    while order.is_sorted() {
+        shuffle(&mut order, generator);
+    }
+    order
+}
+
 /// A uniform number in the open interval (0, 1), 53 bits.
 pub fn uniform(generator: &mut ChaCha8Rng) -> f64 {
     ((generator.next_u64() >> 11) as f64 + 0.5) * (-53f64).exp2()

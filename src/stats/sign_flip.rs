@@ -46,7 +46,7 @@ impl FlipNull {
 }
 
 /// `above` of `flips` as a p-value; the observed statistic is added unless the set contains it.
-fn p_value(above: usize, flips: usize, exact: bool) -> f64 {
+pub fn p_value(above: usize, flips: usize, exact: bool) -> f64 {
     let added = usize::from(!exact);
     (above + added) as f64 / (flips + added) as f64
 }

@@ -1,9 +1,9 @@
 //! `selftrace extract`: activations of any prompts, for people's own analyses and for checking us against other tools.
 
+use super::lines;
 use super::readout::{Gather, bytes, check_finite};
 use super::store::{self, Writer};
 use crate::console::{bar, check_interrupt};
-use crate::guard::brief;
 use crate::model::Checkpoint;
 use crate::model::stream::{Compute, stream};
 use crate::prompt::conversation::Conversation;
@@ -14,7 +14,6 @@ use crate::prompt::vocabulary::special_tokens;
 use anyhow::{Context, Result, bail, ensure};
 use half::{bf16, f16};
 use safetensors::Dtype;
-use serde::Deserialize;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -30,18 +29,6 @@ pub enum Keep {
     Mean,
     /// Every token.
     All,
-}
-
-/// Columns that change what a template writes, and are not handed to it.
-const OF_TEMPLATES: [&str; 3] = ["tools", "documents", "chat_template_kwargs"];
-
-/// A line of a file of prompts. Other columns are passed over: files of prompts have labels and sources in them.
-#[derive(Deserialize)]
-struct Line {
-    id: Option<serde_json::Value>,
-    text: Option<String>,
-    messages: Option<Vec<serde_json::Map<String, serde_json::Value>>>,
-    token_ids: Option<Vec<i64>>,
 }
 
 /// One prompt: its id and its tokens.
@@ -81,25 +68,6 @@ impl Words<'_> {
     }
 }
 
-/// One line, which is a table.
-fn read_line(text: &str) -> Result<Line> {
-    let table: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(text).map_err(|error| anyhow::anyhow!("{}", brief(&error.to_string())))?;
-    if table.get("messages").is_some_and(|messages| !messages.is_null()) {
-        let is_empty = |value: &serde_json::Value| match value {
-            serde_json::Value::Array(list) => list.is_empty(),
-            serde_json::Value::Object(table) => table.is_empty(),
-            other => other.is_null(),
-        };
-        if let Some(key) = OF_TEMPLATES.into_iter().find(|key| table.get(*key).is_some_and(|value| !is_empty(value))) {
-            bail!(
-                "`{key}` changes what the chat template writes, and templates are not given it here; render the prompt and give `text` or `token_ids`"
-            );
-        }
-    }
-    serde_json::from_value(table.into()).map_err(|error| anyhow::anyhow!("{}", brief(&error.to_string())))
-}
-
 /// Reads JSON lines with `text`, `messages` or `token_ids`. The tokenizer is loaded when a line needs it, or with `special`, which asks for
 /// the places of special tokens, where there is one.
 ///
@@ -109,27 +77,25 @@ pub fn read_prompts(path: &Path, words: &Words, special: bool) -> Result<Vec<Pro
     let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let mut ruler: Option<(Ruler, bool)> = if special && words.tokenizer().is_some() { Some(words.ruler()?) } else { None };
     let (mut prompts, mut taken) = (Vec::new(), HashSet::new());
-    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let place = || format!("{}:{}", path.display(), number + 1);
-        let line = read_line(line).with_context(place)?;
+    lines::each(path, &text, |line, place| {
         if line.token_ids.is_none() && ruler.is_none() {
             ruler = Some(words.ruler()?);
         }
         let ids = match (line.text, line.messages, line.token_ids, &ruler) {
             (None, None, Some(ids), _) => ids,
-            (Some(text), None, None, Some((ruler, _))) => ruler.encode_text(&text).with_context(place)?,
+            (Some(text), None, None, Some((ruler, _))) => ruler.encode_text(&text).with_context(|| place.to_owned())?,
             (None, Some(messages), None, Some((ruler, has_template))) => {
                 let folders: Vec<String> = words.folders.iter().map(|folder| folder.display().to_string()).collect();
-                ensure!(has_template, "{}: {} has no chat template; give `text` or `token_ids`", place(), folders.join(", nor "));
-                let conversation = Conversation::read(messages).with_context(place)?;
-                ruler.encode_conversation(&conversation).with_context(place)?.ids
+                ensure!(has_template, "{place}: {} has no chat template; give `text` or `token_ids`", folders.join(", nor "));
+                let conversation = Conversation::read(messages).with_context(|| place.to_owned())?;
+                ruler.encode_conversation(&conversation).with_context(|| place.to_owned())?.ids
             }
-            _ => bail!("{}: expected one of `text`, `messages`, `token_ids`", place()),
+            _ => bail!("{place}: expected one of `text`, `messages`, `token_ids`"),
         };
-        ensure!(!ids.is_empty(), "{}: the prompt has no tokens", place());
-        check_length(ids.len()).with_context(place)?;
+        ensure!(!ids.is_empty(), "{place}: the prompt has no tokens");
+        check_length(ids.len()).with_context(|| place.to_owned())?;
         if ids.len() > LONG {
-            tracing::warn!("{}: the prompt has {} tokens; time and memory grow with the square of them", place(), ids.len());
+            tracing::warn!("{place}: the prompt has {} tokens; time and memory grow with the square of them", ids.len());
         }
         let special = ruler.as_ref().map_or_else(Vec::new, |(ruler, _)| (0..ids.len()).filter(|at| ruler.is_special(ids[*at])).collect());
         let id = match line.id {
@@ -137,9 +103,10 @@ pub fn read_prompts(path: &Path, words: &Words, special: bool) -> Result<Vec<Pro
             Some(id) => id.to_string(),
             None => prompts.len().to_string(),
         };
-        ensure!(taken.insert(id.clone()), "{}: id {id:?} is also that of another prompt; expected every id once", place());
+        ensure!(taken.insert(id.clone()), "{place}: id {id:?} is also that of another prompt; expected every id once");
         prompts.push(Prompt { id, ids, special });
-    }
+        Ok(())
+    })?;
     ensure!(!prompts.is_empty(), "{}: no prompts", path.display());
     if special && ruler.is_none() {
         tracing::warn!("there is no tokenizer.json that says which tokens are special: the means are over all tokens");
@@ -304,17 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_table_of_what_is_read() {
-        let refused = |line: &str| format!("{:#}", read_line(line).err().expect(line));
-        for key in OF_TEMPLATES {
-            let messages = r#""messages": [{"role": "user", "content": "Hi"}]"#;
-            assert!(refused(&format!("{{{messages}, \"{key}\": [1]}}")).contains(key));
-            assert!(
-                read_line(&format!("{{{messages}, \"{key}\": []}}")).is_ok()
-                    && read_line(&format!("{{{messages}, \"{key}\": null}}")).is_ok()
-            );
-        }
-        assert!(refused(r#"["x", "hello", null, null]"#).contains("sequence"));
+    fn a_byte_order_mark_is_no_part_of_a_prompt() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("prompts.jsonl");
         std::fs::write(&path, "\u{feff}{\"token_ids\": [1]}\r\n").unwrap();

@@ -7,6 +7,7 @@ pub mod store;
 pub mod readout;
 pub mod interventions;
 pub mod audit;
+mod lines;
 pub mod texts;
 pub mod paired;
 pub mod job;

@@ -2,16 +2,16 @@
 //! nothing is kept. Memory is that of one buffer, however many tokens are read.
 
 use super::texts::{Text, Texts};
+use crate::dictionary::Crosscoder;
 use crate::dictionary::fit::Paired;
 use crate::dictionary::scale::Scale;
 use crate::dictionary::strength::Strength;
-use crate::dictionary::{Crosscoder, Shape};
 use crate::manifest::DtypeChoice;
 use crate::model::Checkpoint;
 use crate::model::device;
 use crate::model::stream::stream;
 use crate::prompt::forest::Forest;
-use crate::stats::draws::{generator, uniform_index};
+use crate::stats::draws::{generator, shuffle};
 use anyhow::{Context, Result, ensure};
 use tch::{Device, Kind, Tensor};
 
@@ -103,9 +103,8 @@ impl<'a> Streamed<'a> {
         let n = self.texts.fitted.len();
         let per_round = self.texts.tokens().div_ceil(BUFFER).max(1);
         let (round, place) = (index / per_round, index % per_round);
-        let mut rng = generator(self.seed, &format!("dictionary/texts/{round}"));
         let mut order: Vec<usize> = (0..n).collect();
-        (1..n).rev().for_each(|at| order.swap(at, uniform_index(at + 1, &mut rng)));
+        shuffle(&mut order, &mut generator(self.seed, &format!("dictionary/texts/{round}")));
         let (mut tokens, mut chosen) = (0, Vec::new());
         for text in order.into_iter().map(|at| &self.texts.fitted[at]) {
             // A text belongs to the buffer in which it begins.
@@ -123,8 +122,7 @@ impl<'a> Streamed<'a> {
     /// As those of the stream.
     pub fn measure(&mut self, dictionaries: &[&Crosscoder]) -> Result<(Vec<Strength>, Scale)> {
         let groups = self.texts.groups();
-        let shape = |c: &Crosscoder| Shape { ..c.shape };
-        let mut strengths: Vec<Strength> = dictionaries.iter().map(|c| Strength::new(shape(c), groups)).collect();
+        let mut strengths: Vec<Strength> = dictionaries.iter().map(|c| Strength::new(c.shape, groups)).collect();
         self.scale()?;
         let mut at = 0;
         while at < self.texts.held_out.len() {
@@ -154,6 +152,10 @@ impl<'a> Streamed<'a> {
 impl Paired for Streamed<'_> {
     fn buffer(&mut self, index: usize) -> Result<Tensor> {
         let x = self.raw(index)?;
+        // The first buffer is streamed once, and not for its scale again.
+        if index == 0 && self.scale.is_none() {
+            self.scale = Some(Scale::of(&x, self.checkpoints.len())?);
+        }
         self.scale()?.apply(&x)
     }
 }

@@ -3,13 +3,13 @@
 //! Special tokens, the words of the chat template and the first token of a text are computed and left out: they have activations of
 //! their own that change with every fine-tuning, and would be most of what a dictionary finds (Minder, Dumas et al. 2025).
 
+use super::lines;
 use crate::manifest::{Dictionary, TextSource};
 use crate::prompt::conversation::Conversation;
 use crate::prompt::item::ItemSet;
 use crate::prompt::template::Message;
 use crate::prompt::tokenize::Ruler;
-use anyhow::{Context, Result, anyhow, ensure};
-use serde::Deserialize;
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -36,13 +36,6 @@ pub struct Texts {
     pub fitted: Vec<Text>,
     /// With the number of its group, below [`GROUPS`].
     pub held_out: Vec<(Text, u32)>,
-}
-
-/// A line of a file of JSON lines.
-#[derive(Deserialize)]
-struct Line {
-    text: Option<String>,
-    messages: Option<Vec<serde_json::Map<String, serde_json::Value>>>,
 }
 
 impl Texts {
@@ -177,22 +170,19 @@ impl Reader<'_> {
             }
             return Ok(());
         }
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let place = || format!("{}:{}", path.display(), number + 1);
-            let line: Line = serde_json::from_str(line).map_err(|error| anyhow!("{}: {error}", place()))?;
-            let group = place();
-            match (line.text, line.messages) {
-                (Some(text), None) => {
-                    let ids = self.ruler.encode_text(&text).with_context(place)?;
-                    self.push(ids, false, &group);
-                }
-                (None, Some(messages)) => {
-                    let ids = self.ruler.encode_conversation(&Conversation::read(messages).with_context(place)?).with_context(place)?.ids;
-                    self.push(ids, true, &group);
-                }
-                _ => ensure!(false, "{}: expected one of `text`, `messages`", place()),
+        lines::each(path, &text, |line, place| match (line.text, line.messages) {
+            (Some(text), None) => {
+                let ids = self.ruler.encode_text(&text).with_context(|| place.to_owned())?;
+                self.push(ids, false, place);
+                Ok(())
             }
-        }
-        Ok(())
+            (None, Some(messages)) => {
+                let conversation = Conversation::read(messages).with_context(|| place.to_owned())?;
+                let ids = self.ruler.encode_conversation(&conversation).with_context(|| place.to_owned())?.ids;
+                self.push(ids, true, place);
+                Ok(())
+            }
+            _ => bail!("{place}: expected one of `text`, `messages`"),
+        })
     }
 }

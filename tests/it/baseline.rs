@@ -29,7 +29,8 @@ fn manifest(folder: &Path, in_run: &str, first: &str) -> PathBuf {
     path
 }
 
-fn rows(folder: &Path, name: &str) -> Vec<Map<String, Value>> {
+/// Rows of a table of the run `test`.
+pub fn rows(folder: &Path, name: &str) -> Vec<Map<String, Value>> {
     maps(&folder.join("reports/test").join(name))
 }
 

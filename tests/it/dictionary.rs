@@ -1,6 +1,6 @@
 //! Crosscoders over the organism's checkpoints, by the program as its users meet it.
 
-use crate::baseline::maps;
+use crate::baseline::rows;
 use crate::cli::{demo, run, stderr, stdout, text};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -21,10 +21,6 @@ fn manifest(folder: &Path, steps: &str, more: &str) -> PathBuf {
     let path = folder.join("checkpoints.toml");
     std::fs::write(&path, text).unwrap();
     path
-}
-
-fn rows(folder: &Path, name: &str) -> Vec<Map<String, Value>> {
-    maps(&folder.join("reports/test").join(name))
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl Fitted {
         let draws = Draws::with_counts(GROUPS, 9, RESAMPLES, 0, "dictionary")?;
         let n = self.order.len();
         let curves = family::curves(&self.strength, &self.order, &draws)?;
-        let points = points(n);
+        let points: Vec<Point> = (0..n).map(Point::numbered).collect();
         let dated = family::dates(&Timeline { points: &points, axis: Axis::Index }, &curves)?;
         self.answer(|latent| Some(&dated[latent]).filter(|dated| dated.emerges())?.onset.as_ref()?.t50.map(|t50| t50.value))
     }
@@ -151,12 +151,6 @@ impl Fitted {
             (length(latent, 0) < BIN * most && first > 0).then_some(first as f64 - 0.5)
         })
     }
-}
-
-/// The checkpoints of a planted series.
-fn points(n: usize) -> Vec<Point> {
-    let of = |order: usize| Point { id: format!("c{order}"), stage: "sft".to_owned(), step: None, tokens: None, order, reference: false };
-    (0..n).map(of).collect()
 }
 
 /// One step on squared error and the activations' lengths.

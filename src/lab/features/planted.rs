@@ -5,7 +5,7 @@
 //! else does.
 
 use crate::dictionary::fit::Paired;
-use crate::stats::draws::{generator, normal, uniform, uniform_index};
+use crate::stats::draws::{another_order, generator, normal, uniform, uniform_index};
 use anyhow::Result;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
@@ -203,10 +203,5 @@ impl Paired for Buffers<'_> {
 
 /// A random order of `n`, not the one that they have.
 pub fn shuffled(n: usize, seed: u64) -> Vec<usize> {
-    let mut rng = generator(seed, "order");
-    let mut order: Vec<usize> = (0..n).collect();
-    while order.iter().enumerate().all(|(at, to)| at == *to) {
-        (1..n).rev().for_each(|at| order.swap(at, uniform_index(at + 1, &mut rng)));
-    }
-    order
+    another_order(n, &mut generator(seed, "order"))
 }

@@ -13,8 +13,8 @@ use crate::dictionary::stability::best_cosines;
 use crate::onset::family::{self, Dated};
 use crate::onset::shape::Shape;
 use crate::series::{Point, Series, Timeline};
-use crate::stats::draws::{Draws, generator, uniform_index};
-use crate::stats::estimate::{Estimate, Reported};
+use crate::stats::draws::{Draws, another_order, generator};
+use crate::stats::estimate::Reported;
 use crate::table::{self, Key, Table, finite};
 use crate::words::Status;
 use anyhow::Result;
@@ -204,11 +204,7 @@ impl<'a> Found<'a> {
         let (n, mut rng) = (self.points.len(), generator(series.seed, "dictionary/orders"));
         let mut sum = 0;
         for _ in 0..ORDERS {
-            let mut order: Vec<usize> = (0..n).collect();
-            while order.is_sorted() {
-                (1..n).rev().for_each(|at| order.swap(at, uniform_index(at + 1, &mut rng)));
-            }
-            let curves = family::curves(&self.placed.sheet.strength, &order, &self.draws)?;
+            let curves = family::curves(&self.placed.sheet.strength, &another_order(n, &mut rng), &self.draws)?;
             let shapes = family::shapes(&Timeline { points: &self.points, axis: series.axis }, &curves)?;
             sum += shapes.iter().filter(|dated| dated.emerges()).count();
         }
@@ -274,11 +270,6 @@ impl<'a> Found<'a> {
         let (layer, seed) = self.key();
         let row = |&latent: &usize| {
             let Dated { gate, status, shape, onset } = &self.dated[latent];
-            // Beyond the first or last checkpoint there is no date, and the finite end is a bound.
-            let dated = |estimate: Option<Estimate>| {
-                let reported = Reported::from(estimate);
-                Reported { value: reported.value.filter(|_| onset.as_ref().is_some_and(|onset| !onset.at_edge)), ..reported }
-            };
             LatentOnset {
                 run: series.run.clone(),
                 layer,
@@ -289,10 +280,10 @@ impl<'a> Found<'a> {
                 delta: gate.as_ref().map(|gate| gate.delta).into(),
                 z: gate.as_ref().and_then(|gate| finite(gate.z)),
                 q: gate.as_ref().and_then(|gate| gate.q),
-                t50: dated(onset.as_ref().and_then(|onset| onset.t50)),
-                t50_step: dated(onset.as_ref().and_then(|onset| onset.t50_step)),
+                t50: onset.as_ref().map(|onset| onset.known(onset.t50)).unwrap_or_default(),
+                t50_step: onset.as_ref().map(|onset| onset.known(onset.t50_step)).unwrap_or_default(),
                 twin: self.twins.iter().map(|cosines| f64::from(cosines[latent])).reduce(f64::min),
-                axis: serde_json::to_value(series.axis).ok().and_then(|axis| axis.as_str().map(str::to_owned)).unwrap_or_default(),
+                axis: series.axis.name(),
                 n_checkpoints: self.points.len() as i32,
             }
         };

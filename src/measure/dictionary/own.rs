@@ -9,6 +9,7 @@ use crate::measure::change::{Pairs, stems};
 use crate::series::Series;
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Estimate, Reported};
+use crate::stats::sign_flip::p_value;
 use crate::table::Table;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -153,7 +154,7 @@ fn family_wise(values: &[&[f64]], draws: &Draws) -> Vec<f64> {
         // A rounding is no difference.
         let observed = values.iter().sum::<f64>().abs() - 1e-9;
         let reached = largest.len() - largest.partition_point(|largest| *largest < observed);
-        if draws.exact() { reached as f64 / largest.len() as f64 } else { (reached + 1) as f64 / (largest.len() + 1) as f64 }
+        p_value(reached, largest.len(), draws.exact())
     };
     scaled.iter().map(p).collect()
 }

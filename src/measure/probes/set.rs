@@ -4,7 +4,7 @@
 use crate::measure::contrast::labelled;
 use crate::measure::held_out_third;
 use crate::series::{Family, Series};
-use crate::stats::draws::{Draws, generator, uniform_index};
+use crate::stats::draws::{Draws, generator, shuffle};
 use crate::stats::estimate::Sampled;
 use crate::stats::evaluate::{Ranking, Scale, evaluate};
 use crate::stats::folds::{INNER, OUTER, grouped};
@@ -47,10 +47,7 @@ impl<'a> Set<'a> {
         let (templates, lexicons, cells) = (column(|i| &i.template_id), column(|i| &i.lexicon_id), column(|i| &i.cell));
         let types: Vec<(&str, &str)> = lexicons.iter().copied().zip(cells).collect();
         let mut order: Vec<usize> = (0..ids.len()).collect();
-        let mut shuffle = generator(series.seed, &format!("online/{key}"));
-        for last in (1..order.len()).rev() {
-            order.swap(last, uniform_index(last + 1, &mut shuffle));
-        }
+        shuffle(&mut order, &mut generator(series.seed, &format!("online/{key}")));
         let mut set = Self {
             folds: [grouped(&groups, OUTER).ok(), grouped(&templates, OUTER).ok(), grouped(&lexicons, OUTER).ok()],
             control: control::labels(&types, &labels, series.seed, &key),

@@ -10,7 +10,6 @@ pub fn html(rows: &Rows, command: &str) -> String {
     let manifest = run.manifest["path"].as_str();
     let again = manifest.map_or_else(|| "not known: the store was made by another tool".to_owned(), |path| format!("selftrace run {path}"));
     let unknown = || "not known".to_owned();
-    let axis = serde_json::to_value(run.axis).ok().and_then(|axis| axis.as_str().map(str::to_owned)).unwrap_or_default();
     let facts = [
         ("This page", format!("<code>{}</code>", escape(command))),
         ("The run", format!("<code>{}</code>", escape(&again))),
@@ -19,7 +18,7 @@ pub fn html(rows: &Rows, command: &str) -> String {
             escape(&format!("{} walked, {} wrote this page", run.version.clone().unwrap_or_else(unknown), env!("CARGO_PKG_VERSION"))),
         ),
         ("Seed", run.seed.to_string()),
-        ("Axis", escape(&axis)),
+        ("Axis", escape(&run.axis.name())),
         ("Layers", escape(&list(&run.layers))),
         ("Readouts", escape(&list(&run.readouts))),
         ("Hash of the run", hash(run.run_hash.as_deref())),

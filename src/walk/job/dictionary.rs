@@ -9,7 +9,7 @@ use crate::lease::Lease;
 use crate::manifest::CheckpointSpec;
 use crate::walk::paired::{BUFFER, Streamed};
 use crate::walk::texts::Texts;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 
 /// Checkpoints that one dictionary is of, at most.
@@ -42,7 +42,7 @@ impl Job {
         let known: Vec<&CheckpointSpec> = self.manifest.checkpoints.iter().collect();
         if let Some(lost) = wanted.checkpoints.iter().find(|id| !known.iter().any(|spec| spec.id == **id)) {
             let ids: Vec<&str> = known.iter().map(|spec| spec.id.as_str()).collect();
-            ensure!(false, "{} checkpoints: found {lost:?}, expected some of {}", wanted.place, ids.join(", "));
+            bail!("{} checkpoints: found {lost:?}, expected some of {}", wanted.place, ids.join(", "));
         }
         let chosen: Vec<&CheckpointSpec> =
             known.into_iter().filter(|spec| wanted.checkpoints.is_empty() || wanted.checkpoints.contains(&spec.id)).collect();
@@ -50,8 +50,7 @@ impl Job {
         if chosen.len() > MOST {
             let id = |at: usize| chosen[at].id.as_str();
             let spread: Vec<String> = (0..MOST).map(|at| format!("{:?}", id(at * (chosen.len() - 1) / (MOST - 1)))).collect();
-            ensure!(
-                false,
+            bail!(
                 "{} checkpoints: found {}, expected {MOST} at most at a time; name some, as in [{}], and the others between two of these \
                  in another run",
                 wanted.place,
