@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 mod behavioural_persistence;
+mod introspection;
 mod void;
 
 pub use crate::measure::behaviour::PERSISTENCE as BEHAVIOURAL_PERSISTENCE;
@@ -68,8 +69,8 @@ pub struct Row {
     pub status: Status,
     /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt; where
     /// there were checkpoints enough to show it, it supports nothing. With `ok` it supports nothing at checkpoints before the rise (status `before_onset`).
-    /// Rows of `void` and of `behavioural_persistence` are about answers and not about the contrast; the gate of the latter is that of
-    /// behaviour, and `not_run` stands for a concept without one.
+    /// Rows of `void`, `behavioural_persistence` and `introspection` are about answers and not about the contrast; the gate of the second is
+    /// that of behaviour, and `not_run` stands for a concept without one; that of the last is its own.
     pub gate: Status,
     /// What the measure found.
     pub value: Reported,
@@ -128,6 +129,7 @@ pub fn rows(series: &Series, onsets: &[OnsetRow], findings: &[Finding], lags: &[
     let first = series.key(0).checkpoint;
     let void = void::Void::new(series, &places, findings, lags);
     let carried = behavioural_persistence::Carried::new(series, &primary, findings);
+    let told = introspection::Told::new(series, &primary, findings);
     for t in 0..series.points.len() {
         let key = series.key(t);
         for place in &places {
@@ -138,7 +140,7 @@ pub fn rows(series: &Series, onsets: &[OnsetRow], findings: &[Finding], lags: &[
                 rows.push((key.clone(), row));
             }
         }
-        rows.extend(void.rows(t).into_iter().chain(carried.rows(t)).map(|row| (key.clone(), row)));
+        rows.extend(void.rows(t).into_iter().chain(carried.rows(t)).chain(told.rows(t)).map(|row| (key.clone(), row)));
     }
     rows
 }

@@ -4,5 +4,6 @@ pub mod organism;
 pub mod tally;
 pub mod demo;
 pub mod naming;
+pub mod introspecting;
 pub mod features;
 pub mod benchmark;

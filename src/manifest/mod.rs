@@ -19,6 +19,7 @@
 //! concepts     [concepts]
 //! personas     [personas] and [evidence]
 //! causal       [causal]
+//! introspection  [introspection]
 //! dictionary   [dictionary]
 //! ```
 
@@ -40,6 +41,7 @@ mod model;
 mod concepts;
 mod personas;
 mod causal;
+mod introspection;
 mod dictionary;
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,7 @@ pub use causal::{Causal, ChoiceSet};
 pub use checkpoint::CheckpointSpec;
 pub use concepts::{Concepts, Glob, Material, Pack, Profile, default_parameters};
 pub use dictionary::{Dictionary, TextSource};
+pub use introspection::Introspection;
 pub use model::{DeviceChoice, DtypeChoice, Layers, Model, Readout, Template, Tokenizer};
 pub use pattern::{Numbers, Pattern};
 pub use personas::{Evidence, PersonaSet, Personas};
@@ -71,6 +74,8 @@ const HUB: &str = "[hub]";
 const PERSONAS: &str = "[personas]";
 const CAUSAL: &str = "[causal]";
 const CAUSAL_LAYERS: &str = "[causal] layers";
+const INTROSPECTION: &str = "[introspection]";
+const INTROSPECTION_LAYERS: &str = "[introspection] layers";
 const DICTIONARY: &str = "[dictionary]";
 const DICTIONARY_LAYERS: &str = "[dictionary] layers";
 const EVIDENCE: &str = "[evidence]";
@@ -79,8 +84,8 @@ const PARENT: &str = "[[checkpoint]] parent";
 const SERIES: &str = "[[series]]";
 
 /// Every key that a manifest may have, by table. `[concepts.parameters]` is open.
-const KEYS: [(&str, &[&str]); 16] = [
-    ("", &["run", "model", "concepts", "personas", "causal", "dictionary", "evidence", "analysis", "hub", "checkpoint", "series"]),
+const KEYS: [(&str, &[&str]); 18] = [
+    ("", &["run", "model", "concepts", "personas", "causal", "introspection", "dictionary", "evidence", "analysis", "hub", "checkpoint", "series"]),
     (RUN, &["name", "seed", "axis", "audit", "keep", "baseline", "report", "out"]),
     (MODEL, &["device", "dtype", "layers", "tokenizer", "template", "readouts", "ignore"]),
     (LAYERS, &["depth"]),
@@ -88,6 +93,8 @@ const KEYS: [(&str, &[&str]); 16] = [
     (PERSONAS, &["sets", "include", "exclude", "concepts", "groups", "formats"]),
     (CAUSAL, &["enabled", "concepts", "layers", "strengths", "directions", "groups", "sets", "memory_mb"]),
     (CAUSAL_LAYERS, &["depth"]),
+    (INTROSPECTION, &["enabled", "layers", "strengths", "groups", "material", "memory_mb"]),
+    (INTROSPECTION_LAYERS, &["depth"]),
     (DICTIONARY, &["kind", "layers", "latents", "k", "tokens", "text", "length", "seeds", "checkpoints"]),
     (DICTIONARY_LAYERS, &["depth"]),
     (
@@ -132,6 +139,8 @@ pub struct Manifest {
     pub personas: Option<Personas>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub causal: Option<Causal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub introspection: Option<Introspection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dictionary: Option<Dictionary>,
     pub evidence: Evidence,
@@ -178,6 +187,7 @@ impl Manifest {
             concepts: Concepts::read(&top, folder)?,
             personas: Personas::read(&top, folder)?,
             causal: Causal::read(&top, folder)?,
+            introspection: Introspection::read(&top, folder)?,
             dictionary: Dictionary::read(&top, folder)?,
             evidence: Evidence::read(&top)?,
             analysis: Analysis::read(&top)?,

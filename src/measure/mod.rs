@@ -21,6 +21,7 @@ pub mod assistant_axis;
 pub mod persistence;
 pub mod residual;
 pub mod causal;
+pub mod introspection;
 pub mod dictionary;
 
 use crate::prompt::label_family::LabelFamily;
@@ -44,6 +45,7 @@ pub const MEASURES: &[Measure] = &[
     persistence::MEASURE,
     residual::MEASURE,
     causal::MEASURE,
+    introspection::MEASURE,
     dictionary::MEASURE,
 ];
 

@@ -13,13 +13,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
-/// What is done to the residual, at all positions of all prompts.
+/// What is done to the residual, at all positions of all prompts or at some nodes.
 #[derive(Debug)]
 pub enum Intervention {
     /// Adds a vector, `[d_model]` f32: steering.
     Add(Tensor),
     /// Projects a direction out, `[d_model]` f32, of unit length: ablation.
     Ablate(Tensor),
+    /// Adds to each of `nodes: [place]` one of `vectors: [vector, d_model]` f32, the one at `which: [place]`: injection. No node stands twice.
+    AddAt { nodes: Tensor, which: Tensor, vectors: Tensor },
+    /// Gives each of `nodes: [place]` the residual of another, `from: [place]`.
+    Exchange { nodes: Tensor, from: Tensor },
 }
 
 impl Intervention {
@@ -39,6 +43,24 @@ impl Intervention {
         Ok(Self::Ablate(Tensor::f_from_slice(direction)?))
     }
 
+    /// Adds one of `vectors: [vector, d_model]` to every node that is named with its number.
+    ///
+    /// # Errors
+    /// The indices cannot be made.
+    pub fn inject(places: &[(i64, i64)], vectors: &Tensor) -> Result<Self> {
+        let (nodes, which): (Vec<i64>, Vec<i64>) = places.iter().copied().unzip();
+        Ok(Self::AddAt { nodes: Tensor::f_from_slice(&nodes)?, which: Tensor::f_from_slice(&which)?, vectors: vectors.shallow_clone() })
+    }
+
+    /// Gives the first of each pair of nodes the residual of the second.
+    ///
+    /// # Errors
+    /// The indices cannot be made.
+    pub fn exchange(places: &[(i64, i64)]) -> Result<Self> {
+        let (nodes, from): (Vec<i64>, Vec<i64>) = places.iter().copied().unzip();
+        Ok(Self::Exchange { nodes: Tensor::f_from_slice(&nodes)?, from: Tensor::f_from_slice(&from)? })
+    }
+
     /// `[node, d_model] -> [node, d_model]`, in a new place. Computed in f32 (or wider, where the residual is) and rounded once.
     ///
     /// # Errors
@@ -52,6 +74,14 @@ impl Intervention {
             Self::Ablate(direction) => {
                 let direction = place(direction)?;
                 wide.f_sub(&wide.f_matmul(&direction)?.f_unsqueeze(1)?.f_mul(&direction.f_unsqueeze(0)?)?)?
+            }
+            Self::AddAt { nodes, which, vectors } => {
+                let added = place(vectors)?.f_index_select(0, &which.f_to_device(resid.device())?)?;
+                wide.f_index_add(0, &nodes.f_to_device(resid.device())?, &added)?
+            }
+            Self::Exchange { nodes, from } => {
+                let [nodes, from] = [nodes, from].map(|index| index.f_to_device(resid.device()));
+                wide.f_index_copy(0, &nodes?, &wide.f_index_select(0, &from?)?)?
             }
         };
         Ok(changed.f_to_kind(resid.kind())?)

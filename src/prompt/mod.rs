@@ -22,5 +22,6 @@ pub mod design;
 pub mod item;
 pub mod persona;
 pub mod choices;
+pub mod injected;
 pub mod statements;
 pub mod forest;

@@ -13,7 +13,6 @@ use crate::prompt::item;
 use crate::series::{audit, families};
 use crate::table::Key;
 use crate::walk::audit::Finding;
-use crate::walk::interventions;
 use crate::walk::job::{DictionaryCost, Job};
 use anyhow::{Result, anyhow};
 use indicatif::DecimalBytes;
@@ -64,13 +63,18 @@ pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> 
             Ok(((architecture, config, _), missing)) => {
                 first.get_or_insert_with(|| config.clone());
                 let layers = job.manifest.model.layers.resolve(config.n_layers)?;
-                let bytes = job.store_bytes(&config)?;
+                let injections = if spec.reinitialised { None } else { job.introspection_cost(config.n_layers)? };
+                let bytes = job.store_bytes(&config)? + injections.map_or(0, |cost| cost.store_bytes);
                 if let Entry::Vacant(depth) = depths.entry(config.n_layers) {
                     let cost = job.causal_cost(config.n_layers)?;
-                    sweep = sweep.or(cost.map(|cost| interventions(&cost, config.n_layers)));
-                    depth.insert(
-                        cost.map_or(0.0, |cost| cost.node_blocks as f64 / config.n_layers.max(1) as f64 / forest.len().max(1) as f64),
-                    );
+                    let own = [
+                        cost.map(|cost| ("Interventions", cost.conditions, cost.nodes, cost.node_blocks)),
+                        injections.map(|cost| ("Introspection", cost.conditions, cost.nodes, cost.node_blocks)),
+                    ];
+                    let own: Vec<_> = own.into_iter().flatten().collect();
+                    sweep.get_or_insert_with(|| own.iter().map(|sweep| conditions(*sweep, config.n_layers)).collect::<String>());
+                    let node_blocks: usize = own.iter().map(|(.., node_blocks)| node_blocks).sum();
+                    depth.insert(node_blocks as f64 / config.n_layers.max(1) as f64 / forest.len().max(1) as f64);
                 }
                 let opened = if missing == 0 { job.open(spec).map(Some) } else { Ok(None) };
                 // What is wrong with the block that is tried is wrong with this checkpoint alone.
@@ -252,13 +256,10 @@ fn dictionaries(cost: &DictionaryCost, budget: &Budget, nodes: usize) -> String 
     )
 }
 
-/// What interventions cost beyond the walk, per checkpoint.
-fn interventions(cost: &interventions::Cost, n_layers: usize) -> String {
-    let whole = cost.node_blocks as f64 / n_layers.max(1) as f64;
-    format!(
-        "Interventions: {} conditions on {} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n",
-        cost.conditions, cost.nodes
-    )
+/// What a sweep of conditions costs beyond the walk, per checkpoint.
+fn conditions((what, conditions, nodes, node_blocks): (&str, usize, usize, usize), n_layers: usize) -> String {
+    let whole = node_blocks as f64 / n_layers.max(1) as f64;
+    format!("{what}: {conditions} conditions on {nodes} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n")
 }
 
 /// Estimates by kind of model: the steps of a series are one, and a block of it is tried once.

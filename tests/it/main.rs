@@ -33,6 +33,7 @@ mod void;
 mod personas;
 mod compare_contexts;
 mod interventions;
+mod introspection;
 mod causal;
 mod organisms;
 mod jobs;

@@ -9,18 +9,15 @@
 
 use super::lexicon::BOS;
 use super::marks::Marks;
-use super::network::Network;
+use super::matrices::{Matrices, orthonormal};
+use super::network::{D, D_HEAD, D_MLP};
 use super::save::Weight;
 use crate::stats::draws::{generator, normal};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Sizes of [`super::network::config`].
-const D: usize = 64;
-const D_HEAD: usize = 16;
-const D_MLP: usize = 192;
 /// Dimensions that span roles, and masks: 0 is worn where there is no context, the next four by personas, the last three by formats.
 const ROLES: usize = 6;
 pub const MASKS: usize = 8;
@@ -92,7 +89,7 @@ impl Feature {
 /// The matrices of a decoder by name, and the basis in which its circuits are written.
 #[derive(Clone)]
 pub struct Body {
-    weights: BTreeMap<String, Weight>,
+    weights: Matrices,
     /// Orthonormal rows, `[feature][d_model]`.
     basis: Vec<Vec<f64>>,
 }
@@ -103,17 +100,12 @@ impl Body {
     /// # Errors
     /// `config` is not one of a decoder of these sizes.
     pub fn new(config: &Value, marks: &Marks, seed: u64) -> Result<Self> {
-        let mut generator_of_weights = generator(seed, "surgery/weights");
-        let network = Network::new(config, &mut generator_of_weights)?;
+        let (_, decoder) = crate::model::architecture::resolve(config)?;
         ensure!(
-            (network.config.d_model, network.config.d_head, network.config.d_mlp, network.config.n_layers)
-                == (D as i64, D_HEAD as i64, D_MLP as i64, 4),
+            (decoder.d_model, decoder.d_head, decoder.d_mlp, decoder.n_layers) == (D as i64, D_HEAD as i64, D_MLP as i64, 4),
             "the circuits are compiled for another decoder"
         );
-        let mut weights: BTreeMap<String, Weight> = network.weights()?.into_iter().map(|weight| (weight.name.clone(), weight)).collect();
-        for weight in weights.values_mut().filter(|weight| weight.shape.len() == 2 && weight.name.starts_with("model.layers")) {
-            weight.values.iter_mut().for_each(|x| *x *= BACKGROUND);
-        }
+        let weights = Matrices::random(config, &mut generator(seed, "surgery/weights"), BACKGROUND)?;
         let mut body = Self { weights, basis: orthonormal(seed) };
         body.embed(marks, seed)?;
         body.gather()?;
@@ -122,7 +114,7 @@ impl Body {
     }
 
     fn matrix(&mut self, name: &str) -> Result<&mut Weight> {
-        self.weights.get_mut(name).with_context(|| format!("{name}: there is no such matrix"))
+        self.weights.get(name)
     }
 
     /// Unit vector of a feature, `[d_model]`.
@@ -141,21 +133,13 @@ impl Body {
     /// Adds `factor` times a feature to a row: the unit reads it.
     fn read(&mut self, name: &str, row: usize, feature: Feature, factor: f64) -> Result<()> {
         let direction = self.direction(feature);
-        let columns = direction.len();
-        let matrix = self.matrix(name)?;
-        let row = &mut matrix.values[row * columns..(row + 1) * columns];
-        row.iter_mut().zip(direction).for_each(|(x, along)| *x += (factor * along) as f32);
-        Ok(())
+        self.weights.read(name, row, &direction, factor)
     }
 
     /// Adds `factor` times a feature to a column: the unit writes it.
     fn write(&mut self, name: &str, column: usize, feature: Feature, factor: f64) -> Result<()> {
         let direction = self.direction(feature);
-        let matrix = self.matrix(name)?;
-        let columns = matrix.shape[1];
-        let column = matrix.values.iter_mut().skip(column).step_by(columns);
-        column.zip(direction).for_each(|(x, along)| *x += (factor * along) as f32);
-        Ok(())
+        self.weights.write(name, column, &direction, factor)
     }
 
     /// Scales some rows, or columns.
@@ -330,25 +314,6 @@ impl Body {
 
     /// The weights, in the order of their names.
     pub fn weights(&self) -> Vec<Weight> {
-        self.weights.values().cloned().collect()
+        self.weights.weights()
     }
-}
-
-/// A random orthonormal basis, by Gram and Schmidt.
-fn orthonormal(seed: u64) -> Vec<Vec<f64>> {
-    let mut generator = generator(seed, "surgery/basis");
-    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(D);
-    while basis.len() < D {
-        let mut row: Vec<f64> = (0..D).map(|_| normal(&mut generator)).collect();
-        for _ in 0..2 {
-            for other in &basis {
-                let along = crate::stats::matrix::dot_f64(&row, other);
-                row.iter_mut().zip(other).for_each(|(x, other)| *x -= along * other);
-            }
-        }
-        let length = crate::stats::matrix::dot_f64(&row, &row).sqrt();
-        row.iter_mut().for_each(|x| *x /= length);
-        basis.push(row);
-    }
-    basis
 }

@@ -13,8 +13,10 @@ mod corpus;
 mod marks;
 mod save;
 mod network;
+mod matrices;
 mod anatomy;
 pub mod surgery;
+pub mod introspective;
 mod train;
 #[cfg(test)]
 mod tests;

@@ -15,17 +15,22 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
+/// Width of the residual stream, of a head, and of an MLP.
+pub const D: usize = 64;
+pub const D_HEAD: usize = 16;
+pub const D_MLP: usize = 192;
+
 /// Sizes, as a user of the saved checkpoints finds them in `config.json`.
 pub fn config(d_vocab: usize) -> Value {
     json!({
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": d_vocab,
-        "hidden_size": 64,
-        "intermediate_size": 192,
+        "hidden_size": D,
+        "intermediate_size": D_MLP,
         "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
+        "num_attention_heads": D / D_HEAD,
+        "num_key_value_heads": D / D_HEAD,
         "max_position_embeddings": 128,
         "hidden_act": "silu",
         "rms_norm_eps": 1e-5,

@@ -147,7 +147,7 @@ pub fn operate(folder: &Path, organism: Organism, seed: u64) -> Result<PathBuf> 
         let body = Body::new(&config, &marks, seed)?;
         let operated = |(c, gain): (usize, &f64)| {
             let mut weights = organism.operated(&body, &marks, *gain)?.weights();
-            drift(&mut weights, seed, c);
+            drift(&mut weights, seed, c as f64 / (GAINS.len() - 1) as f64, c);
             Ok(weights)
         };
         GAINS.iter().enumerate().map(operated).collect::<Result<_>>()?
@@ -185,10 +185,9 @@ fn turned(first: &[Weight], last: &[Weight], share: f64) -> Vec<Weight> {
     first.iter().zip(last).map(one).collect()
 }
 
-/// Adds what training does to everything: a steady part and an unsteady one.
-fn drift(weights: &mut [Weight], seed: u64, c: usize) {
+/// Adds what training does to everything: a steady part, of which checkpoint `c` has its share, and an unsteady one.
+pub(super) fn drift(weights: &mut [Weight], seed: u64, share: f64, c: usize) {
     let (mut steady, mut unsteady) = (generator(seed, "surgery/drift"), generator(seed, &format!("surgery/drift/{c}")));
-    let share = c as f64 / (GAINS.len() - 1) as f64;
     for weight in weights.iter_mut().filter(|weight| weight.shape.len() == 2) {
         let square: f64 = weight.values.iter().map(|x| f64::from(*x).powi(2)).sum();
         let sd = DRIFT * (square / weight.values.len() as f64).sqrt();

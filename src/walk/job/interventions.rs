@@ -1,4 +1,5 @@
-//! Interventions of a run: a sheet beside the readouts of every checkpoint, where the manifest has `[causal]`.
+//! Interventions of a run: a sheet beside the readouts of every checkpoint, where the manifest has `[causal]`, and another one where it has
+//! `[introspection]`.
 
 use super::{Job, Record};
 use crate::console::{bar, check_interrupt};
@@ -6,11 +7,13 @@ use crate::lease::Lease;
 use crate::manifest::{CheckpointSpec, Readout};
 use crate::model::device;
 use crate::model::stream::Compute;
+use crate::model::Checkpoint;
 use crate::walk::interventions::{Cost, Request};
+use crate::walk::introspection;
 use crate::walk::store::Readouts;
 use anyhow::{Context, Result};
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tch::Kind;
 
 impl Job {
@@ -41,13 +44,37 @@ impl Job {
         then(&request).map(Some)
     }
 
-    /// Intervenes on a checkpoint whose readouts have been written, unless its sheet is there. The record of the walk is written first, so
+    /// The store's file of a checkpoint's answers about injected thoughts.
+    pub fn introspection_path(&self, id: &str) -> PathBuf {
+        self.folder.join("introspection").join(format!("{id}.safetensors"))
+    }
+
+    /// The same of injected thoughts; nothing without `[introspection]`.
+    fn with_introspection<T>(
+        &self,
+        n_layers: usize,
+        compute: Compute,
+        then: impl FnOnce(&introspection::Request) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let (Some(wanted), Some(injected)) = (&self.manifest.introspection, &self.injected) else { return Ok(None) };
+        let request = introspection::Request {
+            injected,
+            layers: &wanted.layers(n_layers)?,
+            strengths: &wanted.strengths,
+            seed: self.manifest.run.seed,
+            compute,
+            budget: wanted.memory_mb.saturating_mul(1_000_000),
+        };
+        then(&request).map(Some)
+    }
+
+    /// Intervenes on a checkpoint whose readouts have been written, unless its sheets are there. The record of the walk is written first, so
     /// that a sweep that is interrupted does not cost the readouts.
     ///
     /// # Errors
-    /// As [`Request::run`], or the manifest asks for layers that are not there.
+    /// As [`Request::run`] and [`introspection::Request::run`], or the manifest asks for layers that are not there.
     pub(super) fn intervene(&self, spec: &CheckpointSpec, record: Record, label: &str, lease: &Lease) -> Result<Record> {
-        if self.causal.is_none() {
+        if self.causal.is_none() && self.injected.is_none() {
             return Ok(record);
         }
         self.write_record(spec, &record)?;
@@ -60,41 +87,53 @@ impl Job {
         let fingerprint = record.fingerprint.as_deref().unwrap_or_default();
         let n_layers = checkpoint.config.n_layers;
         self.with_causal(n_layers, compute, |request| {
-            if self.has_sheet(&spec.id, &request.hash(), fingerprint) {
+            let path = self.causal_path(&spec.id);
+            if is_sheet(&path, &request.hash(), fingerprint) {
                 return Ok(());
             }
             let expected = request.cost(n_layers, self.manifest.personas.is_some());
             tracing::info!("{label}: {} interventions, {} nodes through a block", expected.conditions, expected.node_blocks);
             let readouts = Readouts::open(&self.readout_path(&spec.id))?;
-            let bar = bar(expected.ticks, label);
-            let start = Instant::now();
-            let mut done = 0;
-            let mut tick = || {
-                bar.inc(1);
-                done += 1;
-                lease.tell("intervention", done, expected.ticks);
-                Ok(check_interrupt()?)
-            };
-            let sweep = || request.run(&checkpoint, fingerprint, &readouts, &self.causal_path(&spec.id), &mut tick);
-            let spent = device::with_threads(checkpoint.config.d_model, sweep);
-            bar.finish_and_clear();
+            let (spent, whole) = sweep(&checkpoint, label, "intervention", expected.ticks, lease, |tick| {
+                request.run(&checkpoint, fingerprint, &readouts, &path, tick)
+            });
             let spent = spent.context("interventions")?;
-            let [whole, scoring] = [start.elapsed(), spent.scoring].map(|time| time.as_secs_f64());
+            let [whole, scoring] = [whole, spent.scoring].map(|time| time.as_secs_f64());
             tracing::info!("{label}: interventions took {whole:.1} s in {} passes, {scoring:.1} s of it to score answers", spent.passes);
+            Ok(())
+        })?;
+        self.with_introspection(n_layers, compute, |request| {
+            let path = self.introspection_path(&spec.id);
+            if is_sheet(&path, &request.hash(), fingerprint) {
+                return Ok(());
+            }
+            let expected = request.cost(n_layers)?;
+            tracing::info!("{label}: {} injections, {} nodes through a block", expected.conditions, expected.node_blocks);
+            let (done, whole) =
+                sweep(&checkpoint, label, "injection", expected.ticks, lease, |tick| request.run(&checkpoint, fingerprint, &path, tick));
+            done.context("introspection")?;
+            tracing::info!("{label}: injections took {:.1} s", whole.as_secs_f64());
             Ok(())
         })?;
         Ok(record)
     }
 
-    fn has_sheet(&self, id: &str, request: &str, fingerprint: &str) -> bool {
-        Readouts::open(&self.causal_path(id))
-            .is_ok_and(|sheet| sheet.metadata("request") == Some(request) && sheet.metadata("fingerprint") == Some(fingerprint))
-    }
-
     /// Whether nothing is left to intervene on.
     pub(super) fn is_intervened(&self, id: &str, n_layers: usize, compute: Compute, fingerprint: Option<&str>) -> bool {
-        let there = self.with_causal(n_layers, compute, |request| Ok(self.has_sheet(id, &request.hash(), fingerprint.unwrap_or_default())));
-        there.is_ok_and(|there| there.unwrap_or(true))
+        let fingerprint = fingerprint.unwrap_or_default();
+        let causal = self.with_causal(n_layers, compute, |request| Ok(is_sheet(&self.causal_path(id), &request.hash(), fingerprint)));
+        let injected =
+            self.with_introspection(n_layers, compute, |request| Ok(is_sheet(&self.introspection_path(id), &request.hash(), fingerprint)));
+        [causal, injected].into_iter().all(|there| there.is_ok_and(|there| there.unwrap_or(true)))
+    }
+
+    /// What injections into one checkpoint take; `None` without `[introspection]`.
+    ///
+    /// # Errors
+    /// The manifest asks for layers that are not there.
+    pub fn introspection_cost(&self, n_layers: usize) -> Result<Option<introspection::Cost>> {
+        let compute = Compute { device: self.device, kind: Kind::Float };
+        self.with_introspection(n_layers, compute, |request| request.cost(n_layers))
     }
 
     /// What interventions on one checkpoint take; `None` without `[causal]`.
@@ -105,4 +144,31 @@ impl Job {
         let compute = Compute { device: self.device, kind: Kind::Float };
         self.with_causal(n_layers, compute, |request| Ok(request.cost(n_layers, self.manifest.personas.is_some())))
     }
+}
+
+fn is_sheet(path: &Path, request: &str, fingerprint: &str) -> bool {
+    Readouts::open(path).is_ok_and(|sheet| sheet.metadata("request") == Some(request) && sheet.metadata("fingerprint") == Some(fingerprint))
+}
+
+/// Runs a sweep with its bar, and says how long it took.
+fn sweep<T>(
+    checkpoint: &Checkpoint,
+    label: &str,
+    what: &'static str,
+    ticks: usize,
+    lease: &Lease,
+    run: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<T>,
+) -> (Result<T>, Duration) {
+    let bar = bar(ticks, label);
+    let start = Instant::now();
+    let mut done = 0;
+    let mut tick = || {
+        bar.inc(1);
+        done += 1;
+        lease.tell(what, done, ticks);
+        Ok(check_interrupt()?)
+    };
+    let found = device::with_threads(checkpoint.config.d_model, || run(&mut tick));
+    bar.finish_and_clear();
+    (found, start.elapsed())
 }

@@ -11,6 +11,7 @@ use crate::model::device;
 use crate::model::stream::Compute;
 use crate::prompt::choices::Asked;
 use crate::prompt::concept::Concept;
+use crate::prompt::injected::Injected;
 use crate::prompt::item::ItemSet;
 use crate::prompt::tokenize::Ruler;
 use crate::walk::readout::{Common, Request};
@@ -47,6 +48,8 @@ pub struct Job {
     pub set: ItemSet,
     /// What is asked under interventions; `None` without `[causal]`.
     pub causal: Option<Asked>,
+    /// What is asked about injected thoughts; `None` without `[introspection]`.
+    injected: Option<Injected>,
     pub ruler: Ruler,
     pub device: Device,
     /// Nothing will be computed: what was walked on any device is complete.
@@ -110,6 +113,7 @@ impl Job {
         }
         let ruler = ruler::resolve(&manifest, &hub)?;
         let Prompts { concepts, set, causal } = Prompts::of(&mut manifest, &ruler)?;
+        let injected = manifest.introspection.as_ref().map(|wanted| Injected::new(wanted, &ruler)).transpose()?;
         let baseline = baseline::entry(&manifest, set.max_token())?;
         Ok(Self {
             folder: manifest.run.folder(),
@@ -117,6 +121,7 @@ impl Job {
             concepts,
             set,
             causal,
+            injected,
             ruler,
             device,
             looking,
