@@ -35,7 +35,9 @@ impl<'a> Told<'a> {
         let status = match (found.status, self.onset) {
             (Status::Ok, Some(onset)) if onset.status == Status::Ok && t < risen_from(onset, self.series) => Status::BeforeOnset,
             // Too few checkpoints to show a rise: the level is all there is.
-            (Status::Ok, Some(onset)) if !matches!(onset.status, Status::Ok | Status::TooFewCheckpoints | Status::NoReference) => onset.status,
+            (Status::Ok, Some(onset)) if !matches!(onset.status, Status::Ok | Status::TooFewCheckpoints | Status::NoReference) => {
+                onset.status
+            }
             (status, _) => status,
         };
         let told = found.estimate.map(|estimate| Side::Above.verdict(estimate, THRESHOLD));

@@ -69,13 +69,20 @@ pub fn find(folder: &Path, organism: Organism, seed: u64) -> Result<Found> {
         excess: place.excess.value.unwrap_or(f64::NAN),
         faults: Vec::new(),
     };
-    let mut expect = |is: bool, what: String| if !is { found.faults.push(what) };
+    let mut expect = |is: bool, what: String| {
+        if !is {
+            found.faults.push(what)
+        }
+    };
     let reports = organism == Organism::Reports;
     expect((found.status == Status::Ok) == reports, format!("the onset is {}", found.status));
     expect((found.verdict == Verdict::Supports) == reports, format!("the evidence {}", found.verdict));
     if reports {
         let [after, before] = GAP;
-        expect(found.date.is_some_and(|date| after <= date && date <= before), format!("dated {:?}, written between {after} and {before}", found.date));
+        expect(
+            found.date.is_some_and(|date| after <= date && date <= before),
+            format!("dated {:?}, written between {after} and {before}", found.date),
+        );
         for question in ["stronger", "about"] {
             let lower = at_last(question).score.lower.unwrap_or(f64::NAN);
             expect(lower > LARGE, format!("{question}: {lower:.2} nats at the lower end"));

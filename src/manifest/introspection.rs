@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::model::{Layers, read_layers};
@@ -69,6 +69,11 @@ impl Introspection {
     /// # Errors
     /// The model does not have a layer that was asked for.
     pub fn layers(&self, n_layers: usize) -> Result<Vec<usize>> {
+        if let Layers::Numbers(numbers) = &self.layers
+            && let Some(lost) = numbers.iter().find(|layer| **layer > n_layers)
+        {
+            bail!("{} layers: found {lost}, expected 0 to {n_layers}, as the model has {n_layers} blocks", self.place);
+        }
         let all: Vec<usize> = (0..=n_layers).collect();
         self.layers.among(&all, n_layers, &format!("{} layers", self.place))
     }

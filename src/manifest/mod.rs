@@ -85,7 +85,23 @@ const SERIES: &str = "[[series]]";
 
 /// Every key that a manifest may have, by table. `[concepts.parameters]` is open.
 const KEYS: [(&str, &[&str]); 18] = [
-    ("", &["run", "model", "concepts", "personas", "causal", "introspection", "dictionary", "evidence", "analysis", "hub", "checkpoint", "series"]),
+    (
+        "",
+        &[
+            "run",
+            "model",
+            "concepts",
+            "personas",
+            "causal",
+            "introspection",
+            "dictionary",
+            "evidence",
+            "analysis",
+            "hub",
+            "checkpoint",
+            "series",
+        ],
+    ),
     (RUN, &["name", "seed", "axis", "audit", "keep", "baseline", "report", "out"]),
     (MODEL, &["device", "dtype", "layers", "tokenizer", "template", "readouts", "ignore"]),
     (LAYERS, &["depth"]),

@@ -80,7 +80,10 @@ impl File {
         expect(!file.control.is_empty(), "[[control]]: expected at least one")?;
         let ids: Vec<String> = file.control.iter().map(|control| control.id.clone()).collect();
         let own = ["where", "stronger", "about"];
-        expect(distinct(&ids) && !ids.iter().any(|id| own.contains(&id.as_str())), "[[control]] id: expected each once, and none of where, stronger, about")?;
+        expect(
+            distinct(&ids) && !ids.iter().any(|id| own.contains(&id.as_str())),
+            "[[control]] id: expected each once, and none of where, stronger, about",
+        )?;
         expect(file.about.words.len() >= 4 && distinct(&file.about.words), "[about] words: expected four or more, each once")?;
         let carried = file.about.carriers.iter().all(|carrier| carrier.matches("{word}").count() == 1);
         expect(!file.about.carriers.is_empty() && carried, "[about] carriers: expected texts with the slot {word}")?;
@@ -312,7 +315,8 @@ mod tests {
     #[test]
     fn labels_go_round_from_set_to_set() {
         let file = File::parse(BUILTIN, "sentences.toml").unwrap();
-        let set = |group: usize| Set { file: &file, sentences: &file.sentences[group * 4..group * 4 + 4], turn: group % 4, number: group + 1 };
+        let set =
+            |group: usize| Set { file: &file, sentences: &file.sentences[group * 4..group * 4 + 4], turn: group % 4, number: group + 1 };
         let order = |group: usize| (0..4).map(|position| set(group).label(position).to_owned()).collect::<String>();
         assert_eq!([order(0), order(1), order(2), order(3), order(4)], ["ABCD", "BCDA", "CDAB", "DABC", "ABCD"]);
         assert!(set(1).text("Which?", 9).starts_with(&format!("{}\nSentence B: The baker", file.lead.replace("{number}", "2"))));

@@ -8,6 +8,7 @@ use selftrace::model::stream::{Compute, stream};
 use selftrace::prompt::forest::Forest;
 use selftrace::walk::store::Readouts;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
@@ -27,6 +28,7 @@ fn fixtures() -> PathBuf {
 
 struct Case {
     checkpoint: Checkpoint,
+    prompts: Vec<Vec<i64>>,
     forest: Forest,
     /// Clean residuals by layer.
     clean: Vec<Tensor>,
@@ -52,15 +54,30 @@ fn case(name: &str) -> Case {
         Ok(())
     })
     .unwrap();
-    Case { checkpoint, forest, clean, reference, references, order, next }
+    Case { checkpoint, prompts, forest, clean, reference, references, order, next }
 }
 
 impl Case {
+    /// Nodes of every prompt.
+    fn paths(&self) -> impl Iterator<Item = Vec<usize>> {
+        self.prompts.iter().enumerate().map(|(index, prompt)| self.forest.span(index, 0..prompt.len()))
+    }
+
     fn condition(&self, number: usize) -> Condition {
         let Reference { layer, kind, amount } = &self.references[number];
         let direction = self.reference.values(&format!("direction.{number}")).unwrap();
         let intervention = match kind.as_str() {
             "steer" => Intervention::steer(&direction, *amount).unwrap(),
+            "inject" => {
+                let nodes: BTreeSet<usize> = self.paths().flat_map(|path| path.into_iter().skip(2)).collect();
+                let places: Vec<(i64, i64)> = nodes.into_iter().map(|node| (node as i64, 0)).collect();
+                Intervention::inject(&places, &(Tensor::from_slice(&direction) * *amount).unsqueeze(0)).unwrap()
+            }
+            "exchange" => {
+                let places: BTreeSet<(i64, i64)> =
+                    self.paths().filter(|path| path.len() > 2).map(|path| (path[2] as i64, path[1] as i64)).collect();
+                Intervention::exchange(&places.into_iter().collect::<Vec<_>>()).unwrap()
+            }
             _ => Intervention::ablate(&direction).unwrap(),
         };
         Condition { forest: 0, layer: *layer, intervention }

@@ -1,7 +1,14 @@
 //! Injected thoughts: organisms that know of them, and some that only look as if they did.
 
+use selftrace::analysis::analyze;
 use selftrace::lab::introspecting::{Found, find};
-use selftrace::lab::organism::introspective::Organism;
+use selftrace::lab::organism::introspective::{Organism, operate};
+use selftrace::manifest::Manifest;
+use selftrace::measure::introspection::{Row, TABLE};
+use selftrace::series::Series;
+use selftrace::table::{Key, read_keyed};
+use selftrace::walk::job::Job;
+use selftrace::words::Status;
 
 fn found(organism: Organism) {
     let folder = tempfile::tempdir().unwrap();
@@ -27,4 +34,48 @@ fn a_shift_of_all_answers_is_not_introspection() {
 #[test]
 fn a_model_that_notices_nothing_is_silent() {
     found(Organism::Unaware);
+}
+
+#[test]
+fn a_sheet_that_is_missing_is_made_again_alone_and_the_same_in_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = operate(folder.path(), Organism::Unaware, 1).unwrap();
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let walk = || {
+        let job = Job::new(Manifest::load(&manifest).unwrap()).unwrap();
+        let outcome = job.walk(&|_| true).unwrap();
+        (job, outcome.walked, outcome.skipped)
+    };
+    let (job, walked, _) = walk();
+    let path = job.introspection_path("sft-300");
+    let sheet = std::fs::read(&path).unwrap();
+    let readouts = std::fs::metadata(job.readout_path("sft-300")).unwrap().modified().unwrap();
+    assert_eq!((walked, walk().2), (8, 8), "a second walk has nothing to do");
+
+    std::fs::remove_file(&path).unwrap();
+    analyze(&Series::open(&job.folder).unwrap()).unwrap();
+    let rows: Vec<(Key, Row)> = read_keyed(&TABLE.path(&job.folder)).unwrap();
+    let (without, with): (Vec<_>, Vec<_>) = rows.iter().partition(|(key, _)| key.checkpoint == "sft-300");
+    assert!(without.len() * 7 == with.len() && !without.is_empty());
+    assert!(without.iter().all(|(_, row)| row.status == Status::NotRun && row.score.value.is_none() && row.hits.is_none()));
+    assert!(with.iter().all(|(_, row)| row.score.estimate().is_some()));
+
+    // What does not fit into memory at a time is computed in turns, from the same residuals.
+    std::fs::write(&manifest, text.replace("[introspection]\n", "[introspection]\nmemory_mb = 1\n")).unwrap();
+    assert_eq!(walk().1, 1, "the others have theirs");
+    assert_eq!(std::fs::read(&path).unwrap(), sheet);
+    assert_eq!(std::fs::metadata(job.readout_path("sft-300")).unwrap().modified().unwrap(), readouts, "readouts are kept");
+
+    std::fs::write(&path, &sheet[..sheet.len() / 2]).unwrap();
+    let refused = format!("{:#}", analyze(&Series::open(&job.folder).unwrap()).err().unwrap());
+    assert!(refused.contains("sft-300.safetensors: delete it and walk again"), "{refused}");
+    assert_eq!(walk().1, 1, "a file that cannot be read is made again");
+    assert_eq!(std::fs::read(&path).unwrap(), sheet);
+
+    std::fs::write(&manifest, text.replace("layers = [0, 1]", "layers = [0, 9]")).unwrap();
+    let refused = format!("{:#}", Job::new(Manifest::load(&manifest).unwrap()).unwrap().introspection_cost(3).unwrap_err());
+    assert!(refused.contains("[introspection] layers: found 9, expected 0 to 3, as the model has 3 blocks"), "{refused}");
+    std::fs::write(&manifest, text.replace("material = \"material.toml\"", "groups = 13")).unwrap();
+    let refused = format!("{:#}", Job::new(Manifest::load(&manifest).unwrap()).err().unwrap());
+    assert!(refused.contains("[introspection] groups: found 13, expected at most 12, as concepts/injected/sentences.toml has 48 sentences"), "{refused}");
 }

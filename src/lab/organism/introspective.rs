@@ -178,7 +178,8 @@ impl Body {
             let left = LENGTH * LENGTH - own.iter().map(|(_, x)| x * x).sum::<f64>();
             let rest: Vec<f64> = basis[first..].iter().map(|_| normal(&mut generator)).collect();
             let scale = (left / rest.iter().map(|x| x * x).sum::<f64>()).sqrt();
-            let parts = own.iter().map(|(feature, x)| (feature.index(), *x)).chain(rest.iter().enumerate().map(|(k, x)| (first + k, scale * x)));
+            let parts =
+                own.iter().map(|(feature, x)| (feature.index(), *x)).chain(rest.iter().enumerate().map(|(k, x)| (first + k, scale * x)));
             let parts: Vec<(usize, f64)> = parts.collect();
             for (j, out) in row.iter_mut().enumerate() {
                 *out = parts.iter().map(|(feature, x)| x * basis[*feature][j]).sum::<f64>() as f32;
@@ -188,7 +189,13 @@ impl Body {
     }
 
     /// A head of a block: what a query and a key match in, per rotary unit, and what is copied to what.
-    fn head(&mut self, block: usize, head: usize, matches: &[(usize, Feature, Feature, f64)], copies: &[(Feature, Feature, f64)]) -> Result<()> {
+    fn head(
+        &mut self,
+        block: usize,
+        head: usize,
+        matches: &[(usize, Feature, Feature, f64)],
+        copies: &[(Feature, Feature, f64)],
+    ) -> Result<()> {
         let factor = (self.basis.len() as f64).sqrt() / LENGTH;
         let [q, k, v, o] = ["q", "k", "v", "o"].map(|name| format!("model.layers.{block}.self_attn.{name}_proj.weight"));
         for (unit, query, key, logit) in matches {

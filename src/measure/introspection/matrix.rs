@@ -30,9 +30,8 @@ mod tests {
     fn a_shift_of_all_answers_and_a_favourite_label_say_nothing() {
         // Row 2 is answered with more of everything, column 1 is liked by all.
         let shifts = |row: usize, column: usize| 5.0 * (row == 2) as i32 as f32 + 3.0 * (column == 1) as i32 as f32;
-        let matrix = |extra: f32| -> Vec<f32> {
-            (0..16).map(|at| shifts(at / 4, at % 4) + if at / 4 == at % 4 { extra } else { 0.0 }).collect()
-        };
+        let matrix =
+            |extra: f32| -> Vec<f32> { (0..16).map(|at| shifts(at / 4, at % 4) + if at / 4 == at % 4 { extra } else { 0.0 }).collect() };
         let (score, _) = located(&matrix(0.0), 4);
         assert!(score.abs() < 1e-6, "{score}");
         let (score, hits) = located(&matrix(0.5), 4);

@@ -164,7 +164,10 @@ impl Request<'_> {
                 {
                     let Told { tensor, places, kl: place } = &told[number];
                     let each = answers.len() / places.len().max(1);
-                    places.iter().zip(answers.chunks_exact(each.max(1))).for_each(|(at, own)| sheet[*tensor][*at..at + each].copy_from_slice(own));
+                    places
+                        .iter()
+                        .zip(answers.chunks_exact(each.max(1)))
+                        .for_each(|(at, own)| sheet[*tensor][*at..at + each].copy_from_slice(own));
                     place.iter().for_each(|at| sheet[1][*at] = kl);
                 }
             }
@@ -202,7 +205,9 @@ impl Request<'_> {
     /// From the residual of all texts at a layer.
     fn directions(&self, resid: &Tensor, boards: &[Board], layer: usize) -> Result<Directions> {
         let at = |board: &Board, nodes: &[i64]| -> Result<Tensor> {
-            let rows = board.pick(resid, self.compute.device)?.f_index_select(0, &Tensor::f_from_slice(nodes)?.f_to_device(self.compute.device)?)?;
+            let rows = board
+                .pick(resid, self.compute.device)?
+                .f_index_select(0, &Tensor::f_from_slice(nodes)?.f_to_device(self.compute.device)?)?;
             Ok(rows.f_to_kind(Dtypes::Float)?)
         };
         let carriers = &boards[LINES + 1];
@@ -224,7 +229,9 @@ impl Request<'_> {
             Ok(Tensor::f_from_slice(&g)?.f_to_device(self.compute.device)?.f_unsqueeze(0)?.f_matmul(&deviations)?.f_squeeze_dim(0)?)
         };
         let random = (0..self.injected.asked.len()).map(draw).collect::<Result<Vec<_>>>()?;
-        let unit = |rows: Tensor| -> Result<Tensor> { Ok(rows.f_div(&rows.f_norm_scalaropt_dim(2.0, [1].as_slice(), true)?.f_clamp_min(1e-20)?)?) };
+        let unit = |rows: Tensor| -> Result<Tensor> {
+            Ok(rows.f_div(&rows.f_norm_scalaropt_dim(2.0, [1].as_slice(), true)?.f_clamp_min(1e-20)?)?)
+        };
         Ok(Directions {
             thoughts: unit(words.f_sub(&words.f_mean_dim([0].as_slice(), true, Dtypes::Float)?)?)?,
             random: unit(Tensor::f_stack(&random, 0)?)?,

@@ -77,7 +77,10 @@ impl Sheet {
             let header = file.metadata("introspection").context("the metadata lack the key introspection")?;
             let header: Header = serde_json::from_str(header).context("the key introspection of the metadata")?;
             let few = [header.layers.len(), header.labels, header.groups, header.words.len(), header.lines].iter().all(|n| *n < 1 << 12);
-            ensure!(few && header.strengths.len() < 1 << 12 && header.questions.len() < 1 << 12, "the key introspection of the metadata: too many of something");
+            ensure!(
+                few && header.strengths.len() < 1 << 12 && header.questions.len() < 1 << 12,
+                "the key introspection of the metadata: too many of something"
+            );
             let mut tensors: [Vec<f32>; 4] = Default::default();
             for (values, (name, shape)) in tensors.iter_mut().zip(header.shapes()) {
                 let expected = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n)).context("too many conditions")?;
