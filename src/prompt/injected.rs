@@ -7,6 +7,7 @@
 use super::concept::parse_toml;
 use super::template::Message;
 use super::tokenize::{Encoded, Ruler, SPAN_CLOSE, SPAN_OPEN};
+use crate::guard::brief;
 use crate::manifest::Introspection;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -102,6 +103,9 @@ pub struct Branch {
     pub answers: Vec<Vec<i64>>,
 }
 
+/// The number of a place, and its tokens in a text.
+type Place = (usize, Range<usize>);
+
 /// Texts, computed together, and the places in them at which something can be done: `[place][..]` a text and its tokens.
 #[derive(Debug, Clone, Default)]
 pub struct Texts {
@@ -186,14 +190,15 @@ impl Injected {
         for (number, line) in about.lines.iter().enumerate() {
             let mut ask = |user: &str, stem: &str| {
                 let encoded = encode(&format!("{}\n\n{user}", marked(line)), stem, ruler)?;
-                branch(&mut injected.lines, &encoded, &[(number, encoded.span.clone())], &about.words, ruler)
+                branch(&mut injected.lines, &encoded, &[(number, span(&encoded)?)], &about.words, ruler)
             };
             injected.about.push([ask(&about.user, &about.stem)?, ask(&about.other, &about.other_stem)?]);
         }
         for (number, word) in about.words.iter().enumerate() {
             for carrier in &about.carriers {
                 let encoded = ruler.encode_chat(&[Message::new("user", carrier.replace("{word}", &marked(word)))])?;
-                injected.carriers.put(encoded.ids, &[(number, encoded.span)]);
+                let place = (number, span(&encoded)?);
+                injected.carriers.put(encoded.ids, &[place]);
             }
         }
         Ok(injected)
@@ -214,12 +219,12 @@ impl Injected {
 
 impl Texts {
     /// Adds a text with the places in it.
-    fn put(&mut self, ids: Vec<i64>, spans: &[(usize, Option<Range<usize>>)]) {
-        for (place, span) in spans {
+    fn put(&mut self, ids: Vec<i64>, places: &[Place]) {
+        for (place, span) in places {
             if self.places.len() <= *place {
                 self.places.resize(place + 1, Vec::new());
             }
-            self.places[*place].extend(span.clone().map(|span| (self.ids.len(), span)));
+            self.places[*place].push((self.ids.len(), span.clone()));
         }
         self.ids.push(ids);
     }
@@ -251,38 +256,43 @@ impl Set<'_> {
 
     /// Adds the text up to the end of the stem, with its sentences as places.
     fn mark(&self, texts: &mut Texts, group: usize, user: &str, stem: &str, ruler: &Ruler) -> Result<()> {
-        let (encoded, spans) = self.spans(group, user, stem, ruler)?;
-        texts.put(encoded.ids, &spans);
+        let (encoded, places) = self.places(group, user, stem, ruler)?;
+        texts.put(encoded.ids, &places);
         Ok(())
     }
 
     fn ask(&self, texts: &mut Texts, group: usize, user: &str, stem: &str, ruler: &Ruler) -> Result<Branch> {
-        let (encoded, spans) = self.spans(group, user, stem, ruler)?;
+        let (encoded, places) = self.places(group, user, stem, ruler)?;
         let labels: Vec<String> = (0..self.sentences.len()).map(|position| self.label(position).to_owned()).collect();
-        branch(texts, &encoded, &spans, &labels, ruler)
+        branch(texts, &encoded, &places, &labels, ruler)
     }
 
-    fn spans(&self, group: usize, user: &str, stem: &str, ruler: &Ruler) -> Result<(Encoded, Vec<(usize, Option<Range<usize>>)>)> {
+    fn places(&self, group: usize, user: &str, stem: &str, ruler: &Ruler) -> Result<(Encoded, Vec<Place>)> {
         let n = self.sentences.len();
         let encoded = (0..n).map(|at| encode(&self.text(user, at), stem, ruler)).collect::<Result<Vec<_>>>()?;
-        let spans = encoded.iter().enumerate().map(|(at, encoded)| (group * n + at, encoded.span.clone())).collect();
+        let places = encoded.iter().enumerate().map(|(at, encoded)| Ok((group * n + at, span(encoded)?))).collect::<Result<_>>()?;
         let first = encoded.into_iter().next().context("a set has sentences")?;
-        Ok((first, spans))
+        Ok((first, places))
     }
 }
 
 /// Adds a stem with each of its answers.
-fn branch(texts: &mut Texts, stem: &Encoded, spans: &[(usize, Option<Range<usize>>)], answers: &[String], ruler: &Ruler) -> Result<Branch> {
+fn branch(texts: &mut Texts, stem: &Encoded, places: &[Place], answers: &[String], ruler: &Ruler) -> Result<Branch> {
     let answers = answers.iter().map(|answer| ruler.continuation(stem, answer)).collect::<Result<Vec<_>>>()?;
     let branch = Branch { text: texts.ids.len(), stem: stem.ids.len(), answers };
     for answer in &branch.answers {
-        texts.put([stem.ids.as_slice(), answer].concat(), spans);
+        texts.put([stem.ids.as_slice(), answer].concat(), places);
     }
     Ok(branch)
 }
 
 fn encode(user: &str, stem: &str, ruler: &Ruler) -> Result<Encoded> {
     ruler.encode_chat(&[Message::new("user", user), Message::new("assistant", stem)])
+}
+
+/// Tokens of what is marked.
+fn span(encoded: &Encoded) -> Result<Range<usize>> {
+    encoded.span.clone().with_context(|| format!("the chat template leaves out what is asked about: {:?}", brief(&encoded.text)))
 }
 
 fn marked(text: &str) -> String {

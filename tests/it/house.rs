@@ -10,6 +10,7 @@ const TENSORS: &[&str] = &[
     "model/",
     "dictionary/",
     "walk/readout/",
+    "walk/introspection/",
     "walk/interventions/mod.rs",
     "walk/interventions/board.rs",
     "walk/paired.rs",

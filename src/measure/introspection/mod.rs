@@ -46,6 +46,7 @@ pub struct Row {
     pub question: String,
     /// `ok`; `side_effects` where the strength disturbs what follows an unrelated question, so that it does not count; `not_run`.
     pub status: Status,
+    /// Mean over the sets of sentences; of `about`, over the things.
     pub score: Reported,
     /// What `where` scores for thoughts of this strength beyond this row; in its own row, beyond the highest control question. For `exchange`,
     /// of the mean of the strengths that count.
