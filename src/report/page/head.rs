@@ -19,6 +19,7 @@ pub const QUESTIONS: &[(&str, &str)] = &[
     ("lags", "Does behaviour come with it?"),
     ("evidence", "Is it more than a persona?"),
     ("causes", "Does it do anything?"),
+    ("thoughts", "Does it know what is put into it?"),
     ("audits", "Can the data be trusted?"),
     ("origin", "How was it made?"),
 ];

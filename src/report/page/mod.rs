@@ -15,6 +15,7 @@ mod maps;
 mod lags;
 mod evidence;
 mod causes;
+mod thoughts;
 mod audits;
 mod head;
 mod origin;
@@ -69,6 +70,7 @@ pub fn render(rows: &Rows, command: &str) -> String {
         lags::html(rows, &mut drawings),
         evidence::html(rows),
         causes::html(rows),
+        thoughts::html(rows),
         audits::html(rows),
         origin::html(rows, command),
     ];

@@ -7,6 +7,7 @@ use super::time::Time;
 use crate::analysis::OnsetRow;
 use crate::evidence;
 use crate::measure::causal::Causal;
+use crate::measure::introspection;
 use crate::onset::leadlag;
 use crate::series::Point as Entry;
 use crate::series::axis::Axis;
@@ -189,6 +190,7 @@ pub struct Rows {
     pub contexts: Vec<Numbered<Context>>,
     pub carried: Vec<Numbered<Carried>>,
     pub causes: Vec<Numbered<Causal>>,
+    pub thoughts: Vec<Numbered<introspection::Row>>,
     /// Steps after which a concept is known to be taught.
     pub lessons: BTreeMap<String, f64>,
     /// Tables that are not there.

@@ -15,7 +15,7 @@ use std::path::Path;
 const NONE: &str = "-";
 
 /// Tables beside those of curves.
-const SHOWN: [&str; 7] = ["lexical_audit", "onset", "leadlag", "evidence", "causal", "transfer", "similarity"];
+const SHOWN: [&str; 8] = ["lexical_audit", "onset", "leadlag", "evidence", "causal", "introspection", "transfer", "similarity"];
 
 /// A row of any table with curves, before it is known which of them are shown.
 #[derive(Default)]
@@ -204,6 +204,7 @@ impl Rows {
             contexts: folder.last("persona")?,
             carried: folder.last("behaviour")?,
             causes: folder.last("causal")?,
+            thoughts: folder.last("introspection")?,
             lessons: lessons(folder.path)?,
             missing: Vec::new(),
             run,
