@@ -1,6 +1,7 @@
 //! Whether two runs can be compared: walked to the end, the same items in the same order, the same tokens, the same axis, and perhaps the
 //! same base. Only one of them may have contexts, or interventions: then everything else is compared, and these are `not_run` in the other.
 
+use crate::measure::introspection;
 use crate::prompt::item::Item;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
@@ -43,6 +44,11 @@ pub fn require_comparable(a: &Series, b: &Series) -> Result<()> {
     if a.axis != b.axis {
         bail!("{names} have dates on different axes, {:?} and {:?}; set [run] axis to the same in both manifests", a.axis, b.axis);
     }
+    if let (Some(a), Some(b)) = (introspection::asked(a), introspection::asked(b))
+        && a != b
+    {
+        bail!("{names} had other sentences, questions or strengths of injections; walk both with the same [introspection]");
+    }
     Ok(())
 }
 
@@ -69,7 +75,9 @@ impl Block {
 pub fn one_sided(a: &Series, b: &Series) -> Vec<&'static str> {
     let has = |series: &Series, block: Block| series.items.iter().any(|item| Block::of(item) == block);
     let blocks = [(Block::Personas, "[personas]"), (Block::Causal, "[causal]")];
-    blocks.into_iter().filter(|(block, _)| has(a, *block) != has(b, *block)).map(|(_, name)| name).collect()
+    let asked = |series: &Series| introspection::asked(series).is_some();
+    let injected = (asked(a) != asked(b)).then_some("[introspection]");
+    blocks.into_iter().filter(|(block, _)| has(a, *block) != has(b, *block)).map(|(_, name)| name).chain(injected).collect()
 }
 
 /// What differs between two lists of items, in one clause; `None` where nothing does, but for blocks that only one of them has.

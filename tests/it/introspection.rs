@@ -1,12 +1,13 @@
 //! Injected thoughts: organisms that know of them, and some that only look as if they did.
 
 use selftrace::analysis::analyze;
+use selftrace::compare::{CompareRow, compare};
 use selftrace::lab::introspecting::{Found, find};
 use selftrace::lab::organism::introspective::{Organism, operate};
 use selftrace::manifest::Manifest;
 use selftrace::measure::introspection::{Row, TABLE};
 use selftrace::series::Series;
-use selftrace::table::{Key, read_keyed};
+use selftrace::table::{Key, read, read_keyed};
 use selftrace::walk::job::Job;
 use selftrace::words::Status;
 
@@ -79,4 +80,31 @@ fn a_sheet_that_is_missing_is_made_again_alone_and_the_same_in_little_memory() {
         refused.contains("[introspection] groups: found 13, expected at most 12, as concepts/injected/sentences.toml has 48 sentences"),
         "{refused}"
     );
+}
+
+#[test]
+fn one_strength_has_no_stronger_thought_and_runs_of_other_injections_are_not_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = operate(folder.path(), Organism::Reports, 2).unwrap();
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let walk = |name: &str, table: &str| {
+        let text = text.replace("name = \"reports\"", &format!("name = \"{name}\"")).replace("[introspection]\n", table);
+        std::fs::write(&manifest, text).unwrap();
+        let job = Job::new(Manifest::load(&manifest).unwrap()).unwrap();
+        job.walk(&|_| true).unwrap();
+        analyze(&Series::open(&job.folder).unwrap()).unwrap();
+        job.folder
+    };
+    let (three, one) = (walk("three", "[introspection]\n"), walk("one", "[introspection]\nstrengths = [0.5]\n"));
+    let rows: Vec<(Key, Row)> = read_keyed(&TABLE.path(&one)).unwrap();
+    assert!(rows.iter().all(|(_, row)| row.question != "stronger" && row.score.value.is_some()));
+    let refused = format!("{:#}", compare(std::slice::from_ref(&three), std::slice::from_ref(&one), None).err().unwrap());
+    assert!(refused.ends_with("walk both with the same [introspection]"), "{refused}");
+
+    let none = walk("none", "[introspection]\nenabled = false\n");
+    assert!(read_keyed::<Row>(&TABLE.path(&none)).unwrap().is_empty() && !none.join("introspection").exists());
+    let found = compare(std::slice::from_ref(&three), &[none], None).unwrap();
+    let rows: Vec<CompareRow> = read(&found.table).unwrap();
+    let own: Vec<&CompareRow> = rows.iter().filter(|row| row.measure == "introspection").collect();
+    assert!(!own.is_empty() && own.iter().all(|row| row.shift.value.is_none()), "{own:?}");
 }

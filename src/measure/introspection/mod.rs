@@ -70,6 +70,12 @@ pub fn digest(series: &Series) -> String {
     paths.map(identity).collect()
 }
 
+/// What a run was asked, and how strongly things were injected; `None` where they were not. Two runs are comparable where this is the same.
+pub fn asked(series: &Series) -> Option<(String, Vec<f64>)> {
+    let last = (0..series.points.len()).rev().find_map(|t| Sheet::open(&path(series, t)).ok())?;
+    Some((last.header.asked, last.header.strengths))
+}
+
 /// Without sheets the table is empty. A checkpoint without one, or with one of other questions than the last has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
     let open = |t: usize| Some(path(series, t)).filter(|path| path.is_file()).map(|path| Sheet::open(&path)).transpose();

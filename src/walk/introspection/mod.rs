@@ -74,6 +74,7 @@ struct Directions {
 impl Request<'_> {
     fn header(&self) -> Header {
         Header {
+            asked: self.injected.hash(),
             layers: self.layers.to_vec(),
             strengths: self.strengths.to_vec(),
             labels: self.injected.labels,
@@ -191,6 +192,10 @@ impl Request<'_> {
             Ok(())
         })?;
         score(&mut waiting)?;
+        ensure!(
+            sheet.iter().flatten().all(|x| x.is_finite()),
+            "answers behind an injection have no finite log-probability; lower [introspection] strengths"
+        );
         let mut metadata = store::metadata(self.layers, fingerprint);
         metadata.insert("request".to_owned(), self.hash().into());
         metadata.insert("introspection".to_owned(), serde_json::to_string(&header)?.into());

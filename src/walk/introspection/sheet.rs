@@ -25,6 +25,8 @@ pub enum Kind {
 /// What the metadata of a sheet say about it, under the key `introspection`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
+    /// Digest of sentences, questions and things.
+    pub asked: String,
     /// Layer numbers.
     pub layers: Vec<usize>,
     /// Ascending.
