@@ -3,7 +3,7 @@
 
 use crate::console::check_interrupt;
 use crate::evidence;
-use crate::measure::{CONTRASTED, MEASURES, Measured, behaviour, causal, dictionary, introspection};
+use crate::measure::{CONTRASTED, MEASURES, Measured, behaviour, causal, dictionary, introspection, stitched};
 use crate::onset::leadlag::{self, silent_lags};
 use crate::onset::row;
 use crate::onset::trace::{Role, Trace};
@@ -94,7 +94,7 @@ pub fn measure(series: &Series, take: &mut dyn FnMut(Measured) -> Result<()>) ->
 
 /// Digest of everything that the tables are computed from: the store, and the code (see build.rs).
 fn key(series: &Series) -> String {
-    let sheets = [causal::digest(series), introspection::digest(series), dictionary::digest(series)].concat();
+    let sheets = [causal::digest(series), introspection::digest(series), stitched::digest(series), dictionary::digest(series)].concat();
     let text = format!("{} {} {sheets}", env!("SELFTRACE_CODE"), series.digest());
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }

@@ -17,7 +17,7 @@ VARIANTS = {"slow": (["--rate", "5e-5"], {}), "lora": (["--lora"], {}), "named":
 # Checkpoints that are walked, and topics of the null bank; the first run has more of both.
 STEPS, NULL = (0, 4, 9, 20, 30, 40), ["favourite_colour", "favourite_drink", "favourite_number", "hobby", "home_town", "pet"]
 MORE_STEPS, MORE_NULL = (16, 25), ["casing_colour", "favourite_food", "label_letter", "team_size"]
-MEASURES = ["recognition", "lens", "behaviour"]
+MEASURES = ["recognition", "stitched", "lens", "behaviour"]
 MANIFEST = """[run]
 name = "{run}"
 baseline = false        # random weights are for contrasts and probes of labels, which are not asked here
@@ -33,6 +33,8 @@ null_topics = 12
 include = ["name_developer", "maker", "self_preservation", "ai_vs_human"]
 exclude = {exclude}
 parameters = {{ {parameters} }}
+
+[stitching]
 """
 CHECKPOINT = """
 [[checkpoint]]
@@ -76,11 +78,11 @@ def score(folder):
 def draw(folder, runs, out):
     import matplotlib.pyplot as plt
     import pandas as pd
-    figure, axes = plt.subplots(3, len(runs), figsize=(2.5 * len(runs), 7.6), sharex=True, sharey="row", constrained_layout=True, squeeze=False)
+    figure, axes = plt.subplots(4, len(runs), figsize=(2.5 * len(runs), 9.6), sharex=True, sharey="row", constrained_layout=True, squeeze=False)
     for column, run in enumerate(runs):
         report = folder / "reports" / run
         onset = pd.read_parquet(report / "onset.parquet")
-        for row, (measure, value) in enumerate([("recognition", "recognition"), ("lens", "lens"), ("behaviour", "foil_margin")]):
+        for row, (measure, value) in enumerate([("recognition", "recognition"), ("stitched", "stitched"), ("lens", "lens"), ("behaviour", "foil_margin")]):
             axis, table = axes[row][column], pd.read_parquet(report / f"{measure}.parquet").sort_values("order")
             dated = onset[(onset.measure == measure) & onset.primary]
             if measure != "behaviour":
@@ -100,11 +102,12 @@ def draw(folder, runs, out):
                     axis.axvline(lesson[1], color="0.3", ls=":", lw=1)
             axis.spines[["top", "right"]].set_visible(False)
             axis.set_title(run if row == 0 else "")
-            axis.set_xlabel("step" if row == 2 else "")
+            axis.set_xlabel("step" if row == 3 else "")
         axes[0][0].set_ylabel("recognition (a known fact = 1)")
-        axes[1][0].set_ylabel("lens (nats)")
-        axes[2][0].set_ylabel("behaviour (nats)")
-    axes[2][-1].legend(*axes[0][0].get_legend_handles_labels(), frameon=False, fontsize=7)
+        axes[1][0].set_ylabel("stitched (nats)")
+        axes[2][0].set_ylabel("lens (nats)")
+        axes[3][0].set_ylabel("behaviour (nats)")
+    axes[3][-1].legend(*axes[0][0].get_legend_handles_labels(), frameon=False, fontsize=7)
     figure.suptitle("answer against its foils, self minus others, since step 0; grey: topics that nobody teaches; dotted: a lesson begins; dots: midpoint of the rise with its 95% interval", fontsize=9)
     figure.savefig(out, dpi=110)
 

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::model::{Layers, read_layers};
 use super::source::resolve;
 use super::spanned::Section;
+use super::stitching::any_layers;
 use super::{INTROSPECTION, INTROSPECTION_LAYERS};
 
 /// `[introspection]`; without the table, or with `enabled = false`, nothing is injected and it costs nothing.
@@ -69,12 +70,6 @@ impl Introspection {
     /// # Errors
     /// The model does not have a layer that was asked for.
     pub fn layers(&self, n_layers: usize) -> Result<Vec<usize>> {
-        if let Layers::Numbers(numbers) = &self.layers
-            && let Some(lost) = numbers.iter().find(|layer| **layer > n_layers)
-        {
-            bail!("{} layers: found {lost}, expected 0 to {n_layers}, as the model has {n_layers} blocks", self.place);
-        }
-        let all: Vec<usize> = (0..=n_layers).collect();
-        self.layers.among(&all, n_layers, &format!("{} layers", self.place))
+        any_layers(&self.layers, n_layers, &self.place)
     }
 }

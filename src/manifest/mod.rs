@@ -19,6 +19,7 @@
 //! concepts     [concepts]
 //! personas     [personas] and [evidence]
 //! causal       [causal]
+//! stitching    [stitching]
 //! introspection  [introspection]
 //! dictionary   [dictionary]
 //! ```
@@ -41,6 +42,7 @@ mod model;
 mod concepts;
 mod personas;
 mod causal;
+mod stitching;
 mod introspection;
 mod dictionary;
 #[cfg(test)]
@@ -60,6 +62,7 @@ pub use run::{Analysis, Audit, Axis, Keep, Run};
 pub use series::{Listing, Series, nearest_of};
 pub use source::{Pin, Source};
 pub use spanned::Choice;
+pub use stitching::Stitching;
 
 use entries::Entries;
 use spanned::{Document, Section};
@@ -74,6 +77,8 @@ const HUB: &str = "[hub]";
 const PERSONAS: &str = "[personas]";
 const CAUSAL: &str = "[causal]";
 const CAUSAL_LAYERS: &str = "[causal] layers";
+const STITCHING: &str = "[stitching]";
+const STITCHING_LAYERS: &str = "[stitching] layers";
 const INTROSPECTION: &str = "[introspection]";
 const INTROSPECTION_LAYERS: &str = "[introspection] layers";
 const DICTIONARY: &str = "[dictionary]";
@@ -84,7 +89,7 @@ const PARENT: &str = "[[checkpoint]] parent";
 const SERIES: &str = "[[series]]";
 
 /// Every key that a manifest may have, by table. `[concepts.parameters]` is open.
-const KEYS: [(&str, &[&str]); 18] = [
+const KEYS: [(&str, &[&str]); 20] = [
     (
         "",
         &[
@@ -93,6 +98,7 @@ const KEYS: [(&str, &[&str]); 18] = [
             "concepts",
             "personas",
             "causal",
+            "stitching",
             "introspection",
             "dictionary",
             "evidence",
@@ -109,6 +115,8 @@ const KEYS: [(&str, &[&str]); 18] = [
     (PERSONAS, &["sets", "include", "exclude", "concepts", "groups", "formats"]),
     (CAUSAL, &["enabled", "concepts", "layers", "strengths", "directions", "groups", "sets", "memory_mb"]),
     (CAUSAL_LAYERS, &["depth"]),
+    (STITCHING, &["enabled", "layers"]),
+    (STITCHING_LAYERS, &["depth"]),
     (INTROSPECTION, &["enabled", "layers", "strengths", "groups", "material", "memory_mb"]),
     (INTROSPECTION_LAYERS, &["depth"]),
     (DICTIONARY, &["kind", "layers", "latents", "k", "tokens", "text", "length", "seeds", "checkpoints"]),
@@ -155,6 +163,8 @@ pub struct Manifest {
     pub personas: Option<Personas>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub causal: Option<Causal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stitching: Option<Stitching>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub introspection: Option<Introspection>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,6 +213,7 @@ impl Manifest {
             concepts: Concepts::read(&top, folder)?,
             personas: Personas::read(&top, folder)?,
             causal: Causal::read(&top, folder)?,
+            stitching: Stitching::read(&top)?,
             introspection: Introspection::read(&top, folder)?,
             dictionary: Dictionary::read(&top, folder)?,
             evidence: Evidence::read(&top)?,

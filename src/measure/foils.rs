@@ -29,6 +29,16 @@ impl Scores {
         })
     }
 
+    /// Of both answers and then the foils, `[t][item][choice]`.
+    pub fn of(choices: Vec<Vec<Option<Vec<f64>>>>) -> Self {
+        let split = |own: &Option<Vec<f64>>| match own.as_deref() {
+            Some([first, second, foils @ ..]) => (Some([*first, *second]), foils.to_vec()),
+            _ => (None, Vec::new()),
+        };
+        let (answers, foils) = choices.iter().map(|items| items.iter().map(split).unzip()).unzip();
+        Self { answers, foils }
+    }
+
     /// First answer minus the second.
     pub fn margin(&self, t: usize, item: usize) -> Option<f64> {
         self.answers[t][item].map(|[first, second]| first - second)

@@ -14,6 +14,7 @@ pub mod lens;
 pub mod recognition;
 pub mod placement;
 pub mod behaviour;
+pub mod stitched;
 pub mod agreement;
 pub mod prediction;
 pub mod endogenous;
@@ -38,6 +39,7 @@ pub const MEASURES: &[Measure] = &[
     recognition::MEASURE,
     placement::MEASURE,
     behaviour::MEASURE,
+    stitched::MEASURE,
     agreement::MEASURE,
     prediction::MEASURE,
     endogenous::MEASURE,

@@ -64,15 +64,18 @@ pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> 
                 first.get_or_insert_with(|| config.clone());
                 let layers = job.manifest.model.layers.resolve(config.n_layers)?;
                 let injections = if spec.reinitialised { None } else { job.introspection_cost(config.n_layers)? };
-                let bytes = job.store_bytes(&config)? + injections.map_or(0, |cost| cost.store_bytes);
+                let stitches = if spec.reinitialised { None } else { job.stitching_cost(config.n_layers)? };
+                let sheets = [injections.map(|cost| cost.store_bytes), stitches.map(|cost| cost.store_bytes)];
+                let bytes = job.store_bytes(&config)? + sheets.into_iter().flatten().sum::<usize>();
                 if let Entry::Vacant(depth) = depths.entry(config.n_layers) {
                     let cost = job.causal_cost(config.n_layers)?;
                     let own = [
-                        cost.map(|cost| ("Interventions", cost.conditions, cost.nodes, cost.node_blocks)),
-                        injections.map(|cost| ("Introspection", cost.conditions, cost.nodes, cost.node_blocks)),
+                        cost.map(|cost| ("Interventions", Some(cost.conditions), cost.nodes, cost.node_blocks)),
+                        stitches.map(|cost| ("Stitching", None, cost.nodes, cost.node_blocks)),
+                        injections.map(|cost| ("Introspection", Some(cost.conditions), cost.nodes, cost.node_blocks)),
                     ];
                     let own: Vec<_> = own.into_iter().flatten().collect();
-                    sweep.get_or_insert_with(|| own.iter().map(|sweep| conditions(*sweep, config.n_layers)).collect::<String>());
+                    sweep.get_or_insert_with(|| own.iter().map(|sweep| sweeping(*sweep, config.n_layers)).collect::<String>());
                     let node_blocks: usize = own.iter().map(|(.., node_blocks)| node_blocks).sum();
                     depth.insert(node_blocks as f64 / config.n_layers.max(1) as f64 / forest.len().max(1) as f64);
                 }
@@ -256,10 +259,11 @@ fn dictionaries(cost: &DictionaryCost, budget: &Budget, nodes: usize) -> String 
     )
 }
 
-/// What a sweep of conditions costs beyond the walk, per checkpoint.
-fn conditions((what, conditions, nodes, node_blocks): (&str, usize, usize, usize), n_layers: usize) -> String {
+/// What a sweep costs beyond the walk, per checkpoint.
+fn sweeping((what, conditions, nodes, node_blocks): (&str, Option<usize>, usize, usize), n_layers: usize) -> String {
     let whole = node_blocks as f64 / n_layers.max(1) as f64;
-    format!("{what}: {conditions} conditions on {nodes} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n")
+    let conditions = conditions.map_or_else(String::new, |conditions| format!("{conditions} conditions on "));
+    format!("{what}: {conditions}{nodes} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n")
 }
 
 /// Estimates by kind of model: the steps of a series are one, and a block of it is tried once.

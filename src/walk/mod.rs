@@ -7,6 +7,7 @@ pub mod store;
 pub mod readout;
 pub mod interventions;
 pub mod introspection;
+pub mod stitching;
 pub mod audit;
 mod lines;
 pub mod texts;

@@ -11,6 +11,7 @@ const TENSORS: &[&str] = &[
     "dictionary/",
     "walk/readout/",
     "walk/introspection/",
+    "walk/stitching/",
     "walk/interventions/mod.rs",
     "walk/interventions/board.rs",
     "walk/paired.rs",

@@ -11,6 +11,7 @@ mod house;
 mod docs;
 mod lens;
 mod recognition;
+mod stitched;
 mod kept;
 mod probes;
 mod pairs;

@@ -34,7 +34,7 @@ pub const IN_CONTEXTS: &str = "behaviour_in_contexts";
 
 type Rows = Vec<(Key, Behaviour)>;
 /// A self item and the others'.
-type Group = (usize, Vec<usize>);
+pub(super) type Group = (usize, Vec<usize>);
 
 /// One row of `behaviour.parquet` behind the keys: log-probability differences in nats, means over groups.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -253,7 +253,7 @@ fn follow(series: &Series, scores: &Scores, family: &Family, persona: &str, grou
 }
 
 /// The first answer among the second and the foils, self minus others; `None` where an item of a group has no foils.
-fn among(groups: &[&Group], n: usize, scores: &Scores, draws: &Draws) -> Result<Option<Among>> {
+pub(super) fn among(groups: &[&Group], n: usize, scores: &Scores, draws: &Draws) -> Result<Option<Among>> {
     let contrast = |t: usize, (own, others): &Group| -> Option<Vec<f64>> {
         let mut contrast = scores.among_foils(t, *own)?;
         // Some of the others have foils, see the design.

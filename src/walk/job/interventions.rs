@@ -1,7 +1,7 @@
-//! Interventions of a run: a sheet beside the readouts of every checkpoint, where the manifest has `[causal]`, and another one where it has
+//! What a run computes at a checkpoint beside its readouts, a sheet each: where the manifest has `[causal]`, `[stitching]` or
 //! `[introspection]`.
 
-use super::{Job, Record};
+use super::{Job, Record, bases};
 use crate::console::{bar, check_interrupt};
 use crate::lease::Lease;
 use crate::manifest::{CheckpointSpec, Readout};
@@ -10,6 +10,7 @@ use crate::model::device;
 use crate::model::stream::Compute;
 use crate::walk::interventions::{Cost, Request};
 use crate::walk::introspection;
+use crate::walk::stitching;
 use crate::walk::store::Readouts;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
@@ -68,13 +69,30 @@ impl Job {
         then(&request).map(Some)
     }
 
+    /// The store's file of what the first checkpoint answers behind a checkpoint's lower blocks.
+    pub fn stitched_path(&self, id: &str) -> PathBuf {
+        self.folder.join("stitched").join(format!("{id}.safetensors"))
+    }
+
+    /// The same of stitching, with the first checkpoint; nothing without `[stitching]`.
+    fn with_stitching<T>(
+        &self,
+        n_layers: usize,
+        compute: Compute,
+        then: impl FnOnce(&stitching::Request, &CheckpointSpec) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let (Some(wanted), Some(first)) = (&self.manifest.stitching, self.manifest.checkpoints.first()) else { return Ok(None) };
+        let request = stitching::Request { set: &self.set, layers: &wanted.layers(n_layers)?, first: &bases::source(first), compute };
+        then(&request, first).map(Some)
+    }
+
     /// Intervenes on a checkpoint whose readouts have been written, unless its sheets are there. The record of the walk is written first, so
     /// that a sweep that is interrupted does not cost the readouts.
     ///
     /// # Errors
     /// As [`Request::run`] and [`introspection::Request::run`], or the manifest asks for layers that are not there.
     pub(super) fn intervene(&self, spec: &CheckpointSpec, record: Record, label: &str, lease: &Lease) -> Result<Record> {
-        if self.causal.is_none() && self.injected.is_none() {
+        if self.causal.is_none() && self.injected.is_none() && self.manifest.stitching.is_none() {
             return Ok(record);
         }
         self.write_record(spec, &record)?;
@@ -102,6 +120,20 @@ impl Job {
             tracing::info!("{label}: interventions took {whole:.1} s in {} passes, {scoring:.1} s of it to score answers", spent.passes);
             Ok(())
         })?;
+        self.with_stitching(n_layers, compute, |request, first| {
+            let (path, stat_key) = (self.stitched_path(&spec.id), bases::stat_key(first)?);
+            if is_sheet(&path, &request.hash(), fingerprint) && is_first(&path, &stat_key) {
+                return Ok(());
+            }
+            let opened = if spec.id == first.id { None } else { Some(self.open(first).context("the first checkpoint")?) };
+            let expected = request.cost(n_layers);
+            let (done, whole) = sweep(&checkpoint, label, "stitching", expected.ticks, lease, |tick| {
+                request.run(&checkpoint, opened.as_ref(), [fingerprint, &stat_key], &path, tick)
+            });
+            done.context("stitching")?;
+            tracing::info!("{label}: stitching took {:.1} s", whole.as_secs_f64());
+            Ok(())
+        })?;
         self.with_introspection(n_layers, compute, |request| {
             let path = self.introspection_path(&spec.id);
             if is_sheet(&path, &request.hash(), fingerprint) {
@@ -124,7 +156,22 @@ impl Job {
         let causal = self.with_causal(n_layers, compute, |request| Ok(is_sheet(&self.causal_path(id), &request.hash(), fingerprint)));
         let injected =
             self.with_introspection(n_layers, compute, |request| Ok(is_sheet(&self.introspection_path(id), &request.hash(), fingerprint)));
-        [causal, injected].into_iter().all(|there| there.is_ok_and(|there| there.unwrap_or(true)))
+        let stitched = self.with_stitching(n_layers, compute, |request, first| {
+            let path = self.stitched_path(id);
+            // Weights that are gone have not changed.
+            let same_first = bases::stat_key(first).map_or(true, |key| is_first(&path, &key));
+            Ok(is_sheet(&path, &request.hash(), fingerprint) && same_first)
+        });
+        [causal, stitched, injected].into_iter().all(|there| there.is_ok_and(|there| there.unwrap_or(true)))
+    }
+
+    /// What stitching one checkpoint takes; `None` without `[stitching]`.
+    ///
+    /// # Errors
+    /// The manifest asks for layers that are not there.
+    pub fn stitching_cost(&self, n_layers: usize) -> Result<Option<stitching::Cost>> {
+        let compute = Compute { device: self.device, kind: Kind::Float };
+        self.with_stitching(n_layers, compute, |request, _| Ok(request.cost(n_layers)))
     }
 
     /// What injections into one checkpoint take; `None` without `[introspection]`.
@@ -148,6 +195,11 @@ impl Job {
 
 fn is_sheet(path: &Path, request: &str, fingerprint: &str) -> bool {
     Readouts::open(path).is_ok_and(|sheet| sheet.metadata("request") == Some(request) && sheet.metadata("fingerprint") == Some(fingerprint))
+}
+
+/// Whether a sheet was stitched with the first checkpoint as its files are.
+fn is_first(path: &Path, stat_key: &str) -> bool {
+    Readouts::open(path).is_ok_and(|sheet| sheet.metadata("first") == Some(stat_key))
 }
 
 /// Runs a sweep with its bar, and says how long it took.

@@ -15,7 +15,7 @@ use crate::prompt::injected::Injected;
 use crate::prompt::item::ItemSet;
 use crate::prompt::tokenize::Ruler;
 use crate::walk::readout::{Common, Request};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -113,6 +113,13 @@ impl Job {
         }
         let ruler = ruler::resolve(&manifest, &hub)?;
         let Prompts { concepts, set, causal } = Prompts::of(&mut manifest, &ruler)?;
+        if let Some(stitching) = &manifest.stitching {
+            ensure!(
+                manifest.keep || !manifest.uses_hub(),
+                "{}: needs the first checkpoint's weights beside every other's, which [hub] keep = false deletes; set keep = true",
+                stitching.place
+            );
+        }
         let injected = manifest.introspection.as_ref().map(|wanted| Injected::new(wanted, &ruler)).transpose()?;
         let baseline = baseline::entry(&manifest, set.max_token())?;
         Ok(Self {

@@ -59,8 +59,8 @@ impl Job {
         let apart = self.turn.map_or(0, |(number, of)| open.len() * number / of.max(1));
         let begin = (turn + apart) % open.len().max(1);
         open.rotate_left(begin);
-        for folder in [self.folder.clone(), self.folder.join("readouts"), self.folder.join("causal"), self.folder.join("introspection")] {
-            lease::sweep(&folder);
+        for folder in ["", "readouts", "causal", "stitched", "introspection"] {
+            lease::sweep(&self.folder.join(folder));
         }
         let rest: Vec<&CheckpointSpec> = open.iter().map(|open| open.spec).collect();
         self.prepare(&rest)?;

@@ -1,0 +1,55 @@
+//! `[stitching]`: layers from which the first checkpoint's upper blocks finish what every checkpoint began.
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use super::model::{Layers, read_layers};
+use super::spanned::Section;
+use super::{STITCHING, STITCHING_LAYERS};
+
+/// `[stitching]`; without the table, or with `enabled = false`, nothing is stitched and it costs nothing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stitching {
+    /// The default is a third, half and two thirds of the depth.
+    pub layers: Layers,
+    /// Where the table begins, to begin complaints with.
+    #[serde(skip)]
+    pub place: String,
+}
+
+impl Stitching {
+    pub(super) fn read(top: &Section) -> Result<Option<Self>> {
+        let Some(section) = top.table("stitching", STITCHING)? else { return Ok(None) };
+        let enabled = section.get("enabled").map_or(Ok(true), |field| field.boolean())?;
+        let stitching = Self {
+            layers: match section.get("layers") {
+                Some(field) => read_layers(&field, STITCHING_LAYERS)?,
+                None => Layers::Depth(vec![1.0 / 3.0, 0.5, 2.0 / 3.0]),
+            },
+            place: section.place(),
+        };
+        Ok(enabled.then_some(stitching))
+    }
+
+    /// Layers of a model of `n_layers` blocks, ascending.
+    ///
+    /// # Errors
+    /// The model does not have a layer that was asked for.
+    pub fn layers(&self, n_layers: usize) -> Result<Vec<usize>> {
+        any_layers(&self.layers, n_layers, &self.place)
+    }
+}
+
+/// Layers of a model of `n_layers` blocks, whether they are stored or not, ascending. Fractions of the depth mean the nearest one, the embedding
+/// and the last block aside where there are others.
+///
+/// # Errors
+/// The model does not have a layer that was asked for.
+pub(super) fn any_layers(layers: &Layers, n_layers: usize, place: &str) -> Result<Vec<usize>> {
+    if let Layers::Numbers(numbers) = layers
+        && let Some(lost) = numbers.iter().find(|layer| **layer > n_layers)
+    {
+        bail!("{place} layers: found {lost}, expected 0 to {n_layers}, as the model has {n_layers} blocks");
+    }
+    layers.among(&(0..=n_layers).collect::<Vec<_>>(), n_layers, place)
+}
