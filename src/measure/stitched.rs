@@ -3,8 +3,8 @@
 //! Every checkpoint computes up to a layer and the first one goes on from there and answers. Nothing above the layer has learnt anything, so a
 //! rise is there because of what the layers below it made of the prompt, at whichever token: a fact about oneself need not have reached the
 //! token at which a probe or the lens would look for it. Score = self minus others, answer minus the mean of its foils, as of behaviour
-//! ([`super::behaviour`]), which is what all layers give at the last. It is a companion of behaviour, not an independent witness: it says by
-//! which layer.
+//! ([`super::behaviour`]), which it becomes behind the last block but for the norm and the unembedding. It is a companion of behaviour, not an
+//! independent witness: it says by which layer.
 
 use super::behaviour::among;
 use super::change::{draws, stems};

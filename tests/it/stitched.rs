@@ -23,7 +23,7 @@ fn manifest(folder: &Path, checkpoints: &[(&str, PathBuf)], table: &str) -> Path
 
 /// `lower`'s embedding and blocks below `block`, and all else of `upper`.
 fn put_together(folder: &Path, lower: &Path, upper: &Path, block: usize) -> PathBuf {
-    let made = folder.join("put-together");
+    let made = folder.join(format!("put-together-{block}"));
     std::fs::create_dir(&made).unwrap();
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
         std::fs::copy(upper.join(name), made.join(name)).unwrap();
@@ -53,8 +53,8 @@ fn a_stitched_answer_is_that_of_a_model_put_together_from_both() {
     let folder = tempfile::tempdir().unwrap();
     let series = demo().0.join("series");
     let (first, last) = (series.join("base/checkpoint-560"), series.join("rl/checkpoint-960"));
-    let both = put_together(folder.path(), &last, &first, 2);
-    let checkpoints = [("first", first), ("last", last), ("both", both)];
+    let [half, most] = [2, 4].map(|block| put_together(folder.path(), &last, &first, block));
+    let checkpoints = [("first", first), ("last", last), ("half", half), ("most", most)];
     let path = manifest(folder.path(), &checkpoints, "[stitching]\nlayers = [2, 4]\n");
     let plan = stdout(&run(&["check", text(&path)]));
     assert!(plan.contains("Stitching: "), "{plan}");
@@ -66,15 +66,15 @@ fn a_stitched_answer_is_that_of_a_model_put_together_from_both() {
         let is = |row: &&Map<String, Value>| row["checkpoint"] == checkpoint && row["concept"] == *concept;
         number(behaviour.iter().find(is).unwrap(), "foil_margin")
     };
-    assert_eq!(stitched.len(), 3 * 2 * 4, "three checkpoints, two layers, four concepts");
+    assert!(stitched.len() >= 4 * 2 * 2 && stitched.len().is_multiple_of(4 * 2), "four checkpoints, two layers: {}", stitched.len());
     let mut differs = 0;
     for row in &stitched {
         let checkpoint = row["checkpoint"].as_str().unwrap();
         let expected = match (checkpoint, row["layer"].as_i64().unwrap()) {
-            // All of its blocks are its own, or those of the first are its own.
-            (own, 4) => said(own, &row["concept"]),
             ("first", _) => said("first", &row["concept"]),
-            _ => said("both", &row["concept"]),
+            // Behind the last block are the norm and the unembedding.
+            ("most", 4) | ("last", 4) => said("most", &row["concept"]),
+            _ => said("half", &row["concept"]),
         };
         assert!((number(row, "stitched") - expected).abs() < 1e-4, "{row:?}, expected {expected}");
         differs += usize::from((expected - said(checkpoint, &row["concept"])).abs() > 0.1);
@@ -84,7 +84,8 @@ fn a_stitched_answer_is_that_of_a_model_put_together_from_both() {
     // Nothing is left to do; other weights of the first checkpoint are other answers of all.
     let again = run(&["run", text(&path)]);
     assert!(stderr(&again).contains("everything is up to date"), "{}", stderr(&again));
-    let other = [("first", series.join("base/checkpoint-520")), checkpoints[1].clone(), checkpoints[2].clone()];
+    let mut other = checkpoints.clone();
+    other[0].1 = series.join("base/checkpoint-520");
     manifest(folder.path(), &other, "[stitching]\nlayers = [2, 4]\n");
     assert!(run(&["run", text(&path)]).status.success());
     let changed = rows(folder.path(), "stitched.parquet");
