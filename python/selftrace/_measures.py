@@ -43,6 +43,13 @@ MEASURES = {
         "1: as a known fact; minus foils,\nself minus another",
         "#AA3377",
     ),
+    "stitched": Measure(
+        "stitched",
+        ("stitched",),
+        "Stitched",
+        "first checkpoint from a layer on (nats),\nminus foils, self minus others",
+        "#117A8B",
+    ),
     "lens": Measure("lens", ("lens",), "Lens", "towards answer minus foils,\nself minus others", "#0072B2"),
     "contrast": Measure(
         "trajectory", ("e",), "Contrast", "amplitude (spread within groups)", "#009E73", zero=None

@@ -32,6 +32,8 @@ _NEEDS = {
     **dict.fromkeys(_ANALYSIS.split(), ""),
     **dict.fromkeys(("persona", "persistence", "residual"), "(its rows need [personas] in the manifest)"),
     "causal": "(its rows need [causal] in the manifest)",
+    "stitched": "(its rows need [stitching] in the manifest)",
+    "introspection": "(its rows need [introspection] in the manifest)",
     **dict.fromkeys(("dictionary", "latents", "latent_onset", "latent_self"), "(its rows need [dictionary] in the manifest)"),
 }
 

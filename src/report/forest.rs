@@ -11,8 +11,15 @@ use std::fmt::Write;
 const WIDE: usize = 52;
 const NAME: usize = 24;
 /// Measures that date, with their letters and colours (of 256), in the order in which they hide each other.
-const LETTERS: [(&str, char, u8); 5] =
-    [("behaviour", 'B', 166), ("recognition", 'R', 125), ("lens", 'L', 32), ("contrast", 'C', 36), ("assistant_axis", 'A', 245)];
+const LETTERS: [(&str, char, u8); 7] = [
+    ("behaviour", 'B', 166),
+    ("recognition", 'R', 125),
+    ("stitched", 'S', 64),
+    ("lens", 'L', 32),
+    ("contrast", 'C', 36),
+    ("introspection", 'I', 245),
+    ("assistant_axis", 'A', 245),
+];
 
 /// What stands in one column.
 type Cell = (char, Option<u8>);

@@ -12,7 +12,7 @@ use std::fmt::Write;
 /// Rows and columns of a map that are drawn at most.
 const MOST: usize = 48;
 /// Measures that have maps.
-const MAPPED: [&str; 5] = ["recognition", "lens", "contrast", "probe", "change"];
+const MAPPED: [&str; 6] = ["recognition", "stitched", "lens", "contrast", "probe", "change"];
 
 const LAYERS_READ: &str = "Each map is a concept: checkpoints from left to right, layers from the first at the bottom to the last at the \
      top, white lines between stages, a frame around the layer that was chosen. Blue is above where there is nothing, orange below. The \

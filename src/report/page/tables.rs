@@ -78,6 +78,7 @@ macro_rules! curve {
 
 curve!(Behaviour, ["foil_margin", "margin"], { persona: String }, |row| row.persona == "default");
 curve!(Recognition, ["recognition", "-"], {}, |row| true);
+curve!(Stitched, ["stitched", "-"], {}, |row| true);
 curve!(Lens, ["lens", "-"], {}, |row| true);
 curve!(Contrast, ["e", "-"], {}, |row| true);
 curve!(Probe, ["auroc", "-"], { probe: String, split: String, ruler: String },
@@ -265,6 +266,7 @@ fn curves(
     match measure.name {
         "behaviour" => folder.scan(table, |at, row: Behaviour| take(at, row.into()))?,
         "recognition" => folder.scan(table, |at, row: Recognition| take(at, row.into()))?,
+        "stitched" => folder.scan(table, |at, row: Stitched| take(at, row.into()))?,
         "lens" => folder.scan(table, |at, row: Lens| take(at, row.into()))?,
         "contrast" => folder.scan(table, |at, row: Contrast| take(at, row.into()))?,
         "probe" => folder.scan(table, |at, row: Probe| take(at, row.into()))?,
