@@ -16,12 +16,10 @@ use crate::series::Series;
 use crate::stats::estimate::Reported;
 use crate::table::Table;
 use crate::walk::stitching::sheet::Sheet;
-use crate::walk::store::Readouts;
 use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 pub const NAME: &str = "stitched";
 const TABLE: Table = Table::keyed::<Row>("stitched");
@@ -45,20 +43,10 @@ struct Row {
     n_groups: i32,
 }
 
-fn path(series: &Series, t: usize) -> PathBuf {
-    series.folder.join(NAME).join(format!("{}.safetensors", series.points[t].id))
-}
-
-/// What the sheets of a series are made from; nothing without sheets.
-pub fn digest(series: &Series) -> String {
-    let paths = (0..series.points.len()).map(|t| path(series, t)).filter(|path| path.is_file());
-    let identity = |path: PathBuf| Readouts::open(&path).map_or_else(|_| " none".to_owned(), |sheet| format!(" {}", sheet.identity()));
-    paths.map(identity).collect()
-}
-
 /// Without sheets the table is empty. Where one of the checkpoints has none, or one of other layers or items, concepts have rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let open = |t: usize| Some(path(series, t)).filter(|path| path.is_file()).map(|path| Sheet::open(&path, &series.items)).transpose();
+    let open =
+        |t: usize| Some(series.sheet(NAME, t)).filter(|path| path.is_file()).map(|path| Sheet::open(&path, &series.items)).transpose();
     let sheets: Vec<Option<Sheet>> = (0..series.points.len()).map(|t| Ok(open(t)?.flatten())).collect::<Result<_>>()?;
     let Some(layers) = sheets.iter().rev().flatten().map(|sheet| sheet.layers.clone()).next() else {
         return Measured::of_rows::<Row>(TABLE, &[]);

@@ -20,7 +20,6 @@ use anyhow::Result;
 use effect::{Line, Null, Question, share, size};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
 
 pub const NAME: &str = "causal";
 /// Names of the curves.
@@ -85,25 +84,10 @@ pub struct Causal {
     pub n_items: i32,
 }
 
-/// Sheet of a checkpoint.
-fn path(series: &Series, t: usize) -> PathBuf {
-    series.folder.join("causal").join(format!("{}.safetensors", series.points[t].id))
-}
-
-/// What the sheets of a series are made from; nothing without sheets.
-pub fn digest(series: &Series) -> String {
-    let identity = |path: &Path| crate::walk::store::Readouts::open(path).map_or_else(|_| "none".to_owned(), |sheet| sheet.identity());
-    let paths: Vec<PathBuf> = (0..series.points.len()).map(|t| path(series, t)).collect();
-    if paths.iter().all(|path| !path.is_file()) {
-        return String::new();
-    }
-    paths.iter().map(|path| identity(path)).collect::<Vec<_>>().join(" ")
-}
-
 /// Without sheets the table is empty. A checkpoint without one, beside others that have one, has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
     let open = |t: usize| -> Result<Option<Sheet>> {
-        let path = path(series, t);
+        let path = series.sheet(NAME, t);
         if path.is_file() { Sheet::open(&path, &series.items) } else { Ok(None) }
     };
     let sheets = (0..series.points.len()).map(open).collect::<Result<Vec<_>>>()?;

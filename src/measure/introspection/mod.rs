@@ -19,12 +19,10 @@ use crate::stats::draws::Draws;
 use crate::stats::estimate::{Reported, Sampled};
 use crate::table::{Key, Table};
 use crate::walk::introspection::sheet::{Header, Kind, Sheet};
-use crate::walk::store::Readouts;
 use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 pub const NAME: &str = "introspection";
 pub const TABLE: Table = Table::keyed::<Row>("introspection");
@@ -59,26 +57,15 @@ pub struct Row {
     pub n_groups: i32,
 }
 
-fn path(series: &Series, t: usize) -> PathBuf {
-    series.folder.join(NAME).join(format!("{}.safetensors", series.points[t].id))
-}
-
-/// What the sheets of a series are made from; nothing without sheets.
-pub fn digest(series: &Series) -> String {
-    let paths = (0..series.points.len()).map(|t| path(series, t)).filter(|path| path.is_file());
-    let identity = |path: PathBuf| Readouts::open(&path).map_or_else(|_| " none".to_owned(), |sheet| format!(" {}", sheet.identity()));
-    paths.map(identity).collect()
-}
-
 /// What a run was asked, and how strongly things were injected; `None` where they were not. Two runs are comparable where this is the same.
 pub fn asked(series: &Series) -> Option<(String, Vec<f64>)> {
-    let last = (0..series.points.len()).rev().find_map(|t| Sheet::open(&path(series, t)).ok())?;
+    let last = (0..series.points.len()).rev().find_map(|t| Sheet::open(&series.sheet(NAME, t)).ok())?;
     Some((last.header.asked, last.header.strengths))
 }
 
 /// Without sheets the table is empty. A checkpoint without one, or with one of other questions than the last has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let open = |t: usize| Some(path(series, t)).filter(|path| path.is_file()).map(|path| Sheet::open(&path)).transpose();
+    let open = |t: usize| Some(series.sheet(NAME, t)).filter(|path| path.is_file()).map(|path| Sheet::open(&path)).transpose();
     let mut sheets = (0..series.points.len()).map(open).collect::<Result<Vec<_>>>()?;
     let Some(header) = sheets.iter().rev().flatten().map(|sheet| sheet.header.clone()).next() else {
         return Measured::of_rows::<Row>(TABLE, &[]);
