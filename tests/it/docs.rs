@@ -102,17 +102,17 @@ fn the_table_of_commands_is_that_of_the_program() {
     let known = commands();
     let row = pattern(r"(?m)^\| `selftrace ([a-z]+)([^`]*)` \|(.*)$");
     let option = pattern(r"--[a-z][a-z-]*");
-    let readme = text("README.md");
+    let page = text("docs/commands.md");
     let mut named = BTreeSet::new();
-    for found in row.captures_iter(&readme) {
+    for found in row.captures_iter(&page) {
         let command = found[1].to_owned();
-        let help = known.get(&command).unwrap_or_else(|| panic!("README.md names `selftrace {command}`, which --help does not"));
+        let help = known.get(&command).unwrap_or_else(|| panic!("docs/commands.md names `selftrace {command}`, which --help does not"));
         for option in option.find_iter(&found[0]) {
-            assert!(help.contains(option.as_str()), "README.md: `selftrace {command} {}` is no option", option.as_str());
+            assert!(help.contains(option.as_str()), "docs/commands.md: `selftrace {command} {}` is no option", option.as_str());
         }
         named.insert(command);
     }
-    assert_eq!(named, known.keys().cloned().collect(), "commands in README.md's table, and those of --help");
+    assert_eq!(named, known.keys().cloned().collect(), "commands in docs/commands.md, and those of --help");
 }
 
 /// Keys that a manifest may have, by table, as src/manifest/mod.rs lists them.
