@@ -3,7 +3,7 @@
 
 use crate::console::check_interrupt;
 use crate::evidence;
-use crate::measure::{CONTRASTED, MEASURES, Measured, behaviour, causal, dictionary, introspection, stitched};
+use crate::measure::{CONTRASTED, MEASURES, Measured, behaviour, dictionary};
 use crate::onset::leadlag::{self, silent_lags};
 use crate::onset::row;
 use crate::onset::trace::{Role, Trace};
@@ -12,6 +12,7 @@ use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::lexical::LexicalAudit;
 use crate::table::{self, Filled, Key, Table};
+use crate::walk::{interventions, introspection, stitching};
 use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
@@ -94,8 +95,8 @@ pub fn measure(series: &Series, take: &mut dyn FnMut(Measured) -> Result<()>) ->
 
 /// Digest of everything that the tables are computed from: the store, and the code (see build.rs).
 fn key(series: &Series) -> String {
-    let sheets =
-        [causal::NAME, introspection::NAME, stitched::NAME].map(|folder| series.sheets(folder)).concat() + &dictionary::digest(series);
+    let sheets = [interventions::FOLDER, introspection::FOLDER, stitching::FOLDER].map(|folder| series.sheets(folder)).concat()
+        + &dictionary::digest(series);
     let text = format!("{} {} {sheets}", env!("SELFTRACE_CODE"), series.digest());
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }

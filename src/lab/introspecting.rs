@@ -55,7 +55,7 @@ pub fn find(folder: &Path, organism: Organism, seed: u64) -> Result<Found> {
     };
     let place = at_last("where");
     let liked = |id: &str| -> Result<f64> {
-        let sheet = Sheet::open(&job.introspection_path(id))?;
+        let sheet = Sheet::open(&job.sheet_path(introspection::NAME, id))?;
         let told = sheet.places(0, 0, 0, 0);
         Ok(told.iter().map(|x| f64::from(*x)).sum::<f64>() / told.len() as f64)
     };

@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::model::{Layers, read_layers};
 use super::source::resolve;
 use super::spanned::Section;
-use super::stitching::any_layers;
 use super::{INTROSPECTION, INTROSPECTION_LAYERS};
 
 /// `[introspection]`; without the table, or with `enabled = false`, nothing is injected and it costs nothing.
@@ -70,6 +69,6 @@ impl Introspection {
     /// # Errors
     /// The model does not have a layer that was asked for.
     pub fn layers(&self, n_layers: usize) -> Result<Vec<usize>> {
-        any_layers(&self.layers, n_layers, &self.place)
+        self.layers.anywhere(n_layers, &self.place)
     }
 }

@@ -71,6 +71,10 @@ const AUTO: usize = 8;
 impl Layers {
     /// The layers in ascending order for a model of `n_layers` blocks.
     pub fn resolve(&self, n_layers: usize) -> Result<Vec<usize>> {
+        self.of(n_layers, MODEL)
+    }
+
+    fn of(&self, n_layers: usize, place: &str) -> Result<Vec<usize>> {
         let mut layers: Vec<usize> = match self {
             Layers::Auto if n_layers > AUTO => (1..=AUTO).map(|part| (part * n_layers + AUTO / 2) / AUTO).collect(),
             Layers::All | Layers::Auto => (0..=n_layers).collect(),
@@ -78,11 +82,23 @@ impl Layers {
             Layers::Depth(depths) => depths.iter().map(|depth| (depth * n_layers as f64).round() as usize).collect(),
         };
         if let Some(layer) = layers.iter().find(|layer| **layer > n_layers) {
-            bail!("{MODEL} layers: found {layer}, expected 0 to {n_layers}, as the model has {n_layers} blocks");
+            bail!("{place} layers: found {layer}, expected 0 to {n_layers}, as the model has {n_layers} blocks");
         }
         layers.sort_unstable();
         layers.dedup();
         Ok(layers)
+    }
+
+    /// The layers in ascending order, whether they are kept or not. Fractions of the depth mean the nearest one, the embedding and the last
+    /// block aside where there are others. `place` is where they were asked for.
+    ///
+    /// # Errors
+    /// The model does not have a layer that was asked for by number.
+    pub fn anywhere(&self, n_layers: usize, place: &str) -> Result<Vec<usize>> {
+        match self {
+            Self::Depth(_) => self.among(&(0..=n_layers).collect::<Vec<_>>(), n_layers, place),
+            _ => self.of(n_layers, place),
+        }
     }
 
     /// The layers in ascending order, out of those that are `kept` of a model of `n_layers` blocks. Fractions of the depth mean the nearest

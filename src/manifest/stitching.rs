@@ -1,6 +1,6 @@
 //! `[stitching]`: layers from which the first checkpoint's upper blocks finish what every checkpoint began.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::model::{Layers, read_layers};
@@ -36,20 +36,6 @@ impl Stitching {
     /// # Errors
     /// The model does not have a layer that was asked for.
     pub fn layers(&self, n_layers: usize) -> Result<Vec<usize>> {
-        any_layers(&self.layers, n_layers, &self.place)
+        self.layers.anywhere(n_layers, &self.place)
     }
-}
-
-/// Layers of a model of `n_layers` blocks, whether they are stored or not, ascending. Fractions of the depth mean the nearest one, the embedding
-/// and the last block aside where there are others.
-///
-/// # Errors
-/// The model does not have a layer that was asked for.
-pub(super) fn any_layers(layers: &Layers, n_layers: usize, place: &str) -> Result<Vec<usize>> {
-    if let Layers::Numbers(numbers) = layers
-        && let Some(lost) = numbers.iter().find(|layer| **layer > n_layers)
-    {
-        bail!("{place} layers: found {lost}, expected 0 to {n_layers}, as the model has {n_layers} blocks");
-    }
-    layers.among(&(0..=n_layers).collect::<Vec<_>>(), n_layers, place)
 }

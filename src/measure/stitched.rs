@@ -15,6 +15,7 @@ use crate::onset::trace::{Null, Trace};
 use crate::series::Series;
 use crate::stats::estimate::Reported;
 use crate::table::Table;
+use crate::walk::stitching;
 use crate::walk::stitching::sheet::Sheet;
 use crate::words::Status;
 use anyhow::Result;
@@ -45,8 +46,9 @@ struct Row {
 
 /// Without sheets the table is empty. Where one of the checkpoints has none, or one of other layers or items, concepts have rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let open =
-        |t: usize| Some(series.sheet(NAME, t)).filter(|path| path.is_file()).map(|path| Sheet::open(&path, &series.items)).transpose();
+    let open = |t: usize| {
+        Some(series.sheet(stitching::FOLDER, t)).filter(|path| path.is_file()).map(|path| Sheet::open(&path, &series.items)).transpose()
+    };
     let sheets: Vec<Option<Sheet>> = (0..series.points.len()).map(|t| Ok(open(t)?.flatten())).collect::<Result<_>>()?;
     let Some(layers) = sheets.iter().rev().flatten().map(|sheet| sheet.layers.clone()).next() else {
         return Measured::of_rows::<Row>(TABLE, &[]);

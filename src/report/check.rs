@@ -14,6 +14,7 @@ use crate::series::{audit, families};
 use crate::table::Key;
 use crate::walk::audit::Finding;
 use crate::walk::job::{DictionaryCost, Job};
+use crate::walk::sheets;
 use anyhow::{Result, anyhow};
 use indicatif::DecimalBytes;
 use std::collections::btree_map::Entry;
@@ -63,22 +64,16 @@ pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> 
             Ok(((architecture, config, _), missing)) => {
                 first.get_or_insert_with(|| config.clone());
                 let layers = job.manifest.model.layers.resolve(config.n_layers)?;
-                let injections = if spec.reinitialised { None } else { job.introspection_cost(config.n_layers)? };
-                let stitches = if spec.reinitialised { None } else { job.stitching_cost(config.n_layers)? };
-                let sheets = [injections.map(|cost| cost.store_bytes), stitches.map(|cost| cost.store_bytes)];
-                let bytes = job.store_bytes(&config)? + sheets.into_iter().flatten().sum::<usize>();
                 if let Entry::Vacant(depth) = depths.entry(config.n_layers) {
-                    let cost = job.causal_cost(config.n_layers)?;
-                    let own = [
-                        cost.map(|cost| ("Interventions", Some(cost.conditions), cost.nodes, cost.node_blocks)),
-                        stitches.map(|cost| ("Stitching", None, cost.nodes, cost.node_blocks)),
-                        injections.map(|cost| ("Introspection", Some(cost.conditions), cost.nodes, cost.node_blocks)),
-                    ];
-                    let own: Vec<_> = own.into_iter().flatten().collect();
-                    sweep.get_or_insert_with(|| own.iter().map(|sweep| sweeping(*sweep, config.n_layers)).collect::<String>());
-                    let node_blocks: usize = own.iter().map(|(.., node_blocks)| node_blocks).sum();
-                    depth.insert(node_blocks as f64 / config.n_layers.max(1) as f64 / forest.len().max(1) as f64);
+                    let costs = job.sheet_costs(config.n_layers)?;
+                    sweep.get_or_insert_with(|| costs.iter().map(|cost| sweeping(*cost, config.n_layers)).collect::<String>());
+                    let node_blocks: usize = costs.iter().map(|(_, cost)| cost.node_blocks).sum();
+                    let walks = node_blocks as f64 / config.n_layers.max(1) as f64 / forest.len().max(1) as f64;
+                    depth.insert((walks, costs.iter().map(|(_, cost)| cost.store_bytes).sum::<usize>()));
                 }
+                // The network with random weights has no sheets.
+                let (walks, sheets) = depths.get(&config.n_layers).copied().filter(|_| !spec.reinitialised).unwrap_or_default();
+                let bytes = job.store_bytes(&config)? + sheets;
                 let opened = if missing == 0 { job.open(spec).map(Some) } else { Ok(None) };
                 // What is wrong with the block that is tried is wrong with this checkpoint alone.
                 let (opened, cost) = match opened {
@@ -95,7 +90,6 @@ pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> 
                     other => (other, None),
                 };
                 if !complete {
-                    let walks = if spec.reinitialised { 0.0 } else { depths.get(&config.n_layers).copied().unwrap_or(0.0) };
                     budget.add(bytes, cost, walks, spec.reinitialised);
                 }
                 let (parameters, state) = match opened {
@@ -260,10 +254,10 @@ fn dictionaries(cost: &DictionaryCost, budget: &Budget, nodes: usize) -> String 
 }
 
 /// What a sweep costs beyond the walk, per checkpoint.
-fn sweeping((what, conditions, nodes, node_blocks): (&str, Option<usize>, usize, usize), n_layers: usize) -> String {
-    let whole = node_blocks as f64 / n_layers.max(1) as f64;
-    let conditions = conditions.map_or_else(String::new, |conditions| format!("{conditions} conditions on "));
-    format!("{what}: {conditions}{nodes} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n")
+fn sweeping((what, cost): (&str, sheets::Cost), n_layers: usize) -> String {
+    let whole = cost.node_blocks as f64 / n_layers.max(1) as f64;
+    let conditions = if cost.conditions > 0 { format!("{} conditions on ", cost.conditions) } else { String::new() };
+    format!("{what}: {conditions}{} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n", cost.nodes)
 }
 
 /// Estimates by kind of model: the steps of a series are one, and a block of it is tried once.

@@ -5,6 +5,8 @@
 
 pub mod store;
 pub mod readout;
+mod answers;
+pub mod sheets;
 pub mod interventions;
 pub mod introspection;
 pub mod stitching;

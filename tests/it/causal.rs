@@ -224,16 +224,16 @@ fn a_sheet_is_resumed_by_content_and_depends_on_no_budget() {
     write_run(folder.path(), &few);
     let one = job(folder.path());
     one.walk(&|_| true).unwrap();
-    let bytes = |id: &str| std::fs::read(one.causal_path(id)).unwrap();
+    let bytes = |id: &str| std::fs::read(one.sheet_path("causal", id)).unwrap();
     let first = bytes("writes");
     assert_eq!(job(folder.path()).walk(&|_| true).unwrap().skipped, 2);
     // Without its sheet a checkpoint is not complete; its readouts are taken over, and a small budget changes nothing that is read.
-    std::fs::remove_file(one.causal_path("writes")).unwrap();
+    std::fs::remove_file(one.sheet_path("causal", "writes")).unwrap();
     write_run(folder.path(), &format!("{few}memory_mb = 1\n"));
     let again = job(folder.path());
     assert_eq!(again.walk(&|_| true).unwrap(), Outcome { walked: 1, skipped: 1, ..Outcome::default() });
     assert_eq!(again.record("writes").unwrap().nodes, 0);
-    let (old, new) = (folder.path().join("old.safetensors"), again.causal_path("writes"));
+    let (old, new) = (folder.path().join("old.safetensors"), again.sheet_path("causal", "writes"));
     std::fs::write(&old, first).unwrap();
     let items = &again.set.items;
     let (old, new) = (Sheet::open(&old, items).unwrap().unwrap(), Sheet::open(&new, items).unwrap().unwrap());
@@ -258,7 +258,7 @@ fn a_sweep_takes_what_its_nodes_above_the_layers_take() {
     let folder = tempfile::tempdir().unwrap();
     write_run(folder.path(), CAUSAL);
     let job = job(folder.path());
-    let cost = job.causal_cost(3).unwrap().unwrap();
+    let cost = job.sheet_costs(3).unwrap()[0].1;
     // Layers 1 and 2 of 3, seven settings, 32 random directions and the concept's, which is all that is asked.
     assert_eq!(cost.conditions, 2 * 7 * 33);
     assert!(cost.nodes > 0 && cost.node_blocks == cost.nodes * 7 * 33 * (2 + 1), "{cost:?}");

@@ -10,6 +10,7 @@ const TENSORS: &[&str] = &[
     "model/",
     "dictionary/",
     "walk/readout/",
+    "walk/answers.rs",
     "walk/introspection/",
     "walk/stitching/",
     "walk/interventions/mod.rs",

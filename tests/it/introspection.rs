@@ -48,7 +48,7 @@ fn a_sheet_that_is_missing_is_made_again_alone_and_the_same_in_little_memory() {
         (job, outcome.walked, outcome.skipped)
     };
     let (job, walked, _) = walk();
-    let path = job.introspection_path("sft-300");
+    let path = job.sheet_path("introspection", "sft-300");
     let sheet = std::fs::read(&path).unwrap();
     assert_eq!((walked, walk().2), (8, 8), "a second walk has nothing to do");
 
@@ -72,7 +72,7 @@ fn a_sheet_that_is_missing_is_made_again_alone_and_the_same_in_little_memory() {
     assert_eq!(std::fs::read(&path).unwrap(), sheet);
 
     std::fs::write(&manifest, text.replace("layers = [0, 1]", "layers = [0, 9]")).unwrap();
-    let refused = format!("{:#}", Job::new(Manifest::load(&manifest).unwrap()).unwrap().introspection_cost(3).unwrap_err());
+    let refused = format!("{:#}", Job::new(Manifest::load(&manifest).unwrap()).unwrap().sheet_costs(3).unwrap_err());
     assert!(refused.contains("[introspection] layers: found 9, expected 0 to 3, as the model has 3 blocks"), "{refused}");
     std::fs::write(&manifest, text.replace("material = \"material.toml\"", "groups = 13")).unwrap();
     let refused = format!("{:#}", Job::new(Manifest::load(&manifest).unwrap()).err().unwrap());

@@ -14,6 +14,7 @@ use crate::stats::draws::Draws;
 use crate::stats::estimate::{Reported, Sampled};
 use crate::stats::matrix;
 use crate::table::{Key, Table};
+use crate::walk::interventions;
 use crate::walk::interventions::sheet::{Along, Sheet};
 use crate::words::Status;
 use anyhow::Result;
@@ -87,7 +88,7 @@ pub struct Causal {
 /// Without sheets the table is empty. A checkpoint without one, beside others that have one, has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
     let open = |t: usize| -> Result<Option<Sheet>> {
-        let path = series.sheet(NAME, t);
+        let path = series.sheet(interventions::FOLDER, t);
         if path.is_file() { Sheet::open(&path, &series.items) } else { Ok(None) }
     };
     let sheets = (0..series.points.len()).map(open).collect::<Result<Vec<_>>>()?;

@@ -18,6 +18,7 @@ use crate::series::{Family, Series};
 use crate::stats::draws::Draws;
 use crate::stats::estimate::{Reported, Sampled};
 use crate::table::{Key, Table};
+use crate::walk::introspection;
 use crate::walk::introspection::sheet::{Header, Kind, Sheet};
 use crate::words::Status;
 use anyhow::Result;
@@ -59,13 +60,14 @@ pub struct Row {
 
 /// What a run was asked, and how strongly things were injected; `None` where they were not. Two runs are comparable where this is the same.
 pub fn asked(series: &Series) -> Option<(String, Vec<f64>)> {
-    let last = (0..series.points.len()).rev().find_map(|t| Sheet::open(&series.sheet(NAME, t)).ok())?;
+    let last = (0..series.points.len()).rev().find_map(|t| Sheet::open(&series.sheet(introspection::FOLDER, t)).ok())?;
     Some((last.header.asked, last.header.strengths))
 }
 
 /// Without sheets the table is empty. A checkpoint without one, or with one of other questions than the last has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let open = |t: usize| Some(series.sheet(NAME, t)).filter(|path| path.is_file()).map(|path| Sheet::open(&path)).transpose();
+    let open =
+        |t: usize| Some(series.sheet(introspection::FOLDER, t)).filter(|path| path.is_file()).map(|path| Sheet::open(&path)).transpose();
     let mut sheets = (0..series.points.len()).map(open).collect::<Result<Vec<_>>>()?;
     let Some(header) = sheets.iter().rev().flatten().map(|sheet| sheet.header.clone()).next() else {
         return Measured::of_rows::<Row>(TABLE, &[]);

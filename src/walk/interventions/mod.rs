@@ -16,7 +16,9 @@ use crate::model::stream::{Compute, stream};
 use crate::prompt::choices::Asked;
 use crate::prompt::item::ItemSet;
 use crate::prompt::label_family::LabelFamily;
-use crate::walk::store::{self, Readouts, Writer};
+use crate::walk::answers::{Answers, ask};
+use crate::walk::sheets::{self, Cost, Written, floats, integers};
+use crate::walk::store::Readouts;
 use anyhow::{Context, Result, ensure};
 use board::Board;
 use direction::{Directions, Source};
@@ -24,8 +26,11 @@ use safetensors::Dtype;
 use sheet::{Along, Header};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tch::Tensor;
+
+/// Folder of the sheets in that of a run.
+pub const FOLDER: &str = "causal";
 
 /// What is done to every checkpoint of a run.
 pub struct Request<'a> {
@@ -45,18 +50,6 @@ pub struct Request<'a> {
     pub compute: Compute,
     /// Bytes of residuals of conditions that may be in memory at a time.
     pub budget: usize,
-}
-
-/// What a sweep takes beside its clean stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cost {
-    pub conditions: usize,
-    /// Nodes of everything that is asked, as one forest.
-    pub nodes: usize,
-    /// Nodes times blocks, over all conditions.
-    pub node_blocks: usize,
-    /// Calls of `tick`.
-    pub ticks: usize,
 }
 
 /// What a sweep took.
@@ -101,7 +94,7 @@ impl Request<'_> {
         self.items().into_iter().map(|items| Board::new(self.set, items)).collect()
     }
 
-    /// What a sweep over a model of `n_layers` blocks takes. `axis`: whether there is one.
+    /// What a sweep over a model of `n_layers` blocks takes beside its clean stream. `axis`: whether there is one.
     pub fn cost(&self, n_layers: usize, axis: bool) -> Cost {
         let boards = self.boards();
         let settings = self.strengths.len() + 1;
@@ -114,6 +107,7 @@ impl Request<'_> {
             nodes: boards[0].forest.len(),
             node_blocks: blocks * settings * (everything + own),
             ticks: n_layers + 1 + (blocks + self.layers.len()) * each,
+            store_bytes: 0,
         }
     }
 
@@ -151,25 +145,10 @@ impl Request<'_> {
         let rows: Vec<Tensor> = boards
             .iter()
             .zip(&nodes)
-            .map(|(board, nodes)| board.rows(&Board::pick(&last, nodes, self.compute.device)?))
+            .map(|(board, nodes)| board.answers.rows(&Board::pick(&last, nodes, self.compute.device)?))
             .collect::<Result<_>>()?;
         drop(last);
         let (places, conditions) = self.conditions(&directions, axis)?;
-        let mut results: Vec<Option<(Vec<f32>, f32)>> = places.iter().map(|_| None).collect();
-        let mut waiting: BTreeMap<usize, Vec<(usize, Tensor)>> = BTreeMap::new();
-        let mut bytes = 0;
-        let d_model = checkpoint.config.d_model as usize;
-        let mut scoring = Duration::ZERO;
-        let mut score = |waiting: &mut BTreeMap<usize, Vec<(usize, Tensor)>>, results: &mut Vec<Option<(Vec<f32>, f32)>>| -> Result<()> {
-            let start = Instant::now();
-            for (board, waiting) in std::mem::take(waiting) {
-                let (numbers, tensors): (Vec<usize>, Vec<Tensor>) = waiting.into_iter().unzip();
-                let scores = boards[board].score(checkpoint, self.compute, &rows[board], &tensors)?;
-                numbers.into_iter().zip(scores).for_each(|(number, score)| results[number] = Some(score));
-            }
-            scoring += start.elapsed();
-            Ok(())
-        };
         let n_layers = checkpoint.config.n_layers;
         let forests: Vec<_> = boards.iter().map(|board| &board.forest).collect();
         let sweep = Sweep { checkpoint, forests: &forests, compute: self.compute, last: n_layers, budget: self.budget };
@@ -177,25 +156,16 @@ impl Request<'_> {
             Some(resid) => Board::pick(resid, &nodes[board], self.compute.device),
             None => anyhow::bail!("the residual of layer {layer} was not kept"),
         };
-        let cost = sweep.run(&copy, &conditions, &mut |number, layer, resid| {
-            tick()?;
-            if layer == n_layers {
-                let board = conditions[number].forest;
-                waiting.entry(board).or_default().push((number, boards[board].rows(resid)?));
-                bytes += boards[board].row_bytes(d_model, self.compute);
-                // Scoring reads the unembedding, so it is done for many conditions at a time.
-                if bytes > self.budget / 4 {
-                    score(&mut waiting, &mut results)?;
-                    bytes = 0;
-                }
-            }
-            Ok(())
+        let mut results: Vec<Option<(Vec<f32>, f32)>> = places.iter().map(|_| None).collect();
+        let asked: Vec<&Answers> = boards.iter().map(|board| &board.answers).collect();
+        let (passes, scoring) = ask(&sweep, &copy, &conditions, (&asked, &rows), tick, &mut |number, (answers, kl)| {
+            results[number] = Some((margins(&answers), kl as f32));
         })?;
-        score(&mut waiting, &mut results)?;
         let results = results.into_iter().collect::<Option<Vec<_>>>().context("every condition ends at the last layer")?;
-        let unchanged = boards[0].score(checkpoint, self.compute, &rows[0], &rows[..1])?;
-        self.write(path, (fingerprint, d_model), &boards, &directions, axis, (&places, &results), &unchanged[0].0)?;
-        Ok(Spent { passes: cost.passes, scoring })
+        let unchanged = boards[0].answers.said(checkpoint, self.compute, &rows[0], &rows[..1])?;
+        let d_model = checkpoint.config.d_model as usize;
+        self.write(path, (fingerprint, d_model), &boards, &directions, axis, (&places, &results), &margins(&unchanged[0].0))?;
+        Ok(Spent { passes, scoring })
     }
 
     /// Residuals without intervention: of the layers of interventions, and of the last one.
@@ -259,15 +229,10 @@ impl Request<'_> {
             readout: self.readout.to_owned(),
         };
         let (layers, settings) = (self.layers.len(), header.settings());
-        let floats = |values: &mut dyn Iterator<Item = f32>| values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
-        let integers = |values: &[usize]| values.iter().flat_map(|x| (*x as i64).to_le_bytes()).collect::<Vec<u8>>();
-        let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
         let items = &boards[0].items;
-        tensors.push(("items".into(), Dtype::I64, vec![items.len()], integers(items)));
-        let hashes: Vec<u8> = items.iter().flat_map(|&item| self.set.items[item].hash.bytes()).collect();
-        tensors.push(("item_hash".into(), Dtype::U8, vec![hashes.len()], hashes));
-        tensors.push(("clean.margin".into(), Dtype::F32, vec![items.len()], floats(&mut clean.iter().copied())));
-        tensors.push(("scale".into(), Dtype::F32, vec![layers], floats(&mut directions.iter().map(|at| at.scale as f32))));
+        let mut tensors: Vec<Written> = sheets::of_items(items, &self.set.items).into();
+        tensors.push(("clean.margin".into(), Dtype::F32, vec![items.len()], floats(clean.iter().copied())));
+        tensors.push(("scale".into(), Dtype::F32, vec![layers], floats(directions.iter().map(|at| at.scale as f32))));
         let position: BTreeMap<usize, usize> = items.iter().enumerate().map(|(position, &item)| (item, position)).collect();
         let mut parts: Vec<(String, usize)> = vec![("random".into(), 0)];
         parts.extend(axis.then(|| ("axis".to_owned(), 0)));
@@ -282,9 +247,9 @@ impl Request<'_> {
             // Conditions are made layer by layer, direction by direction, setting by setting, as the tensors want them.
             let own: Vec<usize> = (0..places.len()).filter(|&k| here(places[k])).collect();
             let mut shape = if number == 0 { vec![layers, self.directions, settings] } else { vec![layers, settings] };
-            tensors.push((format!("{name}.kl"), Dtype::F32, shape.clone(), floats(&mut own.iter().map(|&k| results[k].1))));
+            tensors.push((format!("{name}.kl"), Dtype::F32, shape.clone(), floats(own.iter().map(|&k| results[k].1))));
             shape.push(boards[*board].items.len());
-            let margins = &mut own.iter().flat_map(|&k| results[k].0.iter().copied());
+            let margins = own.iter().flat_map(|&k| results[k].0.iter().copied());
             tensors.push((format!("{name}.margin"), Dtype::F32, shape, floats(margins)));
             if *board > 0 {
                 let own: Vec<usize> = boards[*board].items.iter().map(|item| position[item]).collect();
@@ -292,18 +257,16 @@ impl Request<'_> {
             }
             if number > 0 {
                 let of = |at: &Directions| concept.map_or_else(|| at.axis.clone().unwrap_or_default(), |k| at.concepts[k].clone());
-                let rows = &mut directions.iter().flat_map(of);
+                let rows = directions.iter().flat_map(of);
                 tensors.push((format!("{name}.direction"), Dtype::F32, vec![layers, d_model], floats(rows)));
             }
         }
-        let mut metadata = store::metadata(self.layers, fingerprint);
-        metadata.insert("request".to_owned(), self.hash().into());
-        metadata.insert("causal".to_owned(), serde_json::to_string(&header)?.into());
-        let layout = tensors.iter().map(|(name, dtype, shape, _)| (name.clone(), *dtype, shape.clone())).collect();
-        let writer = Writer::create(path, layout, metadata)?;
-        for (number, (.., bytes)) in tensors.iter().enumerate() {
-            writer.write(number, 0, bytes)?;
-        }
-        writer.finish(&[])
+        let facts = [("request", self.hash()), ("causal", serde_json::to_string(&header)?)];
+        sheets::write(path, self.layers, fingerprint, &facts, &tensors)
     }
+}
+
+/// First answers minus second ones, in nats.
+fn margins(answers: &[f64]) -> Vec<f32> {
+    answers.chunks_exact(2).map(|pair| (pair[0] - pair[1]) as f32).collect()
 }

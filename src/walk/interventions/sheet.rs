@@ -8,6 +8,7 @@
 //! of `items`.
 
 use crate::prompt::item::Item;
+use crate::walk::sheets::is_of;
 use crate::walk::store::Readouts;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -74,14 +75,7 @@ impl Sheet {
     /// The file is missing, is no sheet, or its tensors do not fit each other.
     pub fn open(path: &Path, items: &[Item]) -> Result<Option<Self>> {
         let file = Readouts::open(path)?;
-        let same = || -> Result<bool> {
-            let rows = file.integers("items")?;
-            let hashes: Vec<Option<&str>> =
-                rows.iter().map(|&row| usize::try_from(row).ok().and_then(|row| items.get(row)).map(|item| item.hash.as_str())).collect();
-            let text: Option<String> = hashes.into_iter().collect();
-            Ok(text.is_some_and(|text| file.bytes("item_hash").is_ok_and(|bytes| bytes == text.as_bytes())))
-        };
-        let read = || if same()? { Self::read(&file, items.len()).map(Some) } else { Ok(None) };
+        let read = || if is_of(&file, items)? { Self::read(&file, items.len()).map(Some) } else { Ok(None) };
         read().with_context(|| format!("{}: delete it and walk again", path.display()))
     }
 

@@ -14,7 +14,8 @@ use crate::model::stream::{Compute, stream};
 use crate::prompt::forest::Forest;
 use crate::prompt::injected::Injected;
 use crate::stats::draws::{generator, normal};
-use crate::walk::store::{self, Writer};
+use crate::walk::answers::{Answers, ask};
+use crate::walk::sheets::{self, Cost, Written, floats};
 use anyhow::{Context, Result, ensure};
 use board::Board;
 use safetensors::Dtype;
@@ -22,6 +23,9 @@ use sheet::{Header, Kind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tch::{Kind as Dtypes, Tensor};
+
+/// Folder of the sheets in that of a run.
+pub const FOLDER: &str = "introspection";
 
 /// What is done to every checkpoint of a run.
 pub struct Request<'a> {
@@ -34,19 +38,6 @@ pub struct Request<'a> {
     pub compute: Compute,
     /// Bytes of residuals of conditions that may be in memory at a time.
     pub budget: usize,
-}
-
-/// What a sweep takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cost {
-    pub conditions: usize,
-    /// Nodes of all texts, as one forest.
-    pub nodes: usize,
-    /// Nodes times blocks, over all conditions and the clean stream.
-    pub node_blocks: usize,
-    /// Calls of `tick`.
-    pub ticks: usize,
-    pub store_bytes: usize,
 }
 
 /// Boards, by number.
@@ -144,7 +135,8 @@ impl Request<'_> {
                 clean.insert(layer, resid.f_detach_copy()?);
             }
             if layer == n_layers {
-                last = Some(boards[..=LINES].iter().map(|board| board.rows(&board.pick(resid, device)?)).collect::<Result<Vec<_>>>()?);
+                last =
+                    Some(boards[..=LINES].iter().map(|board| board.answers.rows(&board.pick(resid, device)?)).collect::<Result<Vec<_>>>()?);
             }
             tick()
         })?;
@@ -155,56 +147,26 @@ impl Request<'_> {
         let (told, conditions) = self.conditions(&header, &boards, &directions)?;
         let shapes = header.shapes();
         let mut sheet: Vec<Vec<f32>> = shapes.iter().map(|(_, shape)| vec![f32::NAN; shape.iter().product()]).collect();
-        let mut waiting: Vec<Vec<(usize, Tensor)>> = vec![Vec::new(), Vec::new(), Vec::new()];
-        let mut bytes = 0;
-        let mut score = |waiting: &mut Vec<Vec<(usize, Tensor)>>| -> Result<()> {
-            for (board, waiting) in waiting.iter_mut().enumerate().filter(|(_, waiting)| !waiting.is_empty()) {
-                let (numbers, rows): (Vec<usize>, Vec<Tensor>) = waiting.drain(..).unzip();
-                for (number, (answers, kl)) in
-                    numbers.into_iter().zip(boards[board].score(checkpoint, self.compute, &unchanged[board], &rows)?)
-                {
-                    let Told { tensor, places, kl: place } = &told[number];
-                    let each = answers.len() / places.len().max(1);
-                    places
-                        .iter()
-                        .zip(answers.chunks_exact(each.max(1)))
-                        .for_each(|(at, own)| sheet[*tensor][*at..at + each].copy_from_slice(own));
-                    place.iter().for_each(|at| sheet[1][*at] = kl);
-                }
-            }
-            Ok(())
-        };
         let forests: Vec<&Forest> = boards.iter().map(|board| &board.forest).collect();
         let sweep = Sweep { checkpoint, forests: &forests, compute: self.compute, last: n_layers, budget: self.budget };
-        let width = checkpoint.config.d_model as usize * self.compute.kind.elt_size_in_bytes();
-        sweep.run(&|layer, board| boards[board].pick(at(&layer)?, device), &conditions, &mut |number, layer, resid| {
-            tick()?;
-            if layer == n_layers {
-                let board = conditions[number].forest;
-                waiting[board].push((number, boards[board].rows(resid)?));
-                bytes += boards[board].n_rows() * width;
-                // Scoring reads the unembedding, so it is done for many conditions at a time.
-                if bytes > self.budget / 4 {
-                    score(&mut waiting)?;
-                    bytes = 0;
-                }
+        let clean = |layer: usize, board: usize| boards[board].pick(at(&layer)?, device);
+        let asked: Vec<&Answers> = boards[..=LINES].iter().map(|board| &board.answers).collect();
+        ask(&sweep, &clean, &conditions, (&asked, &unchanged), tick, &mut |number, (answers, kl)| {
+            let Told { tensor, places, kl: place } = &told[number];
+            let each = answers.len() / places.len().max(1);
+            for (at, own) in places.iter().zip(answers.chunks_exact(each.max(1))) {
+                sheet[*tensor][*at..at + each].iter_mut().zip(own).for_each(|(out, x)| *out = *x as f32);
             }
-            Ok(())
+            place.iter().for_each(|at| sheet[1][*at] = kl as f32);
         })?;
-        score(&mut waiting)?;
         ensure!(
             sheet.iter().flatten().all(|x| x.is_finite()),
             "answers behind an injection have no finite log-probability; lower [introspection] strengths"
         );
-        let mut metadata = store::metadata(self.layers, fingerprint);
-        metadata.insert("request".to_owned(), self.hash().into());
-        metadata.insert("introspection".to_owned(), serde_json::to_string(&header)?.into());
-        let layout = shapes.iter().map(|(name, shape)| ((*name).to_owned(), Dtype::F32, shape.clone())).collect();
-        let writer = Writer::create(path, layout, metadata)?;
-        for (number, values) in sheet.iter().enumerate() {
-            writer.write(number, 0, &values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())?;
-        }
-        writer.finish(&[])
+        let facts = [("request", self.hash()), ("introspection", serde_json::to_string(&header)?)];
+        let written = |((name, shape), values): ((&str, Vec<usize>), Vec<f32>)| (name.to_owned(), Dtype::F32, shape, floats(values));
+        let tensors: Vec<Written> = shapes.into_iter().zip(sheet).map(written).collect();
+        sheets::write(path, self.layers, fingerprint, &facts, &tensors)
     }
 
     /// From the residual of all texts at a layer.
@@ -252,6 +214,13 @@ impl Request<'_> {
             let of = |group: usize| boards[board].places[group * n + position].iter().map(move |node| (*node, group as i64));
             (0..groups).flat_map(of).collect()
         };
+        // Lines that begin alike share nodes.
+        let lines: BTreeSet<i64> = boards[LINES].places.iter().flatten().copied().collect();
+        // The first sentence of a pair has the stronger thought, then the second one.
+        let orders = match *self.strengths {
+            [weak, strong, ..] => vec![[strong, weak], [weak, strong]],
+            _ => Vec::new(),
+        };
         let (mut told, mut conditions) = (Vec::new(), Vec::new());
         for (number, (layer, at)) in self.layers.iter().zip(directions).enumerate() {
             // A set has one thing as its thought.
@@ -260,11 +229,10 @@ impl Request<'_> {
             let times = |directions: &Tensor, strength: f64| -> Result<Tensor> { Ok(directions.f_mul_scalar(strength * at.scale)?) };
             for (setting, (kind, strength)) in settings.iter().enumerate() {
                 let amount = strength.map_or(0.0, |strength| self.strengths[strength]);
+                let added = times(if *kind == Kind::Thought { &thoughts } else { &at.random }, amount)?;
                 for position in 0..n {
-                    let own = sentences(SETS, position);
                     let intervention = match kind {
-                        Kind::Thought => Intervention::inject(&own, &times(&thoughts, amount)?)?,
-                        Kind::Random => Intervention::inject(&own, &times(&at.random, amount)?)?,
+                        Kind::Thought | Kind::Random => Intervention::inject(&sentences(SETS, position), &added)?,
                         Kind::Exchange => Intervention::exchange(&exchanged(&boards[SETS], n, groups, position))?,
                     };
                     let place = |group: usize, question: usize| {
@@ -275,10 +243,9 @@ impl Request<'_> {
                     conditions.push(Condition { forest: SETS, layer: *layer, intervention });
                 }
             }
-            for pair in 0..header.pairs() {
-                for order in 0..2 {
-                    let (weak, strong) = (times(&thoughts, self.strengths[0])?, times(&thoughts, self.strengths[1])?);
-                    let both = Tensor::f_cat(&[if order == 0 { &strong } else { &weak }, if order == 0 { &weak } else { &strong }], 0)?;
+            for (order, [first, second]) in orders.iter().enumerate() {
+                let both = Tensor::f_cat(&[times(&thoughts, *first)?, times(&thoughts, *second)?], 0)?;
+                for pair in 0..header.pairs() {
                     let second = sentences(PAIRS, (pair + 1) % n).into_iter().map(|(node, group)| (node, group + groups as i64));
                     let places: Vec<(i64, i64)> = sentences(PAIRS, pair).into_iter().chain(second).collect();
                     let place = |group: usize| (((number * header.pairs() + pair) * 2 + order) * groups + group) * n;
@@ -287,16 +254,15 @@ impl Request<'_> {
                 }
             }
             for (setting, strength) in self.strengths.iter().enumerate() {
+                let added = times(&at.thoughts, *strength)?;
                 for word in 0..words {
-                    // Lines that begin alike share nodes.
-                    let nodes: BTreeSet<i64> = boards[LINES].places.iter().flatten().copied().collect();
-                    let places: Vec<(i64, i64)> = nodes.into_iter().map(|node| (node, word as i64)).collect();
+                    let places: Vec<(i64, i64)> = lines.iter().map(|node| (*node, word as i64)).collect();
                     let place = |line: usize, question: usize| {
                         ((((number * self.strengths.len() + setting) * header.lines + line) * 2 + question) * words + word) * words
                     };
                     let places_told = (0..header.lines).flat_map(|line| (0..2).map(move |question| place(line, question))).collect();
                     told.push(Told { tensor: 3, places: places_told, kl: None });
-                    let intervention = Intervention::inject(&places, &times(&at.thoughts, *strength)?)?;
+                    let intervention = Intervention::inject(&places, &added)?;
                     conditions.push(Condition { forest: LINES, layer: *layer, intervention });
                 }
             }

@@ -8,21 +8,17 @@ use crate::manifest::{CheckpointSpec, Readout};
 use crate::model::Checkpoint;
 use crate::model::device;
 use crate::model::stream::Compute;
-use crate::walk::interventions::{Cost, Request};
+use crate::walk::interventions::{self, Request};
 use crate::walk::introspection;
+use crate::walk::sheets::Cost;
 use crate::walk::stitching;
 use crate::walk::store::Readouts;
 use anyhow::{Context, Result};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tch::Kind;
 
 impl Job {
-    /// The store's file of a checkpoint's answers under interventions.
-    pub fn causal_path(&self, id: &str) -> PathBuf {
-        self.folder.join("causal").join(format!("{id}.safetensors"))
-    }
-
     /// Hands over what is asked of a model of `n_layers` blocks; nothing without `[causal]`.
     fn with_causal<T>(&self, n_layers: usize, compute: Compute, then: impl FnOnce(&Request) -> Result<T>) -> Result<Option<T>> {
         let (Some(causal), Some(asked)) = (&self.manifest.causal, &self.causal) else { return Ok(None) };
@@ -45,11 +41,6 @@ impl Job {
         then(&request).map(Some)
     }
 
-    /// The store's file of a checkpoint's answers about injected thoughts.
-    pub fn introspection_path(&self, id: &str) -> PathBuf {
-        self.folder.join("introspection").join(format!("{id}.safetensors"))
-    }
-
     /// The same of injected thoughts; nothing without `[introspection]`.
     fn with_introspection<T>(
         &self,
@@ -67,11 +58,6 @@ impl Job {
             budget: wanted.memory_mb.saturating_mul(1_000_000),
         };
         then(&request).map(Some)
-    }
-
-    /// The store's file of what the first checkpoint answers behind a checkpoint's lower blocks.
-    pub fn stitched_path(&self, id: &str) -> PathBuf {
-        self.folder.join("stitched").join(format!("{id}.safetensors"))
     }
 
     /// The same of stitching, with the first checkpoint; nothing without `[stitching]`.
@@ -105,7 +91,7 @@ impl Job {
         let fingerprint = record.fingerprint.as_deref().unwrap_or_default();
         let n_layers = checkpoint.config.n_layers;
         self.with_causal(n_layers, compute, |request| {
-            let path = self.causal_path(&spec.id);
+            let path = self.sheet_path(interventions::FOLDER, &spec.id);
             if is_sheet(&path, &request.hash(), fingerprint) {
                 return Ok(());
             }
@@ -121,7 +107,7 @@ impl Job {
             Ok(())
         })?;
         self.with_stitching(n_layers, compute, |request, first| {
-            let (path, stat_key) = (self.stitched_path(&spec.id), bases::stat_key(first)?);
+            let (path, stat_key) = (self.sheet_path(stitching::FOLDER, &spec.id), bases::stat_key(first)?);
             if is_sheet(&path, &request.hash(), fingerprint) && is_first(&path, &stat_key) {
                 return Ok(());
             }
@@ -135,7 +121,7 @@ impl Job {
             Ok(())
         })?;
         self.with_introspection(n_layers, compute, |request| {
-            let path = self.introspection_path(&spec.id);
+            let path = self.sheet_path(introspection::FOLDER, &spec.id);
             if is_sheet(&path, &request.hash(), fingerprint) {
                 return Ok(());
             }
@@ -153,11 +139,14 @@ impl Job {
     /// Whether nothing is left to intervene on.
     pub(super) fn is_intervened(&self, id: &str, n_layers: usize, compute: Compute, fingerprint: Option<&str>) -> bool {
         let fingerprint = fingerprint.unwrap_or_default();
-        let causal = self.with_causal(n_layers, compute, |request| Ok(is_sheet(&self.causal_path(id), &request.hash(), fingerprint)));
-        let injected =
-            self.with_introspection(n_layers, compute, |request| Ok(is_sheet(&self.introspection_path(id), &request.hash(), fingerprint)));
+        let causal = self.with_causal(n_layers, compute, |request| {
+            Ok(is_sheet(&self.sheet_path(interventions::FOLDER, id), &request.hash(), fingerprint))
+        });
+        let injected = self.with_introspection(n_layers, compute, |request| {
+            Ok(is_sheet(&self.sheet_path(introspection::FOLDER, id), &request.hash(), fingerprint))
+        });
         let stitched = self.with_stitching(n_layers, compute, |request, first| {
-            let path = self.stitched_path(id);
+            let path = self.sheet_path(stitching::FOLDER, id);
             // Weights that are gone have not changed.
             let same_first = bases::stat_key(first).map_or(true, |key| is_first(&path, &key));
             Ok(is_sheet(&path, &request.hash(), fingerprint) && same_first)
@@ -165,31 +154,18 @@ impl Job {
         [causal, stitched, injected].into_iter().all(|there| there.is_ok_and(|there| there.unwrap_or(true)))
     }
 
-    /// What stitching one checkpoint takes; `None` without `[stitching]`.
+    /// What each sheet of a checkpoint takes, with what it is called; none without the tables that ask for them.
     ///
     /// # Errors
     /// The manifest asks for layers that are not there.
-    pub fn stitching_cost(&self, n_layers: usize) -> Result<Option<stitching::Cost>> {
+    pub fn sheet_costs(&self, n_layers: usize) -> Result<Vec<(&'static str, Cost)>> {
         let compute = Compute { device: self.device, kind: Kind::Float };
-        self.with_stitching(n_layers, compute, |request, _| Ok(request.cost(n_layers)))
-    }
-
-    /// What injections into one checkpoint take; `None` without `[introspection]`.
-    ///
-    /// # Errors
-    /// The manifest asks for layers that are not there.
-    pub fn introspection_cost(&self, n_layers: usize) -> Result<Option<introspection::Cost>> {
-        let compute = Compute { device: self.device, kind: Kind::Float };
-        self.with_introspection(n_layers, compute, |request| request.cost(n_layers))
-    }
-
-    /// What interventions on one checkpoint take; `None` without `[causal]`.
-    ///
-    /// # Errors
-    /// The manifest asks for layers that are not there.
-    pub fn causal_cost(&self, n_layers: usize) -> Result<Option<Cost>> {
-        let compute = Compute { device: self.device, kind: Kind::Float };
-        self.with_causal(n_layers, compute, |request| Ok(request.cost(n_layers, self.manifest.personas.is_some())))
+        let personas = self.manifest.personas.is_some();
+        let causal = self.with_causal(n_layers, compute, |request| Ok(request.cost(n_layers, personas)))?;
+        let stitching = self.with_stitching(n_layers, compute, |request, _| Ok(request.cost(n_layers)))?;
+        let introspection = self.with_introspection(n_layers, compute, |request| request.cost(n_layers))?;
+        let all = [("Interventions", causal), ("Stitching", stitching), ("Introspection", introspection)];
+        Ok(all.into_iter().filter_map(|(what, cost)| Some((what, cost?))).collect())
     }
 }
 

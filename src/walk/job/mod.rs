@@ -141,7 +141,12 @@ impl Job {
 
     /// The store's file of a checkpoint.
     pub fn readout_path(&self, id: &str) -> PathBuf {
-        self.folder.join("readouts").join(format!("{id}.safetensors"))
+        self.sheet_path("readouts", id)
+    }
+
+    /// The file of a checkpoint in a folder of the store.
+    pub fn sheet_path(&self, folder: &str, id: &str) -> PathBuf {
+        self.folder.join(folder).join(format!("{id}.safetensors"))
     }
 
     fn request<'a>(&'a self, layers: &'a [usize], compute: Compute) -> Request<'a> {

@@ -7,17 +7,19 @@
 pub mod sheet;
 
 use crate::model::Checkpoint;
-use crate::model::logits::log_probabilities;
 use crate::model::stream::{Compute, stream, stream_from};
 use crate::prompt::forest::Forest;
-use crate::prompt::item::ItemSet;
+use crate::prompt::item::{ItemSet, Prompt};
 use crate::prompt::label_family::LabelFamily;
-use crate::walk::store::{self, Writer};
+use crate::walk::answers::Answers;
+use crate::walk::sheets::{self, Cost, Written, floats};
 use anyhow::{Context, Result, ensure};
 use safetensors::Dtype;
-use std::ops::Range;
 use std::path::Path;
 use tch::Tensor;
+
+/// Folder of the sheets in that of a run.
+pub const FOLDER: &str = "stitched";
 
 /// What is done at every checkpoint of a run.
 pub struct Request<'a> {
@@ -29,25 +31,13 @@ pub struct Request<'a> {
     pub compute: Compute,
 }
 
-/// What it takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cost {
-    pub nodes: usize,
-    /// Nodes times blocks.
-    pub node_blocks: usize,
-    /// Calls of `tick`.
-    pub ticks: usize,
-    pub store_bytes: usize,
-}
-
 /// Stems with their answers as a forest, and where they are scored.
 struct Stems {
     items: Vec<usize>,
+    /// Answers and foils of each.
+    choices: Vec<usize>,
     forest: Forest,
-    nodes: Vec<i64>,
-    tokens: Vec<i64>,
-    /// Of every item's answers and foils.
-    slices: Vec<Vec<Range<usize>>>,
+    answers: Answers,
 }
 
 impl Request<'_> {
@@ -63,26 +53,13 @@ impl Request<'_> {
 
     fn stems(&self) -> Stems {
         let items = self.items();
-        let mut texts: Vec<Vec<i64>> = Vec::new();
-        let mut lengths: Vec<Vec<(usize, &Vec<i64>)>> = Vec::new();
-        for &item in &items {
-            let prompt = &self.set.prompts[item];
-            let choices = prompt.answers.iter().flatten().chain(&prompt.foils);
-            lengths.push(choices.map(|choice| (prompt.ids.len(), choice)).collect());
-            // The last token of an answer is predicted and predicts nothing.
-            texts.extend(lengths[lengths.len() - 1].iter().map(|(_, choice)| [&prompt.ids, &choice[..choice.len() - 1]].concat()));
-        }
-        let forest = Forest::new(&texts);
-        let (mut nodes, mut tokens, mut text) = (Vec::new(), Vec::new(), 0);
-        let mut slice = |(stem, choice): &(usize, &Vec<i64>)| {
-            let start = nodes.len();
-            nodes.extend(forest.span(text, stem - 1..stem - 1 + choice.len()).into_iter().map(|node| node as i64));
-            tokens.extend(*choice);
-            text += 1;
-            start..nodes.len()
-        };
-        let slices = lengths.iter().map(|choices| choices.iter().map(&mut slice).collect()).collect();
-        Stems { items, forest, nodes, tokens, slices }
+        let prompts: Vec<&Prompt> = items.iter().map(|&item| &self.set.prompts[item]).collect();
+        let asked = || prompts.iter().flat_map(|prompt| prompt.choices().map(move |choice| (*prompt, choice)));
+        let forest = Forest::new(&asked().map(|(prompt, choice)| prompt.continued(choice)).collect::<Vec<_>>());
+        let mut answers = Answers::default();
+        asked().enumerate().for_each(|(text, (prompt, choice))| answers.score(&forest, text, prompt.ids.len(), choice));
+        let choices = prompts.iter().map(|prompt| prompt.choices().count()).collect();
+        Stems { items, choices, forest, answers }
     }
 
     /// Digest of everything but the weights that determines a sheet.
@@ -98,8 +75,9 @@ impl Request<'_> {
         let stems = self.stems();
         let highest = self.layers.last().copied().unwrap_or(0);
         let blocks = highest + self.layers.iter().map(|layer| n_layers - layer).sum::<usize>();
-        let choices = stems.slices.iter().map(Vec::len).max().unwrap_or(0);
+        let choices = stems.choices.iter().max().copied().unwrap_or(0);
         Cost {
+            conditions: 0,
             nodes: stems.forest.len(),
             node_blocks: blocks * stems.forest.len(),
             ticks: blocks + 1 + self.layers.len(),
@@ -131,14 +109,11 @@ impl Request<'_> {
                 "a width of {d} in {n} blocks cannot be finished by the first checkpoint's {d_first} in {n_first}"
             );
         }
-        let rows = |resid: &Tensor| -> Result<Tensor> {
-            Ok(resid.f_index_select(0, &Tensor::f_from_slice(&stems.nodes)?.f_to_device(self.compute.device)?)?)
-        };
         let mut last: Vec<Tensor> = Vec::new();
         match first {
             None => stream(checkpoint, &stems.forest, self.compute, n_layers, &mut |layer, resid| {
                 if layer == n_layers {
-                    last.push(rows(resid)?);
+                    last.push(stems.answers.rows(resid)?);
                 }
                 tick()
             })?,
@@ -154,48 +129,34 @@ impl Request<'_> {
                 for (start, resid) in middle {
                     stream_from(first, &stems.forest, self.compute, Some((start, &resid)), n_layers, &mut |layer, resid| {
                         if layer == n_layers {
-                            last.push(rows(resid)?);
+                            last.push(stems.answers.rows(resid)?);
                         }
                         tick()
                     })?;
                 }
             }
         }
-        let scored = last.iter().map(|rows| log_probabilities(first.unwrap_or(checkpoint), self.compute, rows, &stems.tokens));
-        let mut scored = scored.collect::<Result<Vec<Vec<f64>>>>()?;
+        // Nothing is compared, so any rows are as good as those without a condition.
+        let said = |rows: &Tensor| stems.answers.said(first.unwrap_or(checkpoint), self.compute, rows, std::slice::from_ref(rows));
+        let mut scored = last.iter().map(|rows| Ok(said(rows)?.swap_remove(0).0)).collect::<Result<Vec<Vec<f64>>>>()?;
         if first.is_none() {
             let own = scored.pop().context("the stream ends at the last layer")?;
             scored = vec![own; self.layers.len()];
         }
-        let width = stems.slices.iter().map(Vec::len).max().unwrap_or(0);
+        let width = stems.choices.iter().max().copied().unwrap_or(0);
         let mut scores: Vec<f32> = Vec::with_capacity(scored.len() * stems.items.len() * width);
-        for all in &scored {
-            for slices in &stems.slices {
-                let own: Vec<f32> = slices.iter().map(|slice| all[slice.clone()].iter().sum::<f64>() as f32).collect();
+        for mut rest in scored.iter().map(Vec::as_slice) {
+            for n in &stems.choices {
+                let (own, later) = rest.split_at(*n);
+                rest = later;
                 ensure!(own.iter().all(|x| x.is_finite()), "an answer has no finite log-probability behind the first checkpoint's blocks");
                 // Items have different numbers of foils; what is not there is not a number.
-                scores.extend(own.iter().copied().chain(std::iter::repeat(f32::NAN)).take(width));
+                scores.extend(own.iter().map(|x| *x as f32).chain(std::iter::repeat(f32::NAN)).take(width));
             }
         }
-        let hashes: Vec<u8> = stems.items.iter().flat_map(|&item| self.set.items[item].hash.bytes()).collect();
-        let tensors: [(&str, Dtype, Vec<usize>, Vec<u8>); 3] = [
-            ("items", Dtype::I64, vec![stems.items.len()], stems.items.iter().flat_map(|item| (*item as i64).to_le_bytes()).collect()),
-            ("item_hash", Dtype::U8, vec![hashes.len()], hashes),
-            (
-                "scores",
-                Dtype::F32,
-                vec![self.layers.len(), stems.items.len(), width],
-                scores.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            ),
-        ];
-        let mut metadata = store::metadata(self.layers, fingerprint);
-        metadata.insert("request".to_owned(), self.hash().into());
-        metadata.insert("first".to_owned(), stat_key.into());
-        let layout = tensors.iter().map(|(name, dtype, shape, _)| ((*name).to_owned(), *dtype, shape.clone())).collect();
-        let writer = Writer::create(path, layout, metadata)?;
-        for (number, (.., bytes)) in tensors.iter().enumerate() {
-            writer.write(number, 0, bytes)?;
-        }
-        writer.finish(&[])
+        let mut tensors: Vec<Written> = sheets::of_items(&stems.items, &self.set.items).into();
+        tensors.push(("scores".to_owned(), Dtype::F32, vec![self.layers.len(), stems.items.len(), width], floats(scores)));
+        let facts = [("request", self.hash()), ("first", stat_key.to_owned())];
+        sheets::write(path, self.layers, fingerprint, &facts, &tensors)
     }
 }

@@ -4,6 +4,7 @@
 //! (i64) are rows of `items.parquet`, and `item_hash` (u8) their hashes as text.
 
 use crate::prompt::item::Item;
+use crate::walk::sheets::is_of;
 use crate::walk::store::Readouts;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -27,12 +28,11 @@ impl Sheet {
         let read = || -> Result<Option<Self>> {
             let file = Readouts::open(path)?;
             let layers: Vec<usize> = serde_json::from_str(file.metadata("layers").context("the metadata lack the key layers")?)?;
-            let rows: Vec<Option<usize>> = file.integers("items")?.into_iter().map(|row| usize::try_from(row).ok()).collect();
-            let hashes: Option<String> = rows.iter().map(|row| Some(items.get((*row)?)?.hash.as_str())).collect();
-            if !hashes.is_some_and(|text| file.bytes("item_hash").is_ok_and(|bytes| bytes == text.as_bytes())) {
+            if !is_of(&file, items)? {
                 return Ok(None);
             }
-            let places: BTreeMap<usize, usize> = rows.iter().enumerate().filter_map(|(place, row)| Some(((*row)?, place))).collect();
+            let rows = file.integers("items")?;
+            let places: BTreeMap<usize, usize> = rows.iter().enumerate().map(|(place, row)| (*row as usize, place)).collect();
             let shape = file.shape("scores")?.to_vec();
             let [n_layers, n_items, width] = shape[..] else { anyhow::bail!("scores has {} dimensions, expected 3", shape.len()) };
             ensure!((n_layers, n_items) == (layers.len(), rows.len()), "scores are of {n_layers} layers and {n_items} items");
