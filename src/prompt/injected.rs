@@ -207,13 +207,19 @@ impl Injected {
     /// Digest of all that is asked.
     pub fn hash(&self) -> String {
         let parts = [&self.sets, &self.pairs, &self.lines, &self.carriers].map(|texts| (&texts.ids, &texts.places));
-        blake3::hash(format!("{:?} {:?} {parts:?}", self.words, self.questions).as_bytes()).to_hex().to_string()
+        let answers: Vec<&Vec<Vec<i64>>> = self.branches().map(|branch| &branch.answers).collect();
+        blake3::hash(format!("{:?} {:?} {parts:?} {answers:?}", self.words, self.questions).as_bytes()).to_hex().to_string()
     }
 
     /// Largest token id.
     pub fn max_token(&self) -> i64 {
-        let texts = [&self.sets, &self.pairs, &self.lines, &self.carriers];
-        texts.into_iter().flat_map(|texts| texts.ids.iter().flatten()).copied().max().unwrap_or(0)
+        let texts = [&self.sets, &self.pairs, &self.lines, &self.carriers].into_iter().flat_map(|texts| &texts.ids);
+        texts.chain(self.branches().flat_map(|branch| &branch.answers)).flatten().copied().max().unwrap_or(0)
+    }
+
+    /// Everything that is answered.
+    fn branches(&self) -> impl Iterator<Item = &Branch> {
+        self.asked.iter().flatten().chain(&self.stronger).chain(self.about.iter().flatten())
     }
 }
 
@@ -281,7 +287,8 @@ fn branch(texts: &mut Texts, stem: &Encoded, places: &[Place], answers: &[String
     let answers = answers.iter().map(|answer| ruler.continuation(stem, answer)).collect::<Result<Vec<_>>>()?;
     let branch = Branch { text: texts.ids.len(), stem: stem.ids.len(), answers };
     for answer in &branch.answers {
-        texts.put([stem.ids.as_slice(), answer].concat(), places);
+        // Nothing follows an answer's last token.
+        texts.put([stem.ids.as_slice(), &answer[..answer.len() - 1]].concat(), places);
     }
     Ok(branch)
 }
