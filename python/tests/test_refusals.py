@@ -48,7 +48,7 @@ def test_no_such_name(run: selftrace.Run) -> None:
     refused(
         lambda: run.curves("own_name", "spelling"),
         "measure 'spelling' has no curve",
-        "behaviour, recognition, lens",
+        "behaviour, recognition, stitched, lens",
     )
     refused(
         lambda: run.curves("own_name", "assistant_axis"),
