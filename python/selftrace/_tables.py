@@ -34,6 +34,8 @@ _NEEDS = {
     "causal": "(its rows need [causal] in the manifest)",
     "stitched": "(its rows need [stitching] in the manifest)",
     "introspection": "(its rows need [introspection] in the manifest)",
+    "context": "(its rows need [context] in the manifest)",
+    "replay": "(its rows need [replay] in the manifest)",
     **dict.fromkeys(("dictionary", "latents", "latent_onset", "latent_self"), "(its rows need [dictionary] in the manifest)"),
 }
 

@@ -1,11 +1,13 @@
 //! Whether two runs can be compared: walked to the end, the same items in the same order, the same tokens, the same axis, and perhaps the
 //! same base. Only one of them may have contexts, or interventions: then everything else is compared, and these are `not_run` in the other.
 
-use crate::measure::introspection;
+use crate::measure::{introspection, talks};
 use crate::prompt::item::Item;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::series::axis::Axis;
+use crate::walk::stitching;
+use crate::walk::talks::{CONTEXT, REPLAY};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 
@@ -49,6 +51,13 @@ pub fn require_comparable(a: &Series, b: &Series) -> Result<()> {
     {
         bail!("{names} had other sentences, questions or strengths of injections; walk both with the same [introspection]");
     }
+    for folder in [CONTEXT, REPLAY] {
+        if let (Some(a), Some(b)) = (talks::read(a, folder), talks::read(b, folder))
+            && a != b
+        {
+            bail!("{names} had other conversations, or other questions behind them; walk both with the same [{folder}]");
+        }
+    }
     Ok(())
 }
 
@@ -77,7 +86,11 @@ pub fn one_sided(a: &Series, b: &Series) -> Vec<&'static str> {
     let blocks = [(Block::Personas, "[personas]"), (Block::Causal, "[causal]")];
     let asked = |series: &Series| introspection::asked(series).is_some();
     let injected = (asked(a) != asked(b)).then_some("[introspection]");
-    blocks.into_iter().filter(|(block, _)| has(a, *block) != has(b, *block)).map(|(_, name)| name).chain(injected).collect()
+    let has_sheets = |series: &Series, folder: &str| !series.sheets(folder).is_empty();
+    let sheets = [(stitching::FOLDER, "[stitching]"), (CONTEXT, "[context]"), (REPLAY, "[replay]")];
+    let sheets = sheets.into_iter().filter(|(folder, _)| has_sheets(a, folder) != has_sheets(b, folder)).map(|(_, name)| name);
+    let blocks = blocks.into_iter().filter(|(block, _)| has(a, *block) != has(b, *block)).map(|(_, name)| name);
+    blocks.chain(injected).chain(sheets).collect()
 }
 
 /// What differs between two lists of items, in one clause; `None` where nothing does, but for blocks that only one of them has.

@@ -1,17 +1,21 @@
-//! Behavioural persistence: whether what was learned is said in every context, held against the hypotheses that the contrast's
-//! persistence is held against, with the same thresholds. It is about answers, so what has to have risen is behaviour.
+//! Behavioural and conversational persistence: whether what was learned is said in every context and behind every conversation, held against the
+//! hypotheses that the contrast's persistence is held against, with the same thresholds. Both are about answers, so what has to have risen is
+//! behaviour.
 
 use super::{Hypothesis, Row, Side, Verdict, risen_from};
+use crate::measure::talks::context;
 use crate::measure::{Finding, behaviour};
 use crate::onset::row::OnsetRow;
 use crate::series::Series;
 use crate::words::Status;
 use std::collections::BTreeMap;
 
+const PARTS: [&str; 2] = [behaviour::PERSISTENCE, context::PERSISTENCE];
+
 /// What is known for these rows.
 pub(super) struct Carried<'a> {
     series: &'a Series,
-    /// What carries over in the mean of the contexts, by checkpoint, in order.
+    /// What carries over in the mean of the contexts or conversations, by checkpoint, in order.
     means: BTreeMap<&'a str, Vec<&'a Finding>>,
     /// Behaviour's onsets, by concept.
     onsets: BTreeMap<&'a str, &'a OnsetRow>,
@@ -21,7 +25,7 @@ impl<'a> Carried<'a> {
     /// From the onsets at primary layers.
     pub fn new(series: &'a Series, onsets: &[&'a OnsetRow], findings: &'a [Finding]) -> Self {
         let mut means: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
-        for finding in findings.iter().filter(|finding| finding.part == behaviour::PERSISTENCE) {
+        for finding in findings.iter().filter(|finding| PARTS.contains(&finding.part)) {
             means.entry(&finding.checkpoint).or_default().push(finding);
         }
         let onsets = onsets.iter().filter(|place| place.measure == behaviour::NAME).map(|place| (place.concept.as_str(), *place));
@@ -49,7 +53,7 @@ impl<'a> Carried<'a> {
             hypothesis,
             concept: mean.concept.clone(),
             null_bank: mean.null_bank,
-            measure: behaviour::PERSISTENCE.to_owned(),
+            measure: mean.part.to_owned(),
             verdict: said.map_or_else(Verdict::default, |carried| side.verdict(carried, threshold)),
             status,
             gate: gate.to_owned(),

@@ -25,6 +25,7 @@ mod introspection;
 mod void;
 
 pub use crate::measure::behaviour::PERSISTENCE as BEHAVIOURAL_PERSISTENCE;
+pub use crate::measure::talks::context::PERSISTENCE as CONVERSATIONAL_PERSISTENCE;
 
 pub const TABLE: Table = Table::keyed::<Row>("evidence");
 
@@ -69,8 +70,8 @@ pub struct Row {
     pub status: Status,
     /// Status of the concept's contrast in `onset.parquet`. Unless it is `ok`, the row is about a level that was not shown to be learnt; where
     /// there were checkpoints enough to show it, it supports nothing. With `ok` it supports nothing at checkpoints before the rise (status `before_onset`).
-    /// Rows of `void`, `behavioural_persistence` and `introspection` are about answers and not about the contrast; the gate of the second is
-    /// that of behaviour, and `not_run` stands for a concept without one; that of the last is its own.
+    /// Rows of `void`, `behavioural_persistence`, `conversational_persistence` and `introspection` are about answers and not about the contrast; the
+    /// gate of the persistences is that of behaviour, and `not_run` stands for a concept without one; that of the last is its own.
     pub gate: Status,
     /// What the measure found.
     pub value: Reported,

@@ -21,6 +21,7 @@
 //! causal       [causal]
 //! stitching    [stitching]
 //! introspection  [introspection]
+//! talk         [context] and [replay]
 //! dictionary   [dictionary]
 //! ```
 
@@ -44,6 +45,7 @@ mod personas;
 mod causal;
 mod stitching;
 mod introspection;
+mod talk;
 mod dictionary;
 #[cfg(test)]
 mod tests;
@@ -63,6 +65,7 @@ pub use series::{Listing, Series, nearest_of};
 pub use source::{Pin, Source};
 pub use spanned::Choice;
 pub use stitching::Stitching;
+pub use talk::{Talk, TalkSet};
 
 use entries::Entries;
 use spanned::{Document, Section};
@@ -81,6 +84,10 @@ const STITCHING: &str = "[stitching]";
 const STITCHING_LAYERS: &str = "[stitching] layers";
 const INTROSPECTION: &str = "[introspection]";
 const INTROSPECTION_LAYERS: &str = "[introspection] layers";
+const CONTEXT: &str = "[context]";
+const CONTEXT_LAYERS: &str = "[context] layers";
+const REPLAY: &str = "[replay]";
+const REPLAY_LAYERS: &str = "[replay] layers";
 const DICTIONARY: &str = "[dictionary]";
 const DICTIONARY_LAYERS: &str = "[dictionary] layers";
 const EVIDENCE: &str = "[evidence]";
@@ -89,7 +96,7 @@ const PARENT: &str = "[[checkpoint]] parent";
 const SERIES: &str = "[[series]]";
 
 /// Every key that a manifest may have, by table. `[concepts.parameters]` is open.
-const KEYS: [(&str, &[&str]); 20] = [
+const KEYS: [(&str, &[&str]); 24] = [
     (
         "",
         &[
@@ -100,6 +107,8 @@ const KEYS: [(&str, &[&str]); 20] = [
             "causal",
             "stitching",
             "introspection",
+            "context",
+            "replay",
             "dictionary",
             "evidence",
             "analysis",
@@ -119,6 +128,10 @@ const KEYS: [(&str, &[&str]); 20] = [
     (STITCHING_LAYERS, &["depth"]),
     (INTROSPECTION, &["enabled", "layers", "strengths", "groups", "material", "memory_mb"]),
     (INTROSPECTION_LAYERS, &["depth"]),
+    (CONTEXT, &["enabled", "sets", "arms", "turns", "concepts", "groups", "replies", "layers"]),
+    (CONTEXT_LAYERS, &["depth"]),
+    (REPLAY, &["enabled", "sets", "arms", "turns", "concepts", "groups", "replies", "layers"]),
+    (REPLAY_LAYERS, &["depth"]),
     (DICTIONARY, &["kind", "layers", "latents", "k", "tokens", "text", "length", "seeds", "checkpoints"]),
     (DICTIONARY_LAYERS, &["depth"]),
     (
@@ -168,6 +181,10 @@ pub struct Manifest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub introspection: Option<Introspection>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<Talk>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Talk>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dictionary: Option<Dictionary>,
     pub evidence: Evidence,
     pub analysis: Analysis,
@@ -215,6 +232,8 @@ impl Manifest {
             causal: Causal::read(&top, folder)?,
             stitching: Stitching::read(&top)?,
             introspection: Introspection::read(&top, folder)?,
+            context: Talk::read_context(&top, folder)?,
+            replay: Talk::read_replay(&top, folder)?,
             dictionary: Dictionary::read(&top, folder)?,
             evidence: Evidence::read(&top)?,
             analysis: Analysis::read(&top)?,

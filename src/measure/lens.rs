@@ -152,14 +152,14 @@ fn scores(series: &Series, lens: &Lens, pairs: &Pairs, readout: usize, layer: us
 }
 
 /// Tokens that tell an answer from the others: those in at most half of them ("the" of most makers is not one), or all where none is.
-fn telling(answers: &[Vec<i32>]) -> Vec<Vec<i32>> {
+pub(super) fn telling(answers: &[Vec<i32>]) -> Vec<Vec<i32>> {
     let common = |token: &i32| 2 * answers.iter().filter(|answer| answer.contains(token)).count() > answers.len();
     let own = |answer: &Vec<i32>| answer.iter().copied().filter(|token| !common(token)).collect::<Vec<_>>();
     answers.iter().map(|answer| Some(own(answer)).filter(|own| !own.is_empty()).unwrap_or_else(|| answer.clone())).collect()
 }
 
 /// Whether at least [`FEWEST_FOILS`] foils, if there are so many, are read by other tokens than the answer.
-fn is_told_apart(answers: &[Vec<i32>]) -> bool {
+pub(super) fn is_told_apart(answers: &[Vec<i32>]) -> bool {
     let telling = telling(answers);
     let Some((own, foils)) = telling.split_first() else { return false };
     let set = |tokens: &Vec<i32>| tokens.iter().copied().collect::<BTreeSet<i32>>();

@@ -23,6 +23,7 @@ pub mod persistence;
 pub mod residual;
 pub mod causal;
 pub mod introspection;
+pub mod talks;
 pub mod dictionary;
 
 use crate::prompt::label_family::LabelFamily;
@@ -48,6 +49,8 @@ pub const MEASURES: &[Measure] = &[
     residual::MEASURE,
     causal::MEASURE,
     introspection::MEASURE,
+    talks::context::MEASURE,
+    talks::replay::MEASURE,
     dictionary::MEASURE,
 ];
 

@@ -220,7 +220,9 @@ fn compare_with_bank(verdicts: &mut [Verdict]) {
 
 /// What a model says already it says more surely after any training, and not only where it says it: the concept is dated by no measure.
 fn mark_what_is_said(verdicts: &mut [Verdict]) {
-    let output = |verdict: &&Verdict| verdict.trace.place.layer.is_none() && matches!(verdict.trace.null, Null::Foils(_));
+    // What conversations add is no answer by itself: it has a readout, that of its arm.
+    let is_plain = |trace: &Trace| trace.place.layer.is_none() && trace.place.readout.is_none();
+    let output = |verdict: &&Verdict| is_plain(verdict.trace) && matches!(verdict.trace.null, Null::Foils(_));
     let said = verdicts.iter().filter(output).filter(|verdict| verdict.is_preferred());
     let said: BTreeSet<&str> = said.map(|verdict| verdict.trace.place.concept.as_str()).collect();
     for verdict in verdicts.iter_mut() {

@@ -23,5 +23,7 @@ pub mod item;
 pub mod persona;
 pub mod choices;
 pub mod injected;
+pub mod transcript;
+pub mod talks;
 pub mod statements;
 pub mod forest;

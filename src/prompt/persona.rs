@@ -285,7 +285,7 @@ pub fn has_system_role(template: &Template) -> bool {
 }
 
 /// Puts `system` before a conversation: as its system message, or at the head of the first turn where there is no system role.
-fn in_context(mut messages: Vec<Message>, system: &str, has_role: bool) -> Vec<Message> {
+pub(super) fn in_context(mut messages: Vec<Message>, system: &str, has_role: bool) -> Vec<Message> {
     let first_is_system = messages.first().is_some_and(|message| message.role == "system");
     match messages.first_mut() {
         _ if system.is_empty() => {}

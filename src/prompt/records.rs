@@ -7,7 +7,7 @@ use std::path::Path;
 /// Larger than any of the public files.
 const MOST_BYTES: u64 = 64 << 20;
 /// The readout span and special tokens are marked by private-use characters while a chat is rendered.
-const RESERVED: std::ops::RangeInclusive<char> = '\u{E000}'..='\u{F8FF}';
+pub const RESERVED: std::ops::RangeInclusive<char> = '\u{E000}'..='\u{F8FF}';
 /// A value in an error is cut to this many characters.
 const QUOTED: usize = 24;
 

@@ -65,7 +65,7 @@ pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> 
                 first.get_or_insert_with(|| config.clone());
                 let layers = job.manifest.model.layers.resolve(config.n_layers)?;
                 if let Entry::Vacant(depth) = depths.entry(config.n_layers) {
-                    let costs = job.sheet_costs(config.n_layers)?;
+                    let costs = job.sheet_costs(config.n_layers, config.d_model as usize)?;
                     sweep.get_or_insert_with(|| costs.iter().map(|cost| sweeping(*cost, config.n_layers)).collect::<String>());
                     let node_blocks: usize = costs.iter().map(|(_, cost)| cost.node_blocks).sum();
                     let walks = node_blocks as f64 / config.n_layers.max(1) as f64 / forest.len().max(1) as f64;

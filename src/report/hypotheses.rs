@@ -2,7 +2,7 @@
 //! added up.
 
 use super::summary::Text;
-use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE, Hypothesis, Row, Verdict};
+use crate::evidence::{self, BEHAVIOURAL_PERSISTENCE, CONVERSATIONAL_PERSISTENCE, Hypothesis, Row, Verdict};
 use crate::measure::{causal, persistence, residual};
 use crate::table::Key;
 use crate::words::Status;
@@ -85,5 +85,6 @@ fn is_asked(row: &Row) -> bool {
         || measure.starts_with(residual::NAME)
         || measure == persistence::NAME
         || measure == BEHAVIOURAL_PERSISTENCE
+        || measure == CONVERSATIONAL_PERSISTENCE
         || matches!(measure, "icc_item" | "within_persona" | "consistency")
 }

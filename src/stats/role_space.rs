@@ -115,6 +115,25 @@ impl RoleSpace {
         Ok(Some(Sampled { value, replicates }))
     }
 
+    /// Where one reading of the first replies lies on the axis, as in [`RoleSpace::project`]; `rows` is `[reply, d]`. `None` where the axis has no
+    /// length, or there are more replies than it is made from.
+    pub fn place(&self, rows: &[f32]) -> Option<f64> {
+        let (n, read) = (self.per_reply.len() / self.d, rows.len() / self.d);
+        let length = Gram::new(&self.per_reply, self.d).ok()?.u();
+        if length <= 0.0 || read == 0 || read > n || n < 2 {
+            return None;
+        }
+        // Of a reply, the axis of all others, as there.
+        let along = |reply: usize| {
+            let at = reply * self.d..(reply + 1) * self.d;
+            let own = rows[at.clone()].iter().zip(&self.roles[at.clone()]).map(|(x, role)| f64::from(*x) - f64::from(*role));
+            let others =
+                self.axis.iter().zip(&self.per_reply[at]).map(|(mean, own)| (n as f64 * mean - f64::from(*own)) / (n as f64 - 1.0));
+            own.zip(others).map(|(x, axis)| x * axis).sum::<f64>()
+        };
+        Some((0..read).map(along).sum::<f64>() / read as f64 / length)
+    }
+
     /// Raw cosine of the axis with a component; its sign is arbitrary, so it is the absolute value.
     pub fn cosine_with_component(&self, component: usize) -> f64 {
         let length = dot(&self.axis, &self.axis).sqrt();
@@ -200,6 +219,8 @@ mod tests {
             let own = &rows[context * replies * d..(context + 1) * replies * d];
             let on_axis = space.project(own, &draws).unwrap().unwrap();
             assert!((on_axis.value - place(context)).abs() < 0.15, "{context}: {}", on_axis.value);
+            assert!((space.place(own).unwrap() - on_axis.value).abs() < 1e-4, "all replies are read alike");
+            assert!((space.place(&own[..8 * d]).unwrap() - place(context)).abs() < 0.3, "{context}: some of them");
         }
         let noise: Vec<f32> = (0..contexts * replies * d).map(|_| normal(&mut generator) as f32).collect();
         let none = RoleSpace::new(&noise, d, replies, &default, &roles).unwrap();

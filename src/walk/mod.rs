@@ -10,6 +10,7 @@ pub mod sheets;
 pub mod interventions;
 pub mod introspection;
 pub mod stitching;
+pub mod talks;
 pub mod audit;
 mod lines;
 pub mod texts;

@@ -258,7 +258,7 @@ fn a_sweep_takes_what_its_nodes_above_the_layers_take() {
     let folder = tempfile::tempdir().unwrap();
     write_run(folder.path(), CAUSAL);
     let job = job(folder.path());
-    let cost = job.sheet_costs(3).unwrap()[0].1;
+    let cost = job.sheet_costs(3, 8).unwrap()[0].1;
     // Layers 1 and 2 of 3, seven settings, 32 random directions and the concept's, which is all that is asked.
     assert_eq!(cost.conditions, 2 * 7 * 33);
     assert!(cost.nodes > 0 && cost.node_blocks == cost.nodes * 7 * 33 * (2 + 1), "{cost:?}");

@@ -72,7 +72,7 @@ fn a_sheet_that_is_missing_is_made_again_alone_and_the_same_in_little_memory() {
     assert_eq!(std::fs::read(&path).unwrap(), sheet);
 
     std::fs::write(&manifest, text.replace("layers = [0, 1]", "layers = [0, 9]")).unwrap();
-    let refused = format!("{:#}", Job::new(Manifest::load(&manifest).unwrap()).unwrap().sheet_costs(3).unwrap_err());
+    let refused = format!("{:#}", Job::new(Manifest::load(&manifest).unwrap()).unwrap().sheet_costs(3, 8).unwrap_err());
     assert!(refused.contains("[introspection] layers: found 9, expected 0 to 3, as the model has 3 blocks"), "{refused}");
     std::fs::write(&manifest, text.replace("material = \"material.toml\"", "groups = 13")).unwrap();
     let refused = format!("{:#}", Job::new(Manifest::load(&manifest).unwrap()).err().unwrap());

@@ -12,6 +12,7 @@ mod docs;
 mod lens;
 mod recognition;
 mod stitched;
+mod talks;
 mod kept;
 mod probes;
 mod pairs;

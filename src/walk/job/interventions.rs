@@ -1,5 +1,5 @@
-//! What a run computes at a checkpoint beside its readouts, a sheet each: where the manifest has `[causal]`, `[stitching]` or
-//! `[introspection]`.
+//! What a run computes at a checkpoint beside its readouts, a sheet each: where the manifest has `[causal]`, `[stitching]`, `[introspection]`,
+//! `[context]` or `[replay]`.
 
 use super::{Job, Record, bases};
 use crate::console::{bar, check_interrupt};
@@ -13,6 +13,7 @@ use crate::walk::introspection;
 use crate::walk::sheets::Cost;
 use crate::walk::stitching;
 use crate::walk::store::Readouts;
+use crate::walk::talks;
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -72,13 +73,28 @@ impl Job {
         then(&request, first).map(Some)
     }
 
+    /// The same of conversations, by the folder of their sheets.
+    fn with_talks<T>(
+        &self,
+        folder: &str,
+        n_layers: usize,
+        compute: Compute,
+        then: impl FnOnce(&talks::Request) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let Some((_, talks)) = self.talks.iter().find(|(own, _)| *own == folder) else { return Ok(None) };
+        let wanted = if folder == talks::CONTEXT { &self.manifest.context } else { &self.manifest.replay };
+        let Some(wanted) = wanted else { return Ok(None) };
+        let layers = wanted.layers(&self.manifest.model.layers.resolve(n_layers)?, n_layers)?;
+        then(&talks::Request { talks, layers: &layers, compute }).map(Some)
+    }
+
     /// Intervenes on a checkpoint whose readouts have been written, unless its sheets are there. The record of the walk is written first, so
     /// that a sweep that is interrupted does not cost the readouts.
     ///
     /// # Errors
     /// As [`Request::run`] and [`introspection::Request::run`], or the manifest asks for layers that are not there.
     pub(super) fn intervene(&self, spec: &CheckpointSpec, record: Record, label: &str, lease: &Lease) -> Result<Record> {
-        if self.causal.is_none() && self.injected.is_none() && self.manifest.stitching.is_none() {
+        if self.causal.is_none() && self.injected.is_none() && self.manifest.stitching.is_none() && self.talks.is_empty() {
             return Ok(record);
         }
         self.write_record(spec, &record)?;
@@ -133,6 +149,27 @@ impl Job {
             tracing::info!("{label}: injections took {:.1} s", whole.as_secs_f64());
             Ok(())
         })?;
+        for (folder, _) in &self.talks {
+            self.with_talks(folder, n_layers, compute, |request| {
+                let path = self.sheet_path(folder, &spec.id);
+                if is_sheet(&path, &request.hash(), fingerprint) {
+                    return Ok(());
+                }
+                let expected = request.cost(n_layers, checkpoint.config.d_model as usize);
+                tracing::info!("{label}: [{folder}], {} nodes", expected.nodes);
+                let (done, whole) =
+                    sweep(&checkpoint, label, folder, expected.ticks, lease, |tick| request.run(&checkpoint, fingerprint, &path, tick));
+                let too_long = done.with_context(|| format!("[{folder}]"))?;
+                if too_long > 0 {
+                    let positions = checkpoint.config.longest.unwrap_or_default();
+                    tracing::warn!(
+                        "{label}: [{folder}]: {too_long} moments are longer than the model's {positions} positions and have no numbers"
+                    );
+                }
+                tracing::info!("{label}: [{folder}] took {:.1} s", whole.as_secs_f64());
+                Ok(())
+            })?;
+        }
         Ok(record)
     }
 
@@ -151,20 +188,31 @@ impl Job {
             let same_first = bases::stat_key(first).map_or(true, |key| is_first(&path, &key));
             Ok(is_sheet(&path, &request.hash(), fingerprint) && same_first)
         });
-        [causal, stitched, injected].into_iter().all(|there| there.is_ok_and(|there| there.unwrap_or(true)))
+        let talks = self.talks.iter().map(|(folder, _)| {
+            self.with_talks(folder, n_layers, compute, |request| Ok(is_sheet(&self.sheet_path(folder, id), &request.hash(), fingerprint)))
+        });
+        [causal, stitched, injected].into_iter().chain(talks).all(|there| there.is_ok_and(|there| there.unwrap_or(true)))
     }
 
     /// What each sheet of a checkpoint takes, with what it is called; none without the tables that ask for them.
     ///
     /// # Errors
     /// The manifest asks for layers that are not there.
-    pub fn sheet_costs(&self, n_layers: usize) -> Result<Vec<(&'static str, Cost)>> {
+    pub fn sheet_costs(&self, n_layers: usize, d_model: usize) -> Result<Vec<(&'static str, Cost)>> {
         let compute = Compute { device: self.device, kind: Kind::Float };
         let personas = self.manifest.personas.is_some();
         let causal = self.with_causal(n_layers, compute, |request| Ok(request.cost(n_layers, personas)))?;
         let stitching = self.with_stitching(n_layers, compute, |request, _| Ok(request.cost(n_layers)))?;
         let introspection = self.with_introspection(n_layers, compute, |request| request.cost(n_layers))?;
-        let all = [("Interventions", causal), ("Stitching", stitching), ("Introspection", introspection)];
+        let [context, replay] = [talks::CONTEXT, talks::REPLAY]
+            .map(|folder| self.with_talks(folder, n_layers, compute, |request| Ok(request.cost(n_layers, d_model))));
+        let all = [
+            ("Interventions", causal),
+            ("Stitching", stitching),
+            ("Introspection", introspection),
+            ("Context", context?),
+            ("Replay", replay?),
+        ];
         Ok(all.into_iter().filter_map(|(what, cost)| Some((what, cost?))).collect())
     }
 }

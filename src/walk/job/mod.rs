@@ -13,6 +13,7 @@ use crate::prompt::choices::Asked;
 use crate::prompt::concept::Concept;
 use crate::prompt::injected::Injected;
 use crate::prompt::item::ItemSet;
+use crate::prompt::talks::Talks;
 use crate::prompt::tokenize::Ruler;
 use crate::walk::readout::{Common, Request};
 use anyhow::{Result, bail, ensure};
@@ -50,6 +51,8 @@ pub struct Job {
     pub causal: Option<Asked>,
     /// What is asked about injected thoughts; `None` without `[introspection]`.
     injected: Option<Injected>,
+    /// What is read behind conversations, by the folder of its sheets; of `[context]` and `[replay]`.
+    talks: Vec<(&'static str, Talks)>,
     pub ruler: Ruler,
     pub device: Device,
     /// Nothing will be computed: what was walked on any device is complete.
@@ -112,7 +115,9 @@ impl Job {
             hub.delete_after_use(manifest.run.folder().join("downloads.txt"));
         }
         let ruler = ruler::resolve(&manifest, &hub)?;
-        let Prompts { concepts, set, causal } = Prompts::of(&mut manifest, &ruler)?;
+        let prompts = Prompts::of(&mut manifest, &ruler)?;
+        let talks = prompts.talks(&manifest, &ruler)?;
+        let Prompts { concepts, set, causal, .. } = prompts;
         if let Some(stitching) = &manifest.stitching {
             ensure!(
                 manifest.keep || !manifest.uses_hub(),
@@ -129,6 +134,7 @@ impl Job {
             set,
             causal,
             injected,
+            talks,
             ruler,
             device,
             looking,

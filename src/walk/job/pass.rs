@@ -10,7 +10,7 @@ use crate::manifest::{CheckpointSpec, Manifest};
 use crate::model::device;
 use crate::table;
 use crate::walk::readout::Common;
-use crate::walk::{interventions, introspection, stitching};
+use crate::walk::{interventions, introspection, stitching, talks};
 use anyhow::{Context, Error, Result, ensure};
 use serde_json::Value;
 use std::io::ErrorKind;
@@ -60,7 +60,7 @@ impl Job {
         let apart = self.turn.map_or(0, |(number, of)| open.len() * number / of.max(1));
         let begin = (turn + apart) % open.len().max(1);
         open.rotate_left(begin);
-        for folder in ["", "readouts", interventions::FOLDER, stitching::FOLDER, introspection::FOLDER] {
+        for folder in ["", "readouts", interventions::FOLDER, stitching::FOLDER, introspection::FOLDER, talks::CONTEXT, talks::REPLAY] {
             lease::sweep(&self.folder.join(folder));
         }
         let rest: Vec<&CheckpointSpec> = open.iter().map(|open| open.spec).collect();

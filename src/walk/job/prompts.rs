@@ -1,21 +1,26 @@
 //! What a manifest asks, as items of the frozen ruler.
 
 use super::Job;
-use crate::manifest::{Keep, Manifest, Material, Profile, Readout};
+use crate::manifest::{Keep, Manifest, Material, Profile, Readout, Talk};
 use crate::model::config::DecoderConfig;
 use crate::prompt::choices;
 use crate::prompt::concept::{self, Concept};
 use crate::prompt::forest::Forest;
 use crate::prompt::item::ItemSet;
+use crate::prompt::persona::Reply;
+use crate::prompt::talks::Talks;
 use crate::prompt::tokenize::Ruler;
 use crate::prompt::{design, neutral, persona, statements};
+use crate::walk::talks;
 use anyhow::Result;
 
-/// Concepts, their items, and what is asked under interventions.
+/// Concepts, their items, and what is asked under interventions and behind conversations.
 pub(super) struct Prompts {
     pub(super) concepts: Vec<Concept>,
     pub(super) set: ItemSet,
     pub(super) causal: Option<choices::Asked>,
+    /// Fixed replies of the contexts.
+    replies: Vec<Reply>,
 }
 
 impl Prompts {
@@ -39,8 +44,11 @@ impl Prompts {
                 manifest.model.readouts.push(Readout::Statement);
             }
         }
+        let mut replies = Vec::new();
         if let Some(personas) = &manifest.personas {
-            persona::load(personas, &concepts)?.add_items(&mut set, &concepts, profile, &wanted.parameters, ruler)?;
+            let contexts = persona::load(personas, &concepts)?;
+            contexts.add_items(&mut set, &concepts, profile, &wanted.parameters, ruler)?;
+            replies = contexts.replies;
             if !manifest.model.readouts.contains(&Readout::ResponseMean) {
                 manifest.model.readouts.push(Readout::ResponseMean);
                 set.keep_responses_of_contexts();
@@ -48,7 +56,23 @@ impl Prompts {
         }
         let causal = manifest.causal.as_ref().map(|wanted| choices::load(wanted, &concepts, profile)).transpose()?;
         causal.iter().try_for_each(|asked| asked.add_items(&mut set, &concepts, &wanted.parameters, ruler))?;
-        Ok(Self { concepts, set, causal })
+        Ok(Self { concepts, set, causal, replies })
+    }
+
+    /// What is read behind conversations, by the folder of its sheets.
+    ///
+    /// # Errors
+    /// See [`Talks::new`].
+    pub(super) fn talks(&self, manifest: &Manifest, ruler: &Ruler) -> Result<Vec<(&'static str, Talks)>> {
+        let tables = [(talks::CONTEXT, &manifest.context, false), (talks::REPLAY, &manifest.replay, true)];
+        let read = |(folder, wanted, controls): (&'static str, &Option<Talk>, bool)| {
+            let wanted = wanted.as_ref()?;
+            let read = Talks::new(wanted, controls, &self.concepts, &self.replies, &manifest.concepts.parameters, ruler);
+            Some(read.map(|talks| (folder, talks)))
+        };
+        let talks = tables.into_iter().filter_map(read).collect::<Result<Vec<_>>>()?;
+        talks.iter().flat_map(|(_, talks)| &talks.left_out).for_each(|why| tracing::warn!("{why}"));
+        Ok(talks)
     }
 }
 
