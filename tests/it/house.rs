@@ -13,6 +13,7 @@ const TENSORS: &[&str] = &[
     "walk/answers.rs",
     "walk/introspection/",
     "walk/stitching/",
+    "walk/talks/",
     "walk/interventions/mod.rs",
     "walk/interventions/board.rs",
     "walk/paired.rs",

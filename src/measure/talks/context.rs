@@ -60,9 +60,11 @@ pub struct Row {
     pub foil_percentile: Option<f64>,
     pub foil_p: Option<f64>,
     pub n_foils: i32,
-    /// Mean tokens of the conversations, and of the neutral ones.
+    /// Mean tokens of the conversations.
     pub tokens: f64,
+    /// Mean tokens of the neutral ones.
     pub neutral_tokens: Option<f64>,
+    /// Conversations of the arm.
     pub n_conversations: i32,
 }
 

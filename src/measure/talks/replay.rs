@@ -21,6 +21,7 @@ pub const MEASURE: Measure = Measure { name: REPLAY, tables: &[TABLE], run };
 /// One row of `replay.parquet` behind the keys; units and intervals are those of `context`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Row {
+    /// The kind of conversation.
     pub arm: String,
     /// Exchanges before it is read.
     pub turns: i32,
@@ -43,6 +44,7 @@ pub struct Row {
     pub change: Reported,
     /// Mean tokens of the conversations.
     pub tokens: f64,
+    /// Conversations of the arm.
     pub n_conversations: i32,
 }
 
