@@ -555,10 +555,9 @@ fn what_is_no_run_gets_a_sentence() {
     assert!(refused().contains("run.json: no such file"), "{}", refused());
     write(folder.path(), "old", SMALL);
     std::fs::remove_file(folder.path().join("lens.parquet")).unwrap();
-    assert!(
-        read_page(folder.path())
-            .contains("Not in the run's folder: causal.parquet, integrity.parquet, introspection.parquet, lens.parquet, persona.parquet")
-    );
+    assert!(read_page(folder.path()).contains(
+        "Not in the run's folder: causal.parquet, context.parquet, integrity.parquet, introspection.parquet, lens.parquet, persona.parquet"
+    ));
     // A table of an older version lacks columns that a page needs.
     #[derive(Serialize, Deserialize)]
     struct Old {

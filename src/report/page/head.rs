@@ -20,6 +20,7 @@ pub const QUESTIONS: &[(&str, &str)] = &[
     ("evidence", "Is it more than a persona?"),
     ("causes", "Does it do anything?"),
     ("thoughts", "Does it know what is put into it?"),
+    ("talks", "Does a conversation move it?"),
     ("audits", "Can the data be trusted?"),
     ("origin", "How was it made?"),
 ];

@@ -15,6 +15,7 @@ mod maps;
 mod lags;
 mod evidence;
 mod causes;
+mod talks;
 mod thoughts;
 mod audits;
 mod head;
@@ -71,6 +72,7 @@ pub fn render(rows: &Rows, command: &str) -> String {
         evidence::html(rows),
         causes::html(rows),
         thoughts::html(rows),
+        talks::html(rows),
         audits::html(rows),
         origin::html(rows, command),
     ];

@@ -8,6 +8,7 @@ use crate::analysis::OnsetRow;
 use crate::evidence;
 use crate::measure::causal::Causal;
 use crate::measure::introspection;
+use crate::measure::talks::context;
 use crate::onset::leadlag;
 use crate::series::Point as Entry;
 use crate::series::axis::Axis;
@@ -191,6 +192,7 @@ pub struct Rows {
     pub carried: Vec<Numbered<Carried>>,
     pub causes: Vec<Numbered<Causal>>,
     pub thoughts: Vec<Numbered<introspection::Row>>,
+    pub talks: Vec<Numbered<context::Row>>,
     /// Steps after which a concept is known to be taught.
     pub lessons: BTreeMap<String, f64>,
     /// Tables that are not there.

@@ -15,7 +15,7 @@ use std::path::Path;
 const NONE: &str = "-";
 
 /// Tables beside those of curves.
-const SHOWN: [&str; 8] = ["lexical_audit", "onset", "leadlag", "evidence", "causal", "introspection", "transfer", "similarity"];
+const SHOWN: [&str; 9] = ["lexical_audit", "onset", "leadlag", "evidence", "causal", "introspection", "context", "transfer", "similarity"];
 
 /// A row of any table with curves, before it is known which of them are shown.
 #[derive(Default)]
@@ -206,6 +206,7 @@ impl Rows {
             carried: folder.last("behaviour")?,
             causes: folder.last("causal")?,
             thoughts: folder.last("introspection")?,
+            talks: folder.last("context")?,
             lessons: lessons(folder.path)?,
             missing: Vec::new(),
             run,
