@@ -277,11 +277,14 @@ fn replace<T>(all: &mut Vec<T>, new: Vec<T>, id: impl Fn(&T) -> &String) {
     }
 }
 
-/// A template that drops system messages or refuses them has no system role.
+/// A template that drops system messages or refuses them has no system role; nor has one that shows them only where a user speaks last, as
+/// Mistral's, since what is asked goes on to the beginning of an answer.
 pub fn has_system_role(template: &Template) -> bool {
     const MARK: &str = "A system message.";
-    let messages = [Message::new("system", MARK), Message::new("user", "Hello.")];
-    template.render(&messages, true).is_ok_and(|text| text.contains(MARK))
+    let messages = ["system", "user", "assistant", "user", "assistant"].map(|role| (role, if role == "system" { MARK } else { "Hello." }));
+    let messages = messages.map(|(role, text)| Message::new(role, text));
+    let shows = |rendered: Result<String>| rendered.is_ok_and(|text| text.contains(MARK));
+    shows(template.render(&messages[..2], true)) && shows(template.render_open(&messages[..3])) && shows(template.render_open(&messages))
 }
 
 /// Puts `system` before a conversation: as its system message, or at the head of the first turn where there is no system role.

@@ -25,6 +25,8 @@ pub const NONE: &str = "none";
 const NULL_CONCEPTS: usize = 3;
 /// Wordings of a concept that are looked at.
 const WORDINGS: usize = 96;
+/// Tokens of a stem's end that settle how what follows is tokenised.
+const TAIL: usize = 16;
 
 /// A conversation up to a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +75,12 @@ pub struct Talks {
     pub said: Vec<Option<Place>>,
     /// What could not be read: a sentence each.
     pub left_out: Vec<String>,
+    /// Stems without a conversation, with the tokens of their answers, by concept, wording and side.
+    plain: BTreeMap<(String, usize, usize), Stem>,
 }
+
+/// Tokens of a stem, and of its answers.
+type Stem = (Vec<i64>, Vec<Vec<i64>>);
 
 /// A concept's wordings.
 struct Question<'a> {
@@ -186,8 +193,8 @@ impl Talks {
         let (mut branches, mut replied) = (Vec::new(), Vec::new());
         for question in &asker.questions {
             for wording in 0..self.groups {
-                let pair = &question.wordings[(number * self.groups + wording) % question.wordings.len()];
-                let [own, other] = pair.each_ref().map(|spec| self.branch(asker, before, spec));
+                let at = (number * self.groups + wording) % question.wordings.len();
+                let [own, other] = [0, 1].map(|side| self.branch(asker, before, (question, at, side)));
                 branches.push([own?, other?]);
             }
         }
@@ -215,10 +222,23 @@ impl Talks {
         Ok(())
     }
 
-    fn branch(&mut self, asker: &Asker, before: &[Message], spec: &Spec) -> Result<Branch> {
+    fn branch(&mut self, asker: &Asker, before: &[Message], (question, wording, side): (&Question, usize, usize)) -> Result<Branch> {
+        let spec = &question.wordings[wording][side];
         let stem = asker.encode(before, &spec.messages)?;
-        let texts = spec.answers.iter().flatten().chain(&spec.foils);
-        let answers = texts.map(|answer| asker.ruler.continuation(&stem, answer)).collect::<Result<Vec<_>>>()?;
+        let key = (question.concept.name.clone(), wording, side);
+        let tail = |ids: &[i64]| ids[ids.len().saturating_sub(TAIL)..].to_vec();
+        // How an answer is tokenised is settled by the words before it, so whole conversations are not gone through for each of them.
+        let known = self.plain.get(&key).filter(|(ids, _)| tail(&stem.ids).ends_with(&tail(ids)));
+        let answers = match known {
+            Some((_, answers)) => answers.clone(),
+            None => {
+                let texts = spec.answers.iter().flatten().chain(&spec.foils);
+                texts.map(|answer| asker.ruler.continuation(&stem, answer)).collect::<Result<Vec<_>>>()?
+            }
+        };
+        if before.is_empty() {
+            self.plain.insert(key, (stem.ids.clone(), answers.clone()));
+        }
         let branch = Branch { text: self.texts.len(), stem: stem.ids.len(), answers };
         // Nothing follows an answer's last token.
         let continued = branch.answers.iter().map(|answer| [stem.ids.as_slice(), &answer[..answer.len() - 1]].concat());

@@ -2,10 +2,13 @@
 
 use crate::baseline::rows;
 use crate::cli::{copy, demo, edit, run, stderr, stdout, text};
+use selftrace::manifest::{Manifest, Pack, default_parameters};
 use selftrace::model::Checkpoint;
 use selftrace::model::logits::log_probabilities;
 use selftrace::model::stream::{Compute, stream};
+use selftrace::prompt::concept;
 use selftrace::prompt::forest::Forest;
+use selftrace::prompt::talks::Talks;
 use selftrace::prompt::template::{Message, Template};
 use selftrace::prompt::tokenize::Ruler;
 use serde_json::{Map, Value};
@@ -252,4 +255,56 @@ fn conversations_that_cannot_be_read_are_left_out_and_named_and_the_others_go_on
         let (code, said) = said(table);
         assert!(code != Some(0) && said.contains(expected), "{table}: {said}");
     }
+}
+
+/// Turns that somebody else's template writes are where they are said to be, and what is asked stands behind them.
+#[test]
+fn every_published_template_takes_the_conversations() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("model")).unwrap();
+    let path = folder.path().join("checkpoints.toml");
+    let text = "[context]\nturns = [1, 8]\nconcepts = [\"self_preservation\"]\n[replay]\narms = [\"self_talk\", \"shuffled\", \"neutral\"]\n\
+                concepts = [\"maker\"]\n[[checkpoint]]\nid = \"a\"\nstage = \"sft\"\nsource = \"model\"\n";
+    std::fs::write(&path, text).unwrap();
+    let manifest = Manifest::load(&path).unwrap();
+    let concepts: Vec<_> = concept::load_pack(&Pack::Builtin)
+        .unwrap()
+        .into_iter()
+        .filter(|concept| ["self_preservation", "maker"].contains(&concept.name.as_str()))
+        .collect();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(fixtures.join("chat_templates/templates")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("x_") {
+            continue;
+        }
+        seen += 1;
+        let template = Template::new(&std::fs::read_to_string(&path).unwrap(), Some("<s>"), Some("</s>")).unwrap();
+        let ruler = Ruler::load(&fixtures.join("tokenizer"), template).unwrap();
+        for (wanted, controls) in [(manifest.context.as_ref().unwrap(), false), (manifest.replay.as_ref().unwrap(), true)] {
+            let talks = Talks::new(wanted, controls, &concepts, &[], &default_parameters(), &ruler).unwrap();
+            assert!(talks.left_out.is_empty(), "{name}: {:?}", talks.left_out);
+            // Five arms of six scripts after one and after eight exchanges, two that are a system message, all with neutral ones, and nothing.
+            let expected = if controls { 3 * 6 * 3 } else { (5 * 2 + 2) * 6 * 2 + 6 };
+            assert_eq!(talks.moments.len(), expected, "{name}");
+            for (number, moment) in talks.moments.iter().enumerate() {
+                let stem = &talks.branches_of(number)[0][0];
+                let prompt = ruler.decode(&talks.texts[stem.text][..stem.stem]).unwrap();
+                match &talks.said[number] {
+                    Some((text, span)) => {
+                        let turn = ruler.decode(&talks.texts[*text][span.clone()]).unwrap();
+                        assert!(turn.split_whitespace().count() >= 5 && prompt.contains(turn.trim()), "{name}: {turn:?} in {prompt:?}");
+                    }
+                    None => assert_eq!(moment.turns, 0, "{name}"),
+                }
+                if moment.arm == "summary_self" {
+                    assert!(prompt.contains("Summary of earlier conversations"), "{name}: {prompt:?}");
+                }
+                assert!(moment.tokens > 0 || moment.turns == 0, "{name}: {moment:?}");
+            }
+        }
+    }
+    assert!(seen >= 20, "{seen} templates");
 }
