@@ -65,7 +65,10 @@ fn a_template_without_a_system_role_gets_the_context_in_the_users_turn() {
     let gemma = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}\
         {% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}";
     let dropping = "{% for message in messages if message.role != 'system' %}<{{ message.role }}>{{ message.content }}{% endfor %}";
-    for source in [gemma, dropping] {
+    // As of Mistral: with the last message, if that is a user's.
+    let last = "{% for message in messages %}{% if message.role != 'system' %}{% if loop.last and message.role == 'user' and \
+        messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}<{{ message.role }}>{{ message.content }}{% endif %}{% endfor %}";
+    for source in [gemma, dropping, last] {
         assert!(!has_system_role(&Template::new(source, None, None).unwrap()));
     }
     assert!(has_system_role(&Template::plain().unwrap()) && has_system_role(&Template::chatml().unwrap()));

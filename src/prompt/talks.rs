@@ -16,6 +16,7 @@ use super::transcript::{Library, Transcript};
 use crate::manifest::Talk;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -75,8 +76,6 @@ pub struct Talks {
     pub said: Vec<Option<Place>>,
     /// What could not be read: a sentence each.
     pub left_out: Vec<String>,
-    /// Stems without a conversation, with the tokens of their answers, by concept, wording and side.
-    plain: BTreeMap<(String, usize, usize), Stem>,
 }
 
 /// Tokens of a stem, and of its answers.
@@ -95,6 +94,8 @@ struct Asker<'a> {
     has_role: bool,
     questions: Vec<Question<'a>>,
     replies: &'a [Reply],
+    /// Stems without a conversation, with the tokens of their answers, by concept, wording and side.
+    plain: RefCell<BTreeMap<(String, usize, usize), Stem>>,
 }
 
 impl Talks {
@@ -118,8 +119,13 @@ impl Talks {
             library.add_controls(&wanted.arms, &tokens)?;
         }
         let replies = &replies[..wanted.replies.min(replies.len())];
-        let asker =
-            Asker { ruler, has_role: has_system_role(&ruler.template), questions: questions(wanted, concepts, parameters)?, replies };
+        let asker = Asker {
+            ruler,
+            has_role: has_system_role(&ruler.template),
+            questions: questions(wanted, concepts, parameters)?,
+            replies,
+            plain: RefCell::default(),
+        };
         let mut talks =
             Self { groups: wanted.groups, replies: replies.len(), left_out: std::mem::take(&mut library.left_out), ..Self::default() };
         let most = library.arms.iter().map(|(_, scripts)| scripts.len()).max().unwrap_or(0);
@@ -228,16 +234,17 @@ impl Talks {
         let key = (question.concept.name.clone(), wording, side);
         let tail = |ids: &[i64]| ids[ids.len().saturating_sub(TAIL)..].to_vec();
         // How an answer is tokenised is settled by the words before it, so whole conversations are not gone through for each of them.
-        let known = self.plain.get(&key).filter(|(ids, _)| tail(&stem.ids).ends_with(&tail(ids)));
+        let known =
+            asker.plain.borrow().get(&key).filter(|(ids, _)| tail(&stem.ids).ends_with(&tail(ids))).map(|(_, answers)| answers.clone());
         let answers = match known {
-            Some((_, answers)) => answers.clone(),
+            Some(answers) => answers,
             None => {
                 let texts = spec.answers.iter().flatten().chain(&spec.foils);
                 texts.map(|answer| asker.ruler.continuation(&stem, answer)).collect::<Result<Vec<_>>>()?
             }
         };
         if before.is_empty() {
-            self.plain.insert(key, (stem.ids.clone(), answers.clone()));
+            asker.plain.borrow_mut().insert(key, (stem.ids.clone(), answers.clone()));
         }
         let branch = Branch { text: self.texts.len(), stem: stem.ids.len(), answers };
         // Nothing follows an answer's last token.

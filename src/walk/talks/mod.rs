@@ -175,3 +175,77 @@ fn contrasts(rows: &Tensor, centres: bool) -> Result<Vec<f32>> {
     let contrast = pairs.f_select(1, 0)?.f_sub(&pairs.f_select(1, 1)?)?;
     Ok(Vec::try_from(contrast.f_flatten(0, -1)?.f_to_device(tch::Device::Cpu)?)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::sheet::Sheet;
+    use super::*;
+    use crate::prompt::injected::Branch;
+    use crate::prompt::talks::{Asked, Moment};
+    use tch::Device;
+
+    /// One concept with an answer, another and a foil, behind conversations of these lengths.
+    fn talks(lengths: &[usize]) -> Talks {
+        let mut talks = Talks { groups: 1, replies: 1, ..Talks::default() };
+        talks.asked.push(Asked {
+            concept: "a".to_owned(),
+            null_bank: false,
+            specification: None,
+            answer: "x".to_owned(),
+            answer_ids: vec![vec![5, 6], vec![7], vec![8]],
+            foils: 1,
+        });
+        for length in lengths {
+            let before: Vec<i64> = (0..*length as i64).map(|at| at % 40).collect();
+            let mut branch = |own: i64| {
+                let stem = [before.as_slice(), &[own, 2, 3]].concat();
+                let branch = Branch { text: talks.texts.len(), stem: stem.len(), answers: vec![vec![5, 6], vec![7], vec![8]] };
+                talks.texts.extend(branch.answers.iter().map(|answer| [stem.as_slice(), &answer[..answer.len() - 1]].concat()));
+                branch
+            };
+            let pair = [branch(50), branch(51)];
+            talks.branches.push(pair);
+            talks.texts.push([before.as_slice(), &[9, 10, 11]].concat());
+            talks.replied.push((talks.texts.len() - 1, *length..*length + 3));
+            talks.texts.push(before.clone());
+            talks.said.push(Some((talks.texts.len() - 1, 2..*length)));
+            let moment = Moment { arm: "b".to_owned(), script: length.to_string(), turns: 1, tokens: *length, neutral: None };
+            talks.moments.push(moment);
+        }
+        talks
+    }
+
+    #[test]
+    fn a_conversation_that_is_longer_than_the_positions_has_no_numbers_and_the_others_have_theirs() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/gpt2");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let compute = Compute { device: Device::Cpu, kind: Kind::Float };
+        let out = tempfile::tempdir().unwrap();
+        let read = |lengths: &[usize]| {
+            let talks = talks(lengths);
+            let request = Request { talks: &talks, layers: &[1, 3], compute };
+            let path = out.path().join(format!("{lengths:?}.safetensors"));
+            let too_long = request.run(&checkpoint, &"0".repeat(64), &path, &mut || Ok(())).unwrap();
+            (too_long, Sheet::open(&path).unwrap())
+        };
+        // With three tokens of a stem and one of an answer, 12 is the most that 16 positions take.
+        let (too_long, both) = read(&[13, 12, 5]);
+        assert_eq!(too_long, 1);
+        assert!(both.choices(0, 0, 0, 0).is_none() && both.nll(0).is_none() && both.lens(1, 0, 0, 0)[0].is_nan());
+        let (none, alone) = read(&[12]);
+        assert_eq!(none, 0);
+        for side in [0, 1] {
+            let (found, expected) = (both.choices(1, 0, 0, side).unwrap(), alone.choices(0, 0, 0, side).unwrap());
+            assert!(found.len() == 3 && found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}, {expected:?}");
+        }
+        let close = |a: &[f32], b: &[f32]| a.len() == 16 && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
+        for layer in [0, 1] {
+            assert!(
+                close(both.lens(layer, 1, 0, 0), alone.lens(layer, 0, 0, 0)) && close(both.reply(layer, 1, 0), alone.reply(layer, 0, 0))
+            );
+        }
+        assert!((both.nll(1).unwrap() - alone.nll(0).unwrap()).abs() < 1e-5 && both.nll(2).is_some());
+        // All of them too long is a sheet without numbers.
+        assert_eq!(read(&[14, 15]).0, 2);
+    }
+}
