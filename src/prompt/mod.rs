@@ -24,6 +24,7 @@ pub mod persona;
 pub mod choices;
 pub mod injected;
 pub mod transcript;
+mod asker;
 pub mod talks;
 pub mod statements;
 pub mod forest;

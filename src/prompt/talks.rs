@@ -4,30 +4,22 @@
 //! about oneself and about somebody else, with the answers that are scored, and fixed replies. Script k of every arm is asked in the same
 //! wordings, so that arms differ in the conversation alone.
 
+use super::asker::{Asker, Question};
 use super::concept::Concept;
-use super::design::{self, Spec};
 use super::injected::Branch;
-use super::label_family::LabelFamily;
-use super::persona::{Reply, has_system_role, in_context};
+use super::persona::Reply;
 use super::specification::Specification;
 use super::template::Message;
-use super::tokenize::{Encoded, Ruler, SPAN_CLOSE, SPAN_OPEN};
+use super::tokenize::{Ruler, SPAN_CLOSE, SPAN_OPEN};
 use super::transcript::{Library, Transcript};
 use crate::manifest::Talk;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Arm of the moments with no conversation at all.
 pub const NONE: &str = "none";
-/// Null concepts that are asked about when the manifest names no concepts.
-const NULL_CONCEPTS: usize = 3;
-/// Wordings of a concept that are looked at.
-const WORDINGS: usize = 96;
-/// Tokens of a stem's end that settle how what follows is tokenised.
-const TAIL: usize = 16;
 
 /// A conversation up to a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +32,9 @@ pub struct Moment {
     pub tokens: usize,
     /// The moment of a neutral conversation that is as long.
     pub neutral: Option<usize>,
+    /// The checkpoint that wrote the conversation, where one did: it is read at that one and at the first.
+    #[serde(default)]
+    pub writer: Option<String>,
 }
 
 /// A concept that is asked about.
@@ -78,38 +73,19 @@ pub struct Talks {
     pub left_out: Vec<String>,
 }
 
-/// Tokens of a stem, and of its answers.
-type Stem = (Vec<i64>, Vec<Vec<i64>>);
-
-/// A concept's wordings.
-struct Question<'a> {
-    concept: &'a Concept,
-    /// About oneself, and about another.
-    wordings: Vec<[Spec; 2]>,
-}
-
-/// What stands behind every moment.
-struct Asker<'a> {
-    ruler: &'a Ruler,
-    has_role: bool,
-    questions: Vec<Question<'a>>,
-    replies: &'a [Reply],
-    /// Stems without a conversation, with the tokens of their answers, by concept, wording and side.
-    plain: RefCell<BTreeMap<(String, usize, usize), Stem>>,
-}
-
 impl Talks {
     /// Tokenises what a manifest's table asks for; with `controls` as a replay: from no exchange on, with arms of shuffled and of neutral turns,
     /// otherwise with a neutral conversation beside each of the others.
     ///
     /// # Errors
-    /// As [`Library::load`]; no concept can be asked about; or what is asked cannot be rendered even without a conversation.
+    /// As [`Library::load`]; a conversation of a checkpoint that is not among `checkpoints`; no concept can be asked about; or what is asked cannot be rendered even without a conversation.
     pub fn new(
         wanted: &Talk,
         controls: bool,
         concepts: &[Concept],
         replies: &[Reply],
         parameters: &BTreeMap<String, String>,
+        checkpoints: &[&str],
         ruler: &Ruler,
     ) -> Result<Self> {
         let mut library = Library::load(wanted)?;
@@ -117,18 +93,26 @@ impl Talks {
         let tokens = |text: &str| -> Result<usize> { Ok(ruler.encode_text(text)?.len().saturating_sub(opening)) };
         if controls {
             library.add_controls(&wanted.arms, &tokens)?;
+        } else {
+            // Beside neutral ones it does not matter who wrote them: they are the same for all.
+            library.arms.iter_mut().flat_map(|(_, scripts)| scripts).for_each(|script| script.writer = None);
         }
-        let replies = &replies[..wanted.replies.min(replies.len())];
-        let asker = Asker {
-            ruler,
-            has_role: has_system_role(&ruler.template),
-            questions: questions(wanted, concepts, parameters)?,
-            replies,
-            plain: RefCell::default(),
+        let asker = Asker::new(wanted, concepts, replies, parameters, ruler)?;
+        let mut talks = Self {
+            groups: wanted.groups,
+            replies: asker.replies.len(),
+            left_out: std::mem::take(&mut library.left_out),
+            ..Self::default()
         };
-        let mut talks =
-            Self { groups: wanted.groups, replies: replies.len(), left_out: std::mem::take(&mut library.left_out), ..Self::default() };
-        let most = library.arms.iter().map(|(_, scripts)| scripts.len()).max().unwrap_or(0);
+        let most = library.arms.iter().flat_map(|(_, scripts)| numbered(scripts)).map(|(number, _)| number + 1).max().unwrap_or(0);
+        let mut writers = library.arms.iter().flat_map(|(_, scripts)| scripts).filter_map(|script| script.writer.as_deref());
+        if let Some(writer) = writers.find(|writer| !checkpoints.contains(writer)) {
+            bail!(
+                "{}: a conversation has checkpoint {writer:?}, expected the id of an entry, as {:?}",
+                wanted.place,
+                checkpoints.first().unwrap_or(&"")
+            );
+        }
         ensure!(
             most > 0,
             "{}: found no conversation{}",
@@ -137,14 +121,14 @@ impl Talks {
         );
         // If these fail, no conversation is to blame.
         for number in 0..most {
-            let none = Transcript { arm: NONE.to_owned(), id: number.to_string(), messages: Vec::new() };
+            let none = Transcript { arm: NONE.to_owned(), id: number.to_string(), writer: None, messages: Vec::new() };
             talks.add(&asker, number, &none, 0, &tokens).with_context(|| wanted.place.clone())?;
         }
-        talks.asked = asker.asked(&talks);
+        talks.asked = talks.asked(&asker.questions);
         if controls {
             talks.truncate(0);
         }
-        for (number, script) in library.arms.iter().flat_map(|(_, scripts)| scripts.iter().enumerate()) {
+        for (number, script) in library.arms.iter().flat_map(|(_, scripts)| numbered(scripts)) {
             let before = talks.moments.len();
             let neutral = if controls { None } else { Some(library.neutral(number, script, &tokens)?) };
             if let Err(error) = talks.add_script(&asker, number, script, neutral.as_ref(), &wanted.turns, &tokens) {
@@ -195,7 +179,14 @@ impl Talks {
         for message in before {
             count += tokens(&message.content)?;
         }
-        let moment = Moment { arm: script.arm.clone(), script: script.id.clone(), turns, tokens: count, neutral: None };
+        let moment = Moment {
+            arm: script.arm.clone(),
+            script: script.id.clone(),
+            turns,
+            tokens: count,
+            neutral: None,
+            writer: script.writer.clone(),
+        };
         let (mut branches, mut replied) = (Vec::new(), Vec::new());
         for question in &asker.questions {
             for wording in 0..self.groups {
@@ -229,28 +220,33 @@ impl Talks {
     }
 
     fn branch(&mut self, asker: &Asker, before: &[Message], (question, wording, side): (&Question, usize, usize)) -> Result<Branch> {
-        let spec = &question.wordings[wording][side];
-        let stem = asker.encode(before, &spec.messages)?;
-        let key = (question.concept.name.clone(), wording, side);
-        let tail = |ids: &[i64]| ids[ids.len().saturating_sub(TAIL)..].to_vec();
-        // How an answer is tokenised is settled by the words before it, so whole conversations are not gone through for each of them.
-        let known =
-            asker.plain.borrow().get(&key).filter(|(ids, _)| tail(&stem.ids).ends_with(&tail(ids))).map(|(_, answers)| answers.clone());
-        let answers = match known {
-            Some(answers) => answers,
-            None => {
-                let texts = spec.answers.iter().flatten().chain(&spec.foils);
-                texts.map(|answer| asker.ruler.continuation(&stem, answer)).collect::<Result<Vec<_>>>()?
-            }
-        };
-        if before.is_empty() {
-            asker.plain.borrow_mut().insert(key, (stem.ids.clone(), answers.clone()));
-        }
-        let branch = Branch { text: self.texts.len(), stem: stem.ids.len(), answers };
+        let (stem, answers) = asker.stem(before, question, wording, side)?;
+        let branch = Branch { text: self.texts.len(), stem: stem.len(), answers };
         // Nothing follows an answer's last token.
-        let continued = branch.answers.iter().map(|answer| [stem.ids.as_slice(), &answer[..answer.len() - 1]].concat());
+        let continued = branch.answers.iter().map(|answer| [stem.as_slice(), &answer[..answer.len() - 1]].concat());
         self.texts.extend(continued);
         Ok(branch)
+    }
+
+    /// What is asked, from moments without a conversation.
+    fn asked(&self, questions: &[Question]) -> Vec<Asked> {
+        let each = questions.len() * self.groups;
+        let asked = |(number, question): (usize, &Question)| {
+            let [own, _] = &question.wordings[0];
+            let wordings = || self.branches.chunks_exact(each).flat_map(|moment| &moment[number * self.groups..(number + 1) * self.groups]);
+            let first = wordings().next().map_or(&[][..], |pair| &pair[0].answers);
+            let same = wordings().flatten().all(|branch| branch.answers == first);
+            let narrow = |ids: &Vec<i64>| ids.iter().map(|id| *id as i32).collect();
+            Asked {
+                concept: question.concept.name.clone(),
+                null_bank: question.concept.null_bank,
+                specification: question.concept.specification,
+                answer: own.answers.as_ref().map_or_else(String::new, |[answer, _]| answer.clone()),
+                answer_ids: if same { first.iter().map(narrow).collect() } else { Vec::new() },
+                foils: own.foils.len(),
+            }
+        };
+        questions.iter().enumerate().map(asked).collect()
     }
 
     /// Keeps the first `moments`; texts that nothing stands behind any more stay out of the forest, see [`Talks::longest`].
@@ -296,37 +292,13 @@ impl Talks {
     }
 }
 
-impl Asker<'_> {
-    /// Renders messages behind a conversation; a system message goes to the head of the first turn where the template has no system role.
-    fn encode(&self, before: &[Message], own: &[Message]) -> Result<Encoded> {
-        let system = before.first().filter(|first| first.role == "system" && !self.has_role);
-        let rest = &before[usize::from(system.is_some())..];
-        let messages = rest.iter().chain(own).cloned().collect();
-        let system = system.map_or("", |system| system.content.as_str());
-        self.ruler.encode_chat(&in_context(messages, system, self.has_role))
-    }
-
-    /// What is asked, from moments without a conversation.
-    fn asked(&self, talks: &Talks) -> Vec<Asked> {
-        let each = self.questions.len() * talks.groups;
-        let asked = |(number, question): (usize, &Question)| {
-            let [own, _] = &question.wordings[0];
-            let wordings =
-                || talks.branches.chunks_exact(each).flat_map(|moment| &moment[number * talks.groups..(number + 1) * talks.groups]);
-            let first = wordings().next().map_or(&[][..], |pair| &pair[0].answers);
-            let same = wordings().flatten().all(|branch| branch.answers == first);
-            let narrow = |ids: &Vec<i64>| ids.iter().map(|id| *id as i32).collect();
-            Asked {
-                concept: question.concept.name.clone(),
-                null_bank: question.concept.null_bank,
-                specification: question.concept.specification,
-                answer: own.answers.as_ref().map_or_else(String::new, |[answer, _]| answer.clone()),
-                answer_ids: if same { first.iter().map(narrow).collect() } else { Vec::new() },
-                foils: own.foils.len(),
-            }
-        };
-        self.questions.iter().enumerate().map(asked).collect()
-    }
+/// Conversations with their numbers: those of one id have one, whoever wrote them.
+fn numbered(scripts: &[Transcript]) -> impl Iterator<Item = (usize, &Transcript)> {
+    let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+    scripts.iter().map(move |script| {
+        let next = numbers.len();
+        (*numbers.entry(script.id.as_str()).or_insert(next), script)
+    })
 }
 
 /// Messages up to the model's turn of this number; the system's alone for 0.
@@ -337,37 +309,4 @@ fn up_to(messages: &[Message], turns: usize) -> &[Message] {
     }
     let mut spoken = messages.iter().enumerate().filter(|(_, message)| message.role == "assistant");
     spoken.nth(turns - 1).map_or(messages, |(at, _)| &messages[..=at])
-}
-
-/// Concepts that can be asked about, of those that are wanted.
-fn questions<'a>(wanted: &Talk, concepts: &'a [Concept], parameters: &BTreeMap<String, String>) -> Result<Vec<Question<'a>>> {
-    let mut able: Vec<Question> = Vec::new();
-    for concept in concepts {
-        let mut pairs: BTreeMap<String, [Option<Spec>; 2]> = BTreeMap::new();
-        for spec in design::answered_stems(concept, WORDINGS, parameters)? {
-            let side = usize::from(spec.label_family != LabelFamily::StemSelf);
-            let pair = pairs.entry(spec.group_id.clone()).or_default();
-            pair[side] = Some(spec);
-        }
-        let whole = |pair: [Option<Spec>; 2]| match pair {
-            [Some(own), Some(other)] if own.answers == other.answers && own.foils == other.foils => Some([own, other]),
-            _ => None,
-        };
-        let wordings: Vec<[Spec; 2]> = pairs.into_values().filter_map(whole).collect();
-        if !wordings.is_empty() {
-            able.push(Question { concept, wordings });
-        }
-    }
-    let names: Vec<&str> = able.iter().map(|question| question.concept.name.as_str()).collect();
-    wanted.concepts.iter().try_for_each(|glob| glob.require(&names))?;
-    let mut null = 0;
-    able.retain(|question| {
-        if !wanted.concepts.is_empty() {
-            return wanted.concepts.iter().any(|glob| glob.matches(&question.concept.name));
-        }
-        null += usize::from(question.concept.null_bank);
-        !question.wordings[0][0].foils.is_empty() && (!question.concept.null_bank || null <= NULL_CONCEPTS)
-    });
-    ensure!(!able.is_empty(), "{}: no concept has stems with answers and foils, about oneself and about another", wanted.place);
-    Ok(able)
 }

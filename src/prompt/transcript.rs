@@ -32,6 +32,8 @@ const ORDER: [&str; 7] = ["awakening", SELF_TALK, "summary_self", "summary_other
 pub struct Transcript {
     pub arm: String,
     pub id: String,
+    /// The checkpoint that wrote it, where a file says so.
+    pub writer: Option<String>,
     pub messages: Vec<Message>,
 }
 
@@ -164,7 +166,7 @@ impl Library {
             exchange += usize::from(message.role == "assistant");
             messages.push(Message::new(&message.role, text));
         }
-        Ok(Transcript { arm: NEUTRAL.to_owned(), id: other.id.clone(), messages })
+        Ok(Transcript { arm: NEUTRAL.to_owned(), id: other.id.clone(), writer: None, messages })
     }
 
     fn add(&mut self, transcript: Transcript) {
@@ -179,7 +181,7 @@ impl Library {
             let system = (!script.system.is_empty()).then(|| Message::new("system", script.system.as_str()));
             let turns = script.turns.iter().flat_map(|[user, model]| [("user", user), ("assistant", model)]);
             let messages = system.into_iter().chain(turns.map(|(role, text)| Message::new(role, text.as_str()))).collect();
-            self.add(Transcript { arm: file.arm.clone(), id: number.to_string(), messages });
+            self.add(Transcript { arm: file.arm.clone(), id: number.to_string(), writer: None, messages });
         }
     }
 
@@ -201,7 +203,8 @@ impl Library {
                     let place = format!("{place}:{}", number + 1);
                     let line: Line = serde_json::from_str(line).map_err(|error| anyhow!("{place}: {}", brief(&error.to_string())))?;
                     let id = line.id.as_ref().map_or_else(|| (number + 1).to_string(), spelled);
-                    self.take(line.arm.unwrap_or_else(|| stem.clone()), id, line.messages, &place);
+                    let arm = line.arm.unwrap_or_else(|| stem.clone());
+                    self.take(arm, id, line.checkpoint, line.messages, &place);
                 }
             }
             Some("json") => {
@@ -211,7 +214,7 @@ impl Library {
                 for (number, sample) in log.samples.into_iter().enumerate() {
                     let id = sample.id.as_ref().map_or_else(|| (number + 1).to_string(), spelled);
                     let epoch = sample.epoch.map_or_else(String::new, |epoch| format!("/{epoch}"));
-                    self.take(arm.clone(), format!("{id}{epoch}"), sample.messages, &format!("{place}: sample {}", number + 1));
+                    self.take(arm.clone(), format!("{id}{epoch}"), None, sample.messages, &format!("{place}: sample {}", number + 1));
                 }
             }
             _ => bail!("{place}: expected a file that ends in .toml, .jsonl or .json"),
@@ -220,9 +223,9 @@ impl Library {
     }
 
     /// Adds what is a conversation, and says of what is not why.
-    fn take(&mut self, arm: String, id: String, messages: Vec<Map<String, Value>>, place: &str) {
+    fn take(&mut self, arm: String, id: String, writer: Option<String>, messages: Vec<Map<String, Value>>, place: &str) {
         match messages_of(messages) {
-            Ok(messages) => self.add(Transcript { arm, id, messages }),
+            Ok(messages) => self.add(Transcript { arm, id, writer, messages }),
             Err(error) => self.left_out.push(format!("{place}: {error:#}; this conversation is left out")),
         }
     }
@@ -233,6 +236,7 @@ impl Library {
 struct Line {
     id: Option<Value>,
     arm: Option<String>,
+    checkpoint: Option<String>,
     messages: Vec<Map<String, Value>>,
 }
 
@@ -289,7 +293,7 @@ fn shuffled(script: &Transcript) -> Transcript {
         }
         places.iter().zip(order).for_each(|(at, from)| messages[*at].content.clone_from(&script.messages[places[from]].content));
     }
-    Transcript { arm: SHUFFLED.to_owned(), id: script.id.clone(), messages }
+    Transcript { arm: SHUFFLED.to_owned(), id: script.id.clone(), writer: None, messages }
 }
 
 impl File {

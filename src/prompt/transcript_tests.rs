@@ -108,6 +108,7 @@ fn lines_and_logs_of_inspect_are_read_and_what_is_no_conversation_is_named() {
     let hello = |arm: &str, id: &str| Transcript {
         arm: arm.to_owned(),
         id: id.to_owned(),
+        writer: None,
         messages: vec![Message::new("user", "Hi"), Message::new("assistant", "Hello")],
     };
     assert_eq!(library.arms, [("mine".to_owned(), vec![hello("mine", "7")])]);

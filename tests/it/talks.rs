@@ -74,6 +74,14 @@ fn lines(folder: &Path) {
     };
     let lines: String = TALKS.iter().enumerate().map(|talk| format!("{}\n", line(talk))).collect();
     std::fs::write(folder.join("told.jsonl"), lines).unwrap();
+    // Of two checkpoints: the first one wrote both, the last one the second twice.
+    let own = |(id, checkpoint, talk): (&str, &str, usize)| {
+        let mut line = line((talk, &TALKS[talk]));
+        (line["id"], line["arm"], line["checkpoint"]) = (id.into(), "wrote".into(), checkpoint.into());
+        format!("{line}\n")
+    };
+    let lines: String = [("x", "first", 0), ("y", "first", 1), ("x", "last", 1), ("y", "last", 1)].into_iter().map(own).collect();
+    std::fs::write(folder.join("wrote.jsonl"), lines).unwrap();
 }
 
 /// The row of a table with these values; several are one too many.
@@ -94,7 +102,7 @@ fn what_is_said_behind_a_conversation_is_what_is_said_to_its_whole_text() {
     let path = manifest(
         folder,
         "[context]\nsets = [\"told.jsonl\"]\nturns = [1]\nconcepts = [\"plain\"]\ngroups = 24\nlayers = [2]\n\
-         [replay]\nsets = [\"told.jsonl\"]\nturns = [0, 1]\nconcepts = [\"plain\"]\ngroups = 24\nlayers = [4]\n",
+         [replay]\nsets = [\"told.jsonl\", \"wrote.jsonl\"]\nturns = [0, 1]\nconcepts = [\"plain\"]\ngroups = 24\nlayers = [4]\n",
     );
     let plan = stdout(&run(&["check", text(&path)]));
     assert!(plan.contains("Context: ") && plan.contains("Replay: "), "{plan}");
@@ -127,6 +135,12 @@ fn what_is_said_behind_a_conversation_is_what_is_said_to_its_whole_text() {
         close(number(later, "drift"), number(told, "level") - said("plain"));
         close(number(one(&replay, &is("told", 1, "lens")), "level"), f64::midpoint(read("after_0", 4), read("after_1", 4)));
         assert_eq!(one(&context, &is("told", 1, "axis"))["status"], "no_axis");
+        let wrote = one(&replay, &is("wrote", 1, "margin"));
+        close(number(wrote, "level"), number(told, "level"));
+        let own = if checkpoint == "first" { number(told, "level") } else { said("after_1") };
+        close(number(wrote, "own"), own);
+        close(number(wrote, "difference"), own - number(told, "level"));
+        assert!(wrote["n_own"] == 2 && wrote["n_conversations"] == 2 && later["own"].is_null());
         close(number(one(&replay, &is("told", 1, "nll")), "level"), f64::midpoint(nll(checkpoint, 0), nll(checkpoint, 1)));
     }
     let of = |checkpoint: &str, column: &str| {
@@ -242,7 +256,13 @@ fn conversations_that_cannot_be_read_are_left_out_and_named_and_the_others_go_on
     let (code, warned) = said("sets = [\"told.jsonl\"]\nturns = [1]\n");
     assert!(code == Some(0) && warned.contains("told odd: the chat template failed: only user and assistant"), "{warned}");
     assert!(warned.contains("told.jsonl:4: message 1 holds U+E010, which is reserved for marks; remove it"), "{warned}");
+    let wrote = std::fs::read_to_string(folder.join("wrote.jsonl")).unwrap().replace("last", "lost");
+    std::fs::write(folder.join("lost.jsonl"), wrote).unwrap();
     for (table, expected) in [
+        (
+            "[replay]\nsets = [\"lost.jsonl\"]\nturns = [1]\n",
+            "[replay]: a conversation has checkpoint \"lost\", expected the id of an entry, as \"first\"",
+        ),
         ("sets = [\"told.jsonl\"]\nturns = [3]\n", "[context]: no conversation can be read: "),
         (
             "sets = [\"gone.jsonl\"]\n",
@@ -284,7 +304,7 @@ fn every_published_template_takes_the_conversations() {
         let template = Template::new(&std::fs::read_to_string(&path).unwrap(), Some("<s>"), Some("</s>")).unwrap();
         let ruler = Ruler::load(&fixtures.join("tokenizer"), template).unwrap();
         for (wanted, controls) in [(manifest.context.as_ref().unwrap(), false), (manifest.replay.as_ref().unwrap(), true)] {
-            let talks = Talks::new(wanted, controls, &concepts, &[], &default_parameters(), &ruler).unwrap();
+            let talks = Talks::new(wanted, controls, &concepts, &[], &default_parameters(), &["a"], &ruler).unwrap();
             assert!(talks.left_out.is_empty(), "{name}: {:?}", talks.left_out);
             // Five arms of six scripts after one and after eight exchanges, two that are a system message, all with neutral ones, and nothing.
             let expected = if controls { 3 * 6 * 3 } else { (5 * 2 + 2) * 6 * 2 + 6 };

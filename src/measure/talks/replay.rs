@@ -2,12 +2,14 @@
 //!
 //! What is read behind a conversation is compared with what is read before it, at the same checkpoint (drift), and with what the first checkpoint
 //! makes of the same text (change). Conversations with a user drift too, and so do neutral ones: arms are there to be compared.
+//!
+//! Where checkpoints wrote conversations themselves, the frozen ones are the first checkpoint's, and beside them stand the checkpoint's own: the
+//! difference is what the text that moved adds to the model that moved.
 
 use super::{Asked, Cell, Quantity, Reading, draws, estimate, minus};
 use crate::measure::{Measure, Measured};
 use crate::prompt::specification::Specification;
 use crate::series::Series;
-use crate::stats::draws::Draws;
 use crate::stats::estimate::Reported;
 use crate::table::{Key, Table};
 use crate::walk::talks::REPLAY;
@@ -42,6 +44,12 @@ pub struct Row {
     pub drift: Reported,
     /// Minus the same at the first checkpoint.
     pub change: Reported,
+    /// Behind the conversations that this checkpoint wrote itself; null where nobody says who wrote them.
+    pub own: Reported,
+    /// Own minus frozen, of conversations of one id.
+    pub difference: Reported,
+    /// Conversations that it wrote itself.
+    pub n_own: i32,
     /// Mean tokens of the conversations.
     pub tokens: f64,
     /// Conversations of the arm.
@@ -51,48 +59,87 @@ pub struct Row {
 /// Without sheets the table is empty. A checkpoint without one, or with one of other conversations than the last, has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
     let Some(reading) = Reading::open(series, REPLAY)? else { return Measured::of_rows::<Row>(TABLE, &[]) };
-    let cells = reading.cells(|_| true);
+    // What is frozen, and what each checkpoint wrote.
+    let written = |id: &str| reading.cells(|moment| moment.writer.as_deref() == Some(id));
+    let frozen = reading.cells(|moment| moment.writer.is_none() || moment.writer == reading.header.first);
     let mut rows: Vec<(Key, Row)> = Vec::new();
-    let drawn = cells.iter().map(|cell| draws(series, &cell.arm, cell.moments.len())).collect::<Result<Vec<_>>>()?;
-    for t in 0..series.points.len() {
-        for (cell, draws) in cells.iter().zip(&drawn) {
+    for (t, point) in series.points.iter().enumerate() {
+        let own = written(&point.id);
+        for cell in &frozen {
+            let own = own.iter().find(|own| own.arm == cell.arm && own.turns == cell.turns);
+            let replay = Replay { series, reading: &reading, frozen: &frozen, t };
             let of_turn = Asked { quantity: Quantity::Nll, concept: None, layer: None };
-            let asked = reading.all().into_iter().chain((cell.turns > 0).then_some(of_turn));
-            rows.extend(asked.map(|asked| (series.key(t), row(&reading, &cells, t, cell, asked, draws.as_ref()))));
+            for asked in reading.all().into_iter().chain((cell.turns > 0).then_some(of_turn)) {
+                rows.push((series.key(t), replay.row(cell, own, asked)?));
+            }
         }
     }
     Measured::of_rows(TABLE, &rows)
 }
 
-fn row(reading: &Reading, cells: &[Cell], t: usize, cell: &Cell, asked: Asked, draws: Option<&Draws>) -> Row {
-    let concept = asked.concept.map(|concept| &reading.header.asked[concept]);
-    let mut row = Row {
-        arm: cell.arm.clone(),
-        turns: cell.turns as i32,
-        quantity: asked.quantity,
-        concept: concept.map_or_else(String::new, |concept| concept.concept.clone()),
-        null_bank: concept.is_some_and(|concept| concept.null_bank),
-        specification: concept.and_then(|concept| concept.specification),
-        layer: reading.layer(asked),
-        answer: concept.map(|concept| concept.answer.clone()),
-        tokens: reading.tokens(&cell.moments),
-        n_conversations: cell.moments.len() as i32,
-        status: reading.status(t, asked),
-        ..Row::default()
-    };
-    let Some(level) = reading.values(t, &cell.moments, asked) else { return row };
-    row.status = if draws.is_some() { Status::Ok } else { Status::TooFewGroups };
-    row.level = estimate(&level, draws).into();
-    // The same conversations, where they begin.
-    let fewest = usize::from(asked.quantity == Quantity::Nll);
-    let script = |moment: &usize| reading.header.moments[*moment].script.as_str();
-    let first = cells.iter().find(|first| first.arm == cell.arm && first.turns >= fewest).filter(|first| first.turns < cell.turns);
-    let before = first.and_then(|first| {
-        let same = |moment: &usize| first.moments.iter().find(|other| script(other) == script(moment)).copied();
-        reading.values(t, &cell.moments.iter().map(same).collect::<Option<Vec<_>>>()?, asked)
-    });
-    row.drift = before.and_then(|before| estimate(&minus(&level, &before), draws)).into();
-    let reference = if t > 0 { reading.values(0, &cell.moments, asked) } else { None };
-    row.change = reference.and_then(|reference| estimate(&minus(&level, &reference), draws)).into();
-    row
+/// A checkpoint of a run.
+struct Replay<'a> {
+    series: &'a Series,
+    reading: &'a Reading,
+    frozen: &'a [Cell],
+    t: usize,
+}
+
+impl Replay<'_> {
+    fn script(&self, moment: usize) -> &str {
+        &self.reading.header.moments[moment].script
+    }
+
+    /// Moments of another cell with the ids of these, in their order.
+    fn same(&self, moments: &[usize], other: &Cell) -> Option<Vec<usize>> {
+        let find = |moment: &usize| other.moments.iter().find(|other| self.script(**other) == self.script(*moment)).copied();
+        moments.iter().map(find).collect()
+    }
+
+    fn estimate(&self, arm: &str, values: &[f64]) -> Result<Reported> {
+        Ok(estimate(values, draws(self.series, arm, values.len())?.as_ref()).into())
+    }
+
+    fn row(&self, cell: &Cell, own: Option<&Cell>, asked: Asked) -> Result<Row> {
+        let Self { reading, t, .. } = *self;
+        let concept = asked.concept.map(|concept| &reading.header.asked[concept]);
+        let mut row = Row {
+            arm: cell.arm.clone(),
+            turns: cell.turns as i32,
+            quantity: asked.quantity,
+            concept: concept.map_or_else(String::new, |concept| concept.concept.clone()),
+            null_bank: concept.is_some_and(|concept| concept.null_bank),
+            specification: concept.and_then(|concept| concept.specification),
+            layer: reading.layer(asked),
+            answer: concept.map(|concept| concept.answer.clone()),
+            tokens: reading.tokens(&cell.moments),
+            n_conversations: cell.moments.len() as i32,
+            n_own: own.map_or(0, |own| own.moments.len() as i32),
+            status: reading.status(t, asked),
+            ..Row::default()
+        };
+        let Some(level) = reading.values(t, &cell.moments, asked) else { return Ok(row) };
+        row.status = if level.len() > 1 { Status::Ok } else { Status::TooFewGroups };
+        row.level = self.estimate(&cell.arm, &level)?;
+        // The same conversations, where they begin.
+        let fewest = usize::from(asked.quantity == Quantity::Nll);
+        let first =
+            self.frozen.iter().find(|first| first.arm == cell.arm && first.turns >= fewest).filter(|first| first.turns < cell.turns);
+        let before = first.and_then(|first| reading.values(t, &self.same(&cell.moments, first)?, asked));
+        if let Some(before) = before {
+            row.drift = self.estimate(&cell.arm, &minus(&level, &before))?;
+        }
+        if let Some(reference) = (t > 0).then(|| reading.values(0, &cell.moments, asked)).flatten() {
+            row.change = self.estimate(&cell.arm, &minus(&level, &reference))?;
+        }
+        let Some(own) = own else { return Ok(row) };
+        if let Some(said) = reading.values(t, &own.moments, asked) {
+            row.own = self.estimate(&cell.arm, &said)?;
+            let paired = self.same(&own.moments, cell).and_then(|frozen| reading.values(t, &frozen, asked));
+            if let Some(frozen) = paired {
+                row.difference = self.estimate(&cell.arm, &minus(&said, &frozen))?;
+            }
+        }
+        Ok(row)
+    }
 }

@@ -73,10 +73,11 @@ impl Job {
         then(&request, first).map(Some)
     }
 
-    /// The same of conversations, by the folder of their sheets.
+    /// The same of conversations at a checkpoint, by the folder of their sheets.
     fn with_talks<T>(
         &self,
         folder: &str,
+        id: &str,
         n_layers: usize,
         compute: Compute,
         then: impl FnOnce(&talks::Request) -> Result<T>,
@@ -85,7 +86,8 @@ impl Job {
         let wanted = if folder == talks::CONTEXT { &self.manifest.context } else { &self.manifest.replay };
         let Some(wanted) = wanted else { return Ok(None) };
         let layers = wanted.layers(&self.manifest.model.layers.resolve(n_layers)?, n_layers)?;
-        then(&talks::Request { talks, layers: &layers, compute }).map(Some)
+        let first = self.manifest.checkpoints.first().map_or("", |first| first.id.as_str());
+        then(&talks::Request { talks, layers: &layers, compute, readers: [id, first] }).map(Some)
     }
 
     /// Intervenes on a checkpoint whose readouts have been written, unless its sheets are there. The record of the walk is written first, so
@@ -150,7 +152,7 @@ impl Job {
             Ok(())
         })?;
         for (folder, _) in &self.talks {
-            self.with_talks(folder, n_layers, compute, |request| {
+            self.with_talks(folder, &spec.id, n_layers, compute, |request| {
                 let path = self.sheet_path(folder, &spec.id);
                 if is_sheet(&path, &request.hash(), fingerprint) {
                     return Ok(());
@@ -189,7 +191,9 @@ impl Job {
             Ok(is_sheet(&path, &request.hash(), fingerprint) && same_first)
         });
         let talks = self.talks.iter().map(|(folder, _)| {
-            self.with_talks(folder, n_layers, compute, |request| Ok(is_sheet(&self.sheet_path(folder, id), &request.hash(), fingerprint)))
+            self.with_talks(folder, id, n_layers, compute, |request| {
+                Ok(is_sheet(&self.sheet_path(folder, id), &request.hash(), fingerprint))
+            })
         });
         [causal, stitched, injected].into_iter().chain(talks).all(|there| there.is_ok_and(|there| there.unwrap_or(true)))
     }
@@ -204,8 +208,9 @@ impl Job {
         let causal = self.with_causal(n_layers, compute, |request| Ok(request.cost(n_layers, personas)))?;
         let stitching = self.with_stitching(n_layers, compute, |request, _| Ok(request.cost(n_layers)))?;
         let introspection = self.with_introspection(n_layers, compute, |request| request.cost(n_layers))?;
+        let last = self.manifest.checkpoints.last().map_or("", |last| last.id.as_str());
         let [context, replay] = [talks::CONTEXT, talks::REPLAY]
-            .map(|folder| self.with_talks(folder, n_layers, compute, |request| Ok(request.cost(n_layers, d_model))));
+            .map(|folder| self.with_talks(folder, last, n_layers, compute, |request| Ok(request.cost(n_layers, d_model))));
         let all = [
             ("Interventions", causal),
             ("Stitching", stitching),

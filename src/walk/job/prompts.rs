@@ -65,9 +65,10 @@ impl Prompts {
     /// See [`Talks::new`].
     pub(super) fn talks(&self, manifest: &Manifest, ruler: &Ruler) -> Result<Vec<(&'static str, Talks)>> {
         let tables = [(talks::CONTEXT, &manifest.context, false), (talks::REPLAY, &manifest.replay, true)];
+        let checkpoints: Vec<&str> = manifest.checkpoints.iter().map(|spec| spec.id.as_str()).collect();
         let read = |(folder, wanted, controls): (&'static str, &Option<Talk>, bool)| {
             let wanted = wanted.as_ref()?;
-            let read = Talks::new(wanted, controls, &self.concepts, &self.replies, &manifest.concepts.parameters, ruler);
+            let read = Talks::new(wanted, controls, &self.concepts, &self.replies, &manifest.concepts.parameters, &checkpoints, ruler);
             Some(read.map(|talks| (folder, talks)))
         };
         let talks = tables.into_iter().filter_map(read).collect::<Result<Vec<_>>>()?;

@@ -29,6 +29,8 @@ pub struct Request<'a> {
     /// Of the lens and of the replies, ascending.
     pub layers: &'a [usize],
     pub compute: Compute,
+    /// The checkpoint that is read, and the first one: whose own conversations are.
+    pub readers: [&'a str; 2],
 }
 
 /// What is computed, and where it is read.
@@ -46,19 +48,31 @@ struct Plan {
 impl Request<'_> {
     fn header(&self) -> Header {
         let Talks { moments, asked, groups, replies, .. } = self.talks;
-        Header { moments: moments.clone(), asked: asked.clone(), groups: *groups, replies: *replies, layers: self.layers.to_vec() }
+        let first = self.first().map(str::to_owned);
+        Header { moments: moments.clone(), asked: asked.clone(), groups: *groups, replies: *replies, layers: self.layers.to_vec(), first }
+    }
+
+    /// The first checkpoint, where it matters: where checkpoints wrote conversations.
+    fn first(&self) -> Option<&str> {
+        self.talks.moments.iter().any(|moment| moment.writer.is_some()).then_some(self.readers[1])
     }
 
     /// Digest of everything but the weights that determines a sheet.
     pub fn hash(&self) -> String {
-        blake3::hash(format!("talks-1 {} {:?} {}", self.talks.hash(), self.layers, self.compute.describe()).as_bytes()).to_hex().to_string()
+        let text = format!("talks-1 {} {:?} {} {:?}", self.talks.hash(), self.layers, self.compute.describe(), self.first());
+        blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+
+    /// Whether a moment is read here: of conversations that checkpoints wrote, one's own and the first one's.
+    fn is_own(&self, moment: usize) -> bool {
+        self.talks.moments[moment].writer.as_ref().is_none_or(|writer| self.readers.contains(&writer.as_str()))
     }
 
     /// Of a model with so many positions.
     fn plan(&self, positions: Option<usize>) -> Plan {
         let talks = self.talks;
         let fits = |moment: &usize| positions.is_none_or(|positions| talks.longest(*moment) <= positions);
-        let moments: Vec<usize> = (0..talks.moments.len()).filter(fits).collect();
+        let moments: Vec<usize> = (0..talks.moments.len()).filter(|moment| self.is_own(*moment)).filter(fits).collect();
         let mut texts: Vec<&[i64]> = vec![&[]; talks.texts.len()];
         let branches = || moments.iter().flat_map(|moment| talks.branches_of(*moment).iter().flatten());
         let places =
@@ -143,7 +157,8 @@ impl Request<'_> {
         let written = |((name, shape), values): ((&str, Vec<usize>), Vec<f32>)| (name.to_owned(), Dtype::F32, shape, floats(values));
         let tensors: Vec<Written> = shapes.into_iter().zip(sheet).map(written).collect();
         sheets::write(path, self.layers, fingerprint, &facts, &tensors)?;
-        Ok(self.talks.moments.len() - plan.moments.len())
+        let own = (0..self.talks.moments.len()).filter(|moment| self.is_own(*moment)).count();
+        Ok(own - plan.moments.len())
     }
 
     /// Answers come first in `scored`, then the turns.
@@ -209,7 +224,7 @@ mod tests {
             talks.replied.push((talks.texts.len() - 1, *length..*length + 3));
             talks.texts.push(before.clone());
             talks.said.push(Some((talks.texts.len() - 1, 2..*length)));
-            let moment = Moment { arm: "b".to_owned(), script: length.to_string(), turns: 1, tokens: *length, neutral: None };
+            let moment = Moment { arm: "b".to_owned(), script: length.to_string(), turns: 1, tokens: *length, neutral: None, writer: None };
             talks.moments.push(moment);
         }
         talks
@@ -223,7 +238,7 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let read = |lengths: &[usize]| {
             let talks = talks(lengths);
-            let request = Request { talks: &talks, layers: &[1, 3], compute };
+            let request = Request { talks: &talks, layers: &[1, 3], compute, readers: ["a", "b"] };
             let path = out.path().join(format!("{lengths:?}.safetensors"));
             let too_long = request.run(&checkpoint, &"0".repeat(64), &path, &mut || Ok(())).unwrap();
             (too_long, Sheet::open(&path).unwrap())

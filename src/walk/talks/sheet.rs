@@ -27,6 +27,9 @@ pub struct Header {
     pub groups: usize,
     pub replies: usize,
     pub layers: Vec<usize>,
+    /// The first checkpoint, where checkpoints wrote some of the conversations: its own are read everywhere.
+    #[serde(default)]
+    pub first: Option<String>,
 }
 
 impl Header {
