@@ -197,6 +197,7 @@ impl Series {
         );
         let (mut rows, mut places) = (Vec::new(), Vec::new());
         for readout in &self.readouts {
+            let named = readouts.rows(readout, self.items.len())?;
             readouts.check_finite(readout)?;
             let layers = readouts.shape(readout)?[0];
             let own = readouts.layers(readout)?;
@@ -207,7 +208,7 @@ impl Series {
                 None => (0..layers).map(Some).collect(),
             });
             let mut row = vec![None; self.items.len()];
-            for (index, item) in readouts.rows(readout, self.items.len())?.into_iter().enumerate() {
+            for (index, item) in named.into_iter().enumerate() {
                 row[item] = Some(u32::try_from(index)?);
             }
             rows.push(row);
