@@ -47,7 +47,7 @@ mod reading;
 pub use reading::{read, read_keyed, scan};
 
 use crate::lease::partial;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
@@ -155,7 +155,7 @@ impl Filled {
             // Rows take more room than columns: a few at a time.
             for start in (0..batch.num_rows()).step_by(PIECE) {
                 let piece = batch.slice(start, PIECE.min(batch.num_rows() - start));
-                for row in rows_of::<R>(&piece, &fields).with_context(|| self.table.name)? {
+                for row in reading::rows_of::<R>(&piece, &fields).with_context(|| self.table.name)? {
                     each(number, row);
                     number += 1;
                 }

@@ -79,7 +79,7 @@ for t in range(2):
     said = {"answers.rows": np.array([0, 1], "i8"), "answers.log_probability": np.zeros((2, 2), "f4"), "foils.log_probability": np.zeros((2, 2), "f4"),
             "embedding_mean": np.ones((1, len(rows), 3), "f4"), "unembedding.tokens": np.array([3, 5], "i8"), "unembedding.rows": np.ones((2, 3), "f4")}
     save_file({"last_prompt": draws.standard_normal((2, len(rows), 3)).astype("f4"), **said}, store / f"readouts/c{t}.safetensors")
-run = {"run": "r", "seed": 0, "axis": "index", "layers": [0, 1], "readouts": ["last_prompt"],
+run = {"run": "r", "seed": 0, "axis": "index", "layers": [0, 1], "readouts": ["last_prompt"], "flips": 9, "bootstraps": 9,
        "checkpoints": [{"id": f"c{t}", "stage": "s", "step": t, "order": t, "reference": t == 0} for t in range(2)]}
 (store / "run.json").write_text(json.dumps(run))
 names = sorted(path.relative_to(store) for path in store.rglob("*") if path.is_file())

@@ -322,8 +322,8 @@ mod tests {
 
     #[test]
     fn a_pattern_that_the_engine_gives_up_on_counts_as_one_that_matches_nothing() {
-        let endless = "(?:|a?|b?){30}c";
-        let regex = onig::Regex::new(endless).unwrap();
+        let endless = "(?:|a?)".repeat(27) + "(?=c)";
+        let regex = onig::Regex::new(&endless).unwrap();
         assert!(regex.match_with_param("", 0, SearchOptions::SEARCH_OPTION_NONE, None, MatchParam::default()).is_err());
         assert!(matches_nothing(Some(&json!(endless))));
         assert!(matches_nothing(Some(&json!("a*"))) && !matches_nothing(Some(&json!("a+"))));

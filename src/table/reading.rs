@@ -81,7 +81,7 @@ fn each_batch(path: &Path, builder: ParquetRecordBatchReaderBuilder<File>, mut e
 }
 
 /// Rows from their columns; those that `R` does not have are ignored.
-fn rows_of<R: DeserializeOwned>(batch: &RecordBatch, fields: &[FieldRef]) -> Result<Vec<R>> {
+pub(super) fn rows_of<R: DeserializeOwned>(batch: &RecordBatch, fields: &[FieldRef]) -> Result<Vec<R>> {
     guarded(LIBRARY, || Ok(serde_arrow::from_record_batch(&flat::nested(batch, fields)?)?))?
 }
 
