@@ -42,13 +42,15 @@
 //! - `stage_jump`: a new stage begins half way: all noise is new, and all items move together.
 
 mod flat;
+mod reading;
+
+pub use reading::{read, read_keyed, scan};
 
 use crate::lease::partial;
 use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -153,7 +155,7 @@ impl Filled {
             // Rows take more room than columns: a few at a time.
             for start in (0..batch.num_rows()).step_by(PIECE) {
                 let piece = batch.slice(start, PIECE.min(batch.num_rows() - start));
-                for row in rows_of::<R>(&piece, &fields).with_context(|| self.table.name)? {
+                for row in reading::rows_of::<R>(&piece, &fields).with_context(|| self.table.name)? {
                     each(number, row);
                     number += 1;
                 }
@@ -261,64 +263,6 @@ fn write_batch(path: &Path, batches: &[RecordBatch], run_hash: &str, columns: &s
     })
 }
 
-/// Reads a Parquet file into rows; columns that `R` does not have are ignored.
-///
-/// # Errors
-/// The file is missing or not Parquet, or a column that `R` needs is missing or of another type.
-pub fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>> {
-    let place = || path.display().to_string();
-    let file = File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
-    let mut rows = Vec::new();
-    let fields = fields_of::<R>()?;
-    for batch in ParquetRecordBatchReaderBuilder::try_new(file).with_context(place)?.build().with_context(place)? {
-        rows.extend(rows_of::<R>(&batch?, &fields).with_context(place)?);
-    }
-    Ok(rows)
-}
-
-/// Hands over the rows of a Parquet file one by one, each with its number in the file, decoding only the columns that `R` has. One that
-/// the file lacks is what `R` takes for it, or an error.
-///
-/// # Errors
-/// As [`read`], and when the file says that it is of another version.
-pub fn scan<R: DeserializeOwned>(path: &Path, mut each: impl FnMut(usize, R)) -> Result<()> {
-    let place = || path.display().to_string();
-    let file = File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(place)?;
-    let metadata = builder.metadata().file_metadata().key_value_metadata();
-    let version = metadata.and_then(|pairs| pairs.iter().find(|pair| pair.key == "selftrace.schema_version")?.value.as_deref());
-    ensure!(
-        version.is_none_or(|version| version == SCHEMA_VERSION),
-        "{}: the table is of version {}, and this selftrace reads {SCHEMA_VERSION}; analyse the run again",
-        path.display(),
-        version.unwrap_or_default()
-    );
-    let fields = fields_of::<R>()?;
-    let columns = flat::fields(&fields);
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(|field| field.name().as_str()));
-    let mut number = 0;
-    for batch in builder.with_projection(mask).build().with_context(place)? {
-        for row in rows_of::<R>(&batch?, &fields).with_context(place)? {
-            each(number, row);
-            number += 1;
-        }
-    }
-    Ok(())
-}
-
-/// Rows from their columns; those that `R` does not have are ignored.
-fn rows_of<R: DeserializeOwned>(batch: &RecordBatch, fields: &[FieldRef]) -> Result<Vec<R>> {
-    Ok(serde_arrow::from_record_batch(&flat::nested(batch, fields)?)?)
-}
-
-/// Reads a table with its keys.
-///
-/// # Errors
-/// As [`read`].
-pub fn read_keyed<R: DeserializeOwned>(path: &Path) -> Result<Vec<(Key, R)>> {
-    Ok(read::<Key>(path)?.into_iter().zip(read::<R>(path)?).collect())
-}
-
 /// Writes a file of these bytes, whole or not at all.
 ///
 /// # Errors
@@ -350,6 +294,7 @@ pub fn finite(x: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     #[test]
     fn tables_say_what_their_columns_are() {

@@ -28,6 +28,9 @@ def as_json(target, name, table):
 for name, tensors in {"two": {"a": np.ones((2, 3), "f4"), "b.c": np.ones(4, "f2")}, "one": {"model.norm.weight": np.zeros(1, "f8")}}.items():
     seed("safetensors", name, save(tensors))
     seed("readouts", name, save(tensors))
+encoded = {"last_prompt": np.ones((2, 2, 3), "f2"), "centre.last_prompt": np.zeros((2, 3), "f4"), "scale.last_prompt": np.ones(2, "f4"),
+           "rows.last_prompt": np.array([4, 1], "i8"), "layers.last_prompt": np.array([0, 1], "i8"), "answers.rows": np.array([1], "i8")}
+seed("readouts", "encoded", save(encoded))
 shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
 as_json("index", "two", {"metadata": {"total_size": 8}, "weight_map": dict(zip("ab", shards))})
 as_json("index", "wrapped", {"weight_map": {"module.a": shards[0], "b": shards[1]}})
@@ -73,8 +76,10 @@ rows = [
 pd.DataFrame(rows).astype({"y": "Int8", "text": "string"}).to_parquet(store / "items.parquet", index=False)
 draws = np.random.default_rng(0)
 for t in range(2):
-    save_file({"last_prompt": draws.standard_normal((2, len(rows), 3)).astype("f4")}, store / f"readouts/c{t}.safetensors")
-run = {"run": "r", "seed": 0, "axis": "index", "layers": [0, 1], "readouts": ["last_prompt"],
+    said = {"answers.rows": np.array([0, 1], "i8"), "answers.log_probability": np.zeros((2, 2), "f4"), "foils.log_probability": np.zeros((2, 2), "f4"),
+            "embedding_mean": np.ones((1, len(rows), 3), "f4"), "unembedding.tokens": np.array([3, 5], "i8"), "unembedding.rows": np.ones((2, 3), "f4")}
+    save_file({"last_prompt": draws.standard_normal((2, len(rows), 3)).astype("f4"), **said}, store / f"readouts/c{t}.safetensors")
+run = {"run": "r", "seed": 0, "axis": "index", "layers": [0, 1], "readouts": ["last_prompt"], "flips": 9, "bootstraps": 9,
        "checkpoints": [{"id": f"c{t}", "stage": "s", "step": t, "order": t, "reference": t == 0} for t in range(2)]}
 (store / "run.json").write_text(json.dumps(run))
 names = sorted(path.relative_to(store) for path in store.rglob("*") if path.is_file())

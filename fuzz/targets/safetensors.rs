@@ -8,9 +8,12 @@ fuzz_target!(|data: &[u8]| {
     write("model.safetensors", data);
     if let Some(tensors) = said(Tensors::open(folder())) {
         for name in tensors.names() {
-            assert!(tensors.shape(name).is_some() && tensors.file(name).is_some());
+            let shape = tensors.shape(name).expect("it is there");
+            assert!(tensors.file(name).is_some());
+            assert_eq!(tensors.is_number(name), said(tensors.expect(name, shape)).is_some());
         }
-        tensors.n_params();
+        said(tensors.differ_at_a_glance(&tensors));
+        let _ = (tensors.n_params(), tensors.dtype());
         tensors.fingerprint();
     }
 });

@@ -1,4 +1,4 @@
-//! A store: the first byte says which of its files the rest is; the others are those of a small one.
+//! A store: the first byte says which of its files the rest is; the others are those of a small one. What every measure asks of it first.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use selftrace::series::Series;
@@ -34,11 +34,37 @@ fn copy(from: &Path, to: &Path, below: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
+fn ask(series: &Series) {
+    series.digest();
+    said(series.timeline().positions(&(0..series.points.len()).collect::<Vec<_>>()));
+    for family in &series.families {
+        said(series.audit(family));
+    }
+    for t in 0..series.points.len() {
+        series.key(t);
+        said(series.answers(t));
+        said(series.foils(t));
+        said(series.embeddings(t, &[0]));
+        if let Some(Some(lens)) = said(series.lens(t)) {
+            lens.direction(&[3, 5]);
+        }
+        for readout in 0..series.readouts.len() {
+            let items: Vec<usize> = (0..series.items.len()).filter(|&item| series.has(t, readout, item)).collect();
+            for layer in (0..series.layers.len()).filter(|&layer| series.keeps(readout, layer)) {
+                assert!(series.scale(t, readout, layer) > 0.0);
+                said(series.rows(t, readout, layer, &items));
+            }
+        }
+    }
+}
+
 fuzz_target!(|data: &[u8]| {
     let Some((first, rest)) = data.split_first() else { return };
     let file = &files()[usize::from(*first) % files().len()];
     let target = folder().join("store").join(file);
     std::fs::write(&target, rest).expect("the temporary folder can be written");
-    said(Series::open(&folder().join("store")));
+    if let Some(series) = said(Series::open(&folder().join("store"))) {
+        ask(&series);
+    }
     std::fs::copy(small().join(file), target).expect("the temporary folder can be written");
 });

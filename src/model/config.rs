@@ -7,6 +7,9 @@ use super::keys::Keys;
 use super::rope::Rope;
 use anyhow::{Result, bail, ensure};
 
+/// The largest size that is read: far beyond any model's.
+const LARGEST: i64 = 1 << 24;
+
 /// Sizes and switches of a decoder. Everything that a forward pass needs beside weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderConfig {
@@ -255,9 +258,18 @@ impl DecoderConfig {
             self.n_heads,
             self.n_kv_heads
         );
+        // Shapes are products of sizes.
+        let heads = self.n_heads.saturating_mul(self.d_head);
+        for (key, size) in
+            [("hidden_size", self.d_model), ("intermediate_size", self.d_mlp), ("vocab_size", self.d_vocab), ("heads", heads)]
+        {
+            ensure!(size <= LARGEST, "{key}: found {size}, expected at most {LARGEST}");
+        }
         ensure!(self.norm_eps > 0.0, "the epsilon of the norms: found {}, expected a positive number", self.norm_eps);
         for rope in &self.ropes {
             let rotated = 2 * rope.inv_freq.len() as i64;
+            let is_finite = rope.scale.is_finite() && rope.inv_freq.iter().all(|angle| angle.is_finite());
+            ensure!(is_finite, "the scaling of the rotary angles makes numbers that are not finite; expected factors nearer to 1");
             ensure!(rotated <= self.d_head, "rotary dimensions ({rotated}) exceed the head dimension ({})", self.d_head);
             self.longest = self.longest.into_iter().chain(rope.longest).min();
         }
@@ -265,5 +277,29 @@ impl DecoderConfig {
             ensure!(n_active <= n, "num_experts_per_tok ({n_active}) exceeds the number of experts ({n})");
         }
         Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::architecture::resolve;
+    use serde_json::{Value, json};
+
+    fn refused(change: impl FnOnce(&mut Value)) -> String {
+        let mut config = json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
+            "intermediate_size": 16, "vocab_size": 32, "max_position_embeddings": 64,
+        });
+        change(&mut config);
+        resolve(&config).err().expect("it is refused").to_string()
+    }
+
+    #[test]
+    fn angles_and_shapes_have_to_be_numbers() {
+        let tiny = json!({"rope_type": "linear", "factor": 1e-300});
+        assert!(refused(|config| config["rope_scaling"] = tiny).contains("not finite"));
+        let error = refused(|config| config["vocab_size"] = json!(1u64 << 32));
+        assert!(error.contains("vocab_size: found 4294967296, expected at most 16777216"), "{error}");
+        assert!(refused(|config| config["head_dim"] = json!(1 << 24)).contains("head"));
     }
 }

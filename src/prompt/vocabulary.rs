@@ -6,6 +6,7 @@ use super::classes::Class;
 use crate::checkpoint::read_json;
 use crate::guard::{brief, guarded};
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use onig::{MatchParam, SearchOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -294,9 +295,11 @@ fn growth(step: &Value) -> f64 {
     }
 }
 
+/// Whether a pattern matches an empty text, or may: the engine gives up on patterns that would search for ever.
 fn matches_nothing(pattern: Option<&Value>) -> bool {
     let regex = pattern.and_then(Value::as_str).and_then(|pattern| onig::Regex::new(pattern).ok());
-    regex.is_none_or(|regex| regex.is_match(""))
+    let matched = |regex: onig::Regex| regex.match_with_param("", 0, SearchOptions::SEARCH_OPTION_NONE, None, MatchParam::default());
+    regex.is_none_or(|regex| matched(regex).map_or(true, |found| found.is_some()))
 }
 
 /// How often a post-processor repeats the text, and how many tokens it adds.
@@ -311,4 +314,18 @@ fn around(step: &Value) -> (f64, f64) {
     };
     let texts = single.iter().filter(|piece| piece.get("Sequence").is_some()).count() as f64;
     (texts.max(1.0), single.iter().filter_map(ids).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_that_the_engine_gives_up_on_counts_as_one_that_matches_nothing() {
+        let endless = "(?:|a?)".repeat(27) + "(?=c)";
+        let regex = onig::Regex::new(&endless).unwrap();
+        assert!(regex.match_with_param("", 0, SearchOptions::SEARCH_OPTION_NONE, None, MatchParam::default()).is_err());
+        assert!(matches_nothing(Some(&json!(endless))));
+        assert!(matches_nothing(Some(&json!("a*"))) && !matches_nothing(Some(&json!("a+"))));
+    }
 }

@@ -23,13 +23,17 @@ impl Lens {
 
     /// The direction that says these tokens, `[d]`: the mean of their rows. `None` where one is not in the store.
     pub fn direction(&self, tokens: &[i32]) -> Option<Vec<f64>> {
+        let places = tokens
+            .iter()
+            .map(|token| self.place.get(&i64::from(*token)))
+            .collect::<Option<Vec<_>>>()
+            .filter(|places| !places.is_empty())?;
         let mut row = vec![0f64; self.d];
         let share = 1.0 / tokens.len() as f64;
-        for token in tokens {
-            let at = *self.place.get(&i64::from(*token))?;
+        for at in places {
             row.iter_mut().zip(&self.rows[at * self.d..(at + 1) * self.d]).for_each(|(sum, x)| *sum += share * f64::from(*x));
         }
-        (!tokens.is_empty()).then_some(row)
+        Some(row)
     }
 
     /// The residual over the scale that the final norm would divide it by: `[d]`. Directions are orthogonal to its mean already.
@@ -91,5 +95,16 @@ impl Series {
             }
         }
         Ok(foils)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lens;
+
+    #[test]
+    fn a_lens_without_rows_costs_nothing_however_wide_it_claims_to_be() {
+        let lens = Lens::new(&[], Vec::new(), 1 << 60, false);
+        assert_eq!((lens.direction(&[]), lens.direction(&[3])), (None, None));
     }
 }

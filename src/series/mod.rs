@@ -119,6 +119,9 @@ impl Series {
             .map_err(|error| anyhow::anyhow!("{}: cannot be read ({error}); walk the series first", path.display()))?;
         let mut file: RunFile = serde_json::from_str(&text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
         ensure!(!file.layers.is_empty() && !file.readouts.is_empty(), "{}: layers and readouts must not be empty", path.display());
+        for (key, count, most) in [("flips", file.flips, 999_999), ("bootstraps", file.bootstraps, 99_999)] {
+            ensure!((1..=most).contains(&count), "{}: {key}: found {count}, expected a number from 1 to {most}", path.display());
+        }
         file.checkpoints.sort_by_key(|point| point.order);
         let items: Vec<Item> = table::read(&folder.join("items.parquet"))?;
         let mut series = Self {
@@ -197,6 +200,7 @@ impl Series {
         );
         let (mut rows, mut places) = (Vec::new(), Vec::new());
         for readout in &self.readouts {
+            let named = readouts.rows(readout, self.items.len())?;
             readouts.check_finite(readout)?;
             let layers = readouts.shape(readout)?[0];
             let own = readouts.layers(readout)?;
@@ -207,7 +211,7 @@ impl Series {
                 None => (0..layers).map(Some).collect(),
             });
             let mut row = vec![None; self.items.len()];
-            for (index, item) in readouts.rows(readout, self.items.len())?.into_iter().enumerate() {
+            for (index, item) in named.into_iter().enumerate() {
                 row[item] = Some(u32::try_from(index)?);
             }
             rows.push(row);

@@ -74,14 +74,24 @@ impl Words<'_> {
 /// # Errors
 /// File and line: not JSON, none or several of the three keys, or a conversation that the model's template refuses.
 pub fn read_prompts(path: &Path, words: &Words, special: bool) -> Result<Vec<Prompt>> {
+    read_prompts_by(path, words, &mut None, special)
+}
+
+/// As [`read_prompts`], with a tokenizer that may have been loaded before; says whether it has a template.
+///
+/// # Errors
+/// As [`read_prompts`].
+pub fn read_prompts_by(path: &Path, words: &Words, ruler: &mut Option<(Ruler, bool)>, special: bool) -> Result<Vec<Prompt>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    let mut ruler: Option<(Ruler, bool)> = if special && words.tokenizer().is_some() { Some(words.ruler()?) } else { None };
+    if special && ruler.is_none() && words.tokenizer().is_some() {
+        *ruler = Some(words.ruler()?);
+    }
     let (mut prompts, mut taken) = (Vec::new(), HashSet::new());
     lines::each(path, &text, |line, place| {
         if line.token_ids.is_none() && ruler.is_none() {
-            ruler = Some(words.ruler()?);
+            *ruler = Some(words.ruler()?);
         }
-        let ids = match (line.text, line.messages, line.token_ids, &ruler) {
+        let ids = match (line.text, line.messages, line.token_ids, ruler.as_ref()) {
             (None, None, Some(ids), _) => ids,
             (Some(text), None, None, Some((ruler, _))) => ruler.encode_text(&text).with_context(|| place.to_owned())?,
             (None, Some(messages), None, Some((ruler, has_template))) => {

@@ -24,6 +24,9 @@ use tempfile::NamedTempFile;
 /// Mean input embedding over the tokens of labelled items, `[1, row, d_model]`.
 pub const EMBEDDING: &str = "embedding_mean";
 
+/// No model is wider. A tensor without rows may claim any width, and sums over it are as long.
+const WIDEST: usize = 1 << 20;
+
 /// What a layer of a readout in 16 bits has beside it: centre `[d_model]` and scale.
 pub struct Encoding {
     pub centre: Vec<f32>,
@@ -190,8 +193,9 @@ impl Readouts {
     /// # Errors
     /// The readout is missing, is not `[layer, row, d_model]`, or has rows that are no items.
     pub fn rows(&self, readout: &str, n_items: usize) -> Result<Vec<usize>> {
-        let &[_, rows, _] = self.shape(readout)? else {
-            bail!("{}: {readout} has shape {:?}, expected [layer, item, d_model]", self.path.display(), self.shape(readout)?)
+        let shape = self.shape(readout)?;
+        let &[_, rows, 1..=WIDEST] = shape else {
+            bail!("{}: {readout} has shape {shape:?}, expected [layer, item, d_model]", self.path.display())
         };
         let name = format!("rows.{readout}");
         let items: Vec<usize> = if self.contains(&name) {
@@ -303,15 +307,17 @@ impl Readouts {
     /// Refuses a tensor with a value that is not finite: no statistic survives one, so it has to be known from the start.
     ///
     /// # Errors
-    /// The tensor is missing or has such a value.
+    /// The tensor is missing, is of a type that is not read, or has such a value.
     pub fn check_finite(&self, name: &str) -> Result<()> {
         let (_, dtype, bytes) = self.tensor(name)?;
+        let is_read = matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+        ensure!(is_read, "{}: {name}: {}", self.path.display(), unreadable(dtype));
         // All bits of the exponent are set. Without a short cut inside of a chunk, so that it vectorises.
         let bad = |chunk: &[u8]| match dtype {
             Dtype::F32 => chunk.as_chunks().0.iter().fold(false, |bad, b| bad | (u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000)),
             Dtype::F16 => chunk.as_chunks().0.iter().fold(false, |bad, b| bad | (u16::from_le_bytes(*b) & 0x7c00 == 0x7c00)),
             Dtype::BF16 => chunk.as_chunks().0.iter().fold(false, |bad, b| bad | (u16::from_le_bytes(*b) & 0x7f80 == 0x7f80)),
-            _ => false,
+            _ => true,
         };
         ensure!(!bytes.par_chunks(1 << 16).any(bad), "{}: {name} has values that are not finite", self.path.display());
         Ok(())
@@ -350,12 +356,16 @@ pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect()
 }
 
+fn unreadable(dtype: Dtype) -> String {
+    format!("dtype {dtype:?}, expected F32, F16 or BF16")
+}
+
 fn to_f32(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
     Ok(match dtype {
         Dtype::F32 => floats(bytes),
         Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
         Dtype::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
-        other => bail!("dtype {other:?}, expected F32, F16 or BF16"),
+        other => bail!(unreadable(other)),
     })
 }
 
@@ -370,3 +380,7 @@ pub fn metadata(layers: &[usize], fingerprint: &str) -> Map<String, Value> {
     put("fingerprint", fingerprint.to_owned());
     metadata
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -103,7 +103,7 @@ struct PairRow {
 }
 
 /// All rows of a table; none where there is no such table.
-pub fn rows<R: DeserializeOwned>(path: &Path) -> Result<Vec<Numbered<R>>> {
+pub fn rows<R: DeserializeOwned + Send>(path: &Path) -> Result<Vec<Numbered<R>>> {
     let mut rows = Vec::new();
     if path.is_file() {
         table::scan(path, |number, row| rows.push((number, row)))?;
@@ -138,13 +138,13 @@ impl Folder<'_> {
     }
 
     /// All rows of a table; none where there is no such table.
-    fn rows<R: DeserializeOwned>(&mut self, table: &'static str) -> Result<Vec<Numbered<R>>> {
+    fn rows<R: DeserializeOwned + Send>(&mut self, table: &'static str) -> Result<Vec<Numbered<R>>> {
         let mut rows = Vec::new();
         self.scan(table, |number, row| rows.push((number, row)))?;
         Ok(rows)
     }
 
-    fn scan<R: DeserializeOwned>(&mut self, table: &'static str, each: impl FnMut(usize, R)) -> Result<()> {
+    fn scan<R: DeserializeOwned>(&mut self, table: &'static str, each: impl FnMut(usize, R) + Send) -> Result<()> {
         if let Some(filled) = self.at_hand(table) {
             return filled.scan(each);
         }
@@ -157,13 +157,13 @@ impl Folder<'_> {
     }
 
     /// Rows behind their keys.
-    fn keyed<R: DeserializeOwned>(&mut self, table: &'static str) -> Result<Vec<Numbered<(Key, R)>>> {
+    fn keyed<R: DeserializeOwned + Send>(&mut self, table: &'static str) -> Result<Vec<Numbered<(Key, R)>>> {
         let keys = self.rows::<Key>(table)?;
         Ok(keys.into_iter().zip(self.rows::<R>(table)?).map(|((at, key), (_, row))| (at, (key, row))).collect())
     }
 
     /// Rows at the last checkpoint that has any.
-    fn last<R: DeserializeOwned>(&mut self, table: &'static str) -> Result<Vec<Numbered<R>>> {
+    fn last<R: DeserializeOwned + Send>(&mut self, table: &'static str) -> Result<Vec<Numbered<R>>> {
         let rows = self.keyed(table)?;
         let last = rows.iter().map(|(_, (key, _))| key.order).max();
         Ok(rows.into_iter().filter(|(_, (key, _))| Some(key.order) == last).map(|(at, (_, row))| (at, row)).collect())
@@ -302,7 +302,13 @@ fn curves(
 }
 
 /// Pairs of checkpoints at the layer and readout that a measure chose.
-fn pairs(folder: &mut Folder, rows: &Rows, table: &'static str, measure: &str, number: impl Fn(&PairRow) -> Option<f64>) -> Result<Pairs> {
+fn pairs(
+    folder: &mut Folder,
+    rows: &Rows,
+    table: &'static str,
+    measure: &str,
+    number: impl Fn(&PairRow) -> Option<f64> + Sync,
+) -> Result<Pairs> {
     let measure = measures::find(measure).map_or(measure, |measure| measure.name);
     let mut of: BTreeMap<String, (i32, Vec<Pair>)> = BTreeMap::new();
     let chosen: BTreeMap<&str, &OnsetRow> =
