@@ -62,7 +62,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             return self.answer({"branches": branches, "tags": []})
         if match := re.search(r"/tree/(\w+)$", path):
             files = self.folders[match[1]][1].items()
-            return self.answer([{"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b).hexdigest()} for n, b in files])
+            return self.answer([{"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b"blob %d\0" % len(b) + b).hexdigest()} for n, b in files])
         _, commit, name = re.search(r"/(resolve)/(\w+)/(.+)$", path).groups()
         body = self.folders[commit][1][name]
         self.send_response(200)

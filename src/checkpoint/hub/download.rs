@@ -1,11 +1,13 @@
 //! One file into the cache: what is there is kept, what is missing of a partial file is asked for, and nothing takes its place in
-//! the cache before its size is right.
+//! the cache before its size and its hash are right: the cache is shared, and nobody asks again for what lies there.
 
 use super::cache::Store;
 use super::client::{Client, Patience, Trouble, explain, text};
 use super::listing::{File, Remote};
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::ProgressBar;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -49,6 +51,18 @@ impl Download<'_> {
                     self.client.pause(&mut patience, trouble)?;
                 }
             }
+        }
+        if let Some(found) = self.other_hash(&partial)? {
+            std::fs::remove_file(&partial).with_context(|| format!("{}: cannot be deleted", partial.display()))?;
+            ensure!(
+                before > 0,
+                "{}: the hub lists a file of hash {} and sends one of {found}; nothing was kept of it, run again later",
+                self.path,
+                self.file.etag
+            );
+            // What was there of it may have been wrong.
+            bar.set_position(bar.position().saturating_sub(self.file.size));
+            return self.blob(bar);
         }
         // The blob may be a link into a store that others share, or cut off: it is replaced, not written to.
         std::fs::rename(&partial, &blob).with_context(|| format!("{}: cannot be written", blob.display()))?;
@@ -97,6 +111,31 @@ impl Download<'_> {
             output.write_all(&buffer[..n]).with_context(unwritable)?;
             *have += n as u64;
             bar.inc(n as u64);
+        }
+    }
+
+    /// The hash of a file, if it is another one than the blob's name: SHA-256 of large files, git's SHA-1 of others. Names that are neither, of
+    /// hubs that are no hubs, say nothing that could be checked.
+    fn other_hash(&self, path: &Path) -> Result<Option<String>> {
+        let etag = &self.file.etag;
+        let is_hash = |digits: usize| etag.len() == digits && etag.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let found = match () {
+            () if is_hash(64) => self.hash(Sha256::new(), path)?,
+            () if is_hash(40) => self.hash(Sha1::new_with_prefix(format!("blob {}\0", self.file.size)), path)?,
+            () => return Ok(None),
+        };
+        Ok((!found.eq_ignore_ascii_case(etag)).then_some(found))
+    }
+
+    fn hash(&self, mut hasher: impl Digest, path: &Path) -> Result<String> {
+        let mut file = std::fs::File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            self.client.check_stop()?;
+            match file.read(&mut buffer).with_context(|| format!("{}: cannot be read", path.display()))? {
+                0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+                n => hasher.update(&buffer[..n]),
+            }
         }
     }
 

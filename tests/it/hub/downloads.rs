@@ -40,6 +40,38 @@ fn a_partial_file_is_completed_by_the_next_run() {
     assert_eq!(std::fs::read(blobs.join(etag("model.safetensors", content))).unwrap(), *content);
 }
 
+/// The cache is shared with the Python client, and a blob that is in it is not asked for again.
+#[test]
+fn other_bytes_of_the_same_size_do_not_get_into_the_cache() {
+    let (server, _) = single("llama_mha_tied_f32");
+    let files = fixture("llama_mha_tied_f32");
+    let home = Home::new(&server);
+    let blobs = home.store("acme/tiny").join("blobs");
+    for (path, place) in [("config.json", "config.json"), ("model.safetensors", "cdn")] {
+        let name = etag(path, &files[path]);
+        server.fault(place, 1, What::Other);
+        home.extract("hub:acme/tiny", &[])
+            .says(2, &[path, "the hub lists a file of hash", &name, "nothing was kept of it, run again later"]);
+        assert!(!blobs.join(&name).exists() && !blobs.join(format!("{name}.incomplete")).exists(), "{path}");
+    }
+    home.extract("hub:acme/tiny", &[]).ok();
+    assert_eq!(std::fs::read(blobs.join(etag("model.safetensors", &files["model.safetensors"]))).unwrap(), files["model.safetensors"]);
+}
+
+#[test]
+fn a_partial_file_of_something_else_is_thrown_away() {
+    let (server, _) = single("llama_mha_tied_f32");
+    let content = &fixture("llama_mha_tied_f32")["model.safetensors"];
+    let home = Home::new(&server);
+    let blobs = home.store("acme/tiny").join("blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::write(blobs.join(format!("{}.incomplete", etag("model.safetensors", content))), vec![7; 50_000]).unwrap();
+    home.extract("hub:acme/tiny", &[]).ok();
+    let log = server.take_log();
+    assert_eq!(weights(&log).iter().map(|request| request.range.as_deref()).collect::<Vec<_>>(), [Some("bytes=50000-"), None]);
+    assert_eq!(std::fs::read(blobs.join(etag("model.safetensors", content))).unwrap(), *content);
+}
+
 #[test]
 fn an_interrupted_download_stops_and_goes_on() {
     let (server, _) = single("llama_mha_tied_f32");
