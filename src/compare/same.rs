@@ -6,8 +6,8 @@ use crate::prompt::item::Item;
 use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::series::axis::Axis;
-use crate::walk::stitching;
 use crate::walk::talks::{CONTEXT, REPLAY};
+use crate::walk::{introspection as injections, stitching};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 
@@ -84,13 +84,12 @@ impl Block {
 pub fn one_sided(a: &Series, b: &Series) -> Vec<&'static str> {
     let has = |series: &Series, block: Block| series.items.iter().any(|item| Block::of(item) == block);
     let blocks = [(Block::Personas, "[personas]"), (Block::Causal, "[causal]")];
-    let asked = |series: &Series| introspection::asked(series).is_some();
-    let injected = (asked(a) != asked(b)).then_some("[introspection]");
     let has_sheets = |series: &Series, folder: &str| !series.sheets(folder).is_empty();
-    let sheets = [(stitching::FOLDER, "[stitching]"), (CONTEXT, "[context]"), (REPLAY, "[replay]")];
+    let sheets =
+        [(injections::FOLDER, "[introspection]"), (stitching::FOLDER, "[stitching]"), (CONTEXT, "[context]"), (REPLAY, "[replay]")];
     let sheets = sheets.into_iter().filter(|(folder, _)| has_sheets(a, folder) != has_sheets(b, folder)).map(|(_, name)| name);
     let blocks = blocks.into_iter().filter(|(block, _)| has(a, *block) != has(b, *block)).map(|(_, name)| name);
-    blocks.chain(injected).chain(sheets).collect()
+    blocks.chain(sheets).collect()
 }
 
 /// What differs between two lists of items, in one clause; `None` where nothing does, but for blocks that only one of them has.

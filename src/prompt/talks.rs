@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Arm of the moments with no conversation at all.
 pub const NONE: &str = "none";
@@ -71,6 +72,8 @@ pub struct Talks {
     pub said: Vec<Option<Place>>,
     /// What could not be read: a sentence each.
     pub left_out: Vec<String>,
+    /// The digest, once somebody asked for it: it is asked for at every checkpoint.
+    pub(crate) digest: OnceLock<String>,
 }
 
 impl Talks {
@@ -285,10 +288,12 @@ impl Talks {
     }
 
     /// Digest of all that is read.
-    pub fn hash(&self) -> String {
-        let answers: Vec<&Vec<Vec<i64>>> = self.branches.iter().flatten().map(|branch| &branch.answers).collect();
-        let text = format!("{:?} {:?} {answers:?} {:?} {:?}", self.moments, self.texts, self.replied, self.said);
-        blake3::hash(text.as_bytes()).to_hex().to_string()
+    pub fn hash(&self) -> &str {
+        self.digest.get_or_init(|| {
+            let answers: Vec<&Vec<Vec<i64>>> = self.branches.iter().flatten().map(|branch| &branch.answers).collect();
+            let text = format!("{:?} {:?} {answers:?} {:?} {:?}", self.moments, self.texts, self.replied, self.said);
+            blake3::hash(text.as_bytes()).to_hex().to_string()
+        })
     }
 }
 

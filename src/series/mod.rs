@@ -19,6 +19,7 @@ pub mod axis;
 mod timeline;
 mod baseline;
 mod choices;
+mod sheets;
 mod families;
 
 pub use choices::Lens;
@@ -322,18 +323,6 @@ impl Series {
             hasher.update(file.identity().as_bytes());
         }
         hasher.finalize().to_hex().to_string()
-    }
-
-    /// The file of a checkpoint in a folder of the store beside that of the readouts.
-    pub fn sheet(&self, folder: &str, t: usize) -> PathBuf {
-        self.folder.join(folder).join(format!("{}.safetensors", self.points[t].id))
-    }
-
-    /// What such files are; nothing where there are none.
-    pub fn sheets(&self, folder: &str) -> String {
-        let identity = |path: PathBuf| Readouts::open(&path).map_or_else(|_| "none ".to_owned(), |sheet| sheet.identity() + " ");
-        let paths: Vec<PathBuf> = (0..self.points.len()).map(|t| self.sheet(folder, t)).collect();
-        if paths.iter().any(|path| path.is_file()) { paths.into_iter().map(identity).collect() } else { String::new() }
     }
 
     /// Number of a readout by name.

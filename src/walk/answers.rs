@@ -46,6 +46,14 @@ impl Answers {
         Ok(resid.f_index_select(0, &Tensor::f_from_slice(&nodes)?.f_to_device(resid.device())?)?)
     }
 
+    /// Of one's own [`Answers::rows`], where nothing is compared: log-probabilities of all answers, in nats.
+    ///
+    /// # Errors
+    /// As [`log_probabilities`].
+    pub fn plainly(&self, checkpoint: &Checkpoint, compute: Compute, rows: &Tensor) -> Result<Vec<f64>> {
+        Ok(self.said(checkpoint, compute, rows, std::slice::from_ref(rows))?.swap_remove(0).0)
+    }
+
     /// Of each of several conditions' [`Answers::rows`], beside `clean`, those without a condition.
     ///
     /// # Errors

@@ -66,9 +66,7 @@ pub fn asked(series: &Series) -> Option<(String, Vec<f64>)> {
 
 /// Without sheets the table is empty. A checkpoint without one, or with one of other questions than the last has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let open =
-        |t: usize| Some(series.sheet(introspection::FOLDER, t)).filter(|path| path.is_file()).map(|path| Sheet::open(&path)).transpose();
-    let mut sheets = (0..series.points.len()).map(open).collect::<Result<Vec<_>>>()?;
+    let mut sheets = series.opened(introspection::FOLDER, Sheet::open)?;
     let Some(header) = sheets.iter().rev().flatten().map(|sheet| sheet.header.clone()).next() else {
         return Measured::of_rows::<Row>(TABLE, &[]);
     };

@@ -69,8 +69,7 @@ struct Reading {
 impl Reading {
     /// `None` without sheets.
     fn open(series: &Series, folder: &str) -> Result<Option<Self>> {
-        let open = |t: usize| Some(series.sheet(folder, t)).filter(|path| path.is_file()).map(|path| Sheet::open(&path)).transpose();
-        let mut sheets = (0..series.points.len()).map(open).collect::<Result<Vec<_>>>()?;
+        let mut sheets = series.opened(folder, Sheet::open)?;
         let Some(header) = sheets.iter().rev().flatten().map(|sheet| sheet.header.clone()).next() else { return Ok(None) };
         sheets.iter_mut().for_each(|sheet| *sheet = sheet.take().filter(|sheet| sheet.header == header));
         let lens = series.lens(0)?;

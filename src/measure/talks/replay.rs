@@ -10,6 +10,7 @@ use super::{Asked, Cell, Quantity, Reading, draws, estimate, minus};
 use crate::measure::{Measure, Measured};
 use crate::prompt::specification::Specification;
 use crate::series::Series;
+use crate::stats::draws::Draws;
 use crate::stats::estimate::Reported;
 use crate::table::{Key, Table};
 use crate::walk::talks::REPLAY;
@@ -62,26 +63,30 @@ fn run(series: &Series) -> Result<Measured> {
     // What is frozen, and what each checkpoint wrote.
     let written = |id: &str| reading.cells(|moment| moment.writer.as_deref() == Some(id));
     let frozen = reading.cells(|moment| moment.writer.is_none() || moment.writer == reading.header.first);
+    let with_draws = |cell: Cell| Ok((draws(series, &cell.arm, cell.moments.len())?, cell));
+    let frozen = frozen.into_iter().map(with_draws).collect::<Result<Vec<Drawn>>>()?;
     let mut rows: Vec<(Key, Row)> = Vec::new();
     for (t, point) in series.points.iter().enumerate() {
-        let own = written(&point.id);
-        for cell in &frozen {
-            let own = own.iter().find(|own| own.arm == cell.arm && own.turns == cell.turns);
-            let replay = Replay { series, reading: &reading, frozen: &frozen, t };
+        let own = written(&point.id).into_iter().map(with_draws).collect::<Result<Vec<Drawn>>>()?;
+        let replay = Replay { reading: &reading, frozen: &frozen, t };
+        for place in &frozen {
+            let (_, cell) = place;
+            let own = own.iter().find(|(_, own)| own.arm == cell.arm && own.turns == cell.turns);
             let of_turn = Asked { quantity: Quantity::Nll, concept: None, layer: None };
-            for asked in reading.all().into_iter().chain((cell.turns > 0).then_some(of_turn)) {
-                rows.push((series.key(t), replay.row(cell, own, asked)?));
-            }
+            let asked = reading.all().into_iter().chain((cell.turns > 0).then_some(of_turn));
+            rows.extend(asked.map(|asked| (series.key(t), replay.row(place, own, asked))));
         }
     }
     Measured::of_rows(TABLE, &rows)
 }
 
+/// Conversations with the draws of them.
+type Drawn = (Option<Draws>, Cell);
+
 /// A checkpoint of a run.
 struct Replay<'a> {
-    series: &'a Series,
     reading: &'a Reading,
-    frozen: &'a [Cell],
+    frozen: &'a [Drawn],
     t: usize,
 }
 
@@ -96,11 +101,7 @@ impl Replay<'_> {
         moments.iter().map(find).collect()
     }
 
-    fn estimate(&self, arm: &str, values: &[f64]) -> Result<Reported> {
-        Ok(estimate(values, draws(self.series, arm, values.len())?.as_ref()).into())
-    }
-
-    fn row(&self, cell: &Cell, own: Option<&Cell>, asked: Asked) -> Result<Row> {
+    fn row(&self, (draws, cell): &Drawn, own: Option<&Drawn>, asked: Asked) -> Row {
         let Self { reading, t, .. } = *self;
         let concept = asked.concept.map(|concept| &reading.header.asked[concept]);
         let mut row = Row {
@@ -114,32 +115,26 @@ impl Replay<'_> {
             answer: concept.map(|concept| concept.answer.clone()),
             tokens: reading.tokens(&cell.moments),
             n_conversations: cell.moments.len() as i32,
-            n_own: own.map_or(0, |own| own.moments.len() as i32),
+            n_own: own.map_or(0, |(_, own)| own.moments.len() as i32),
             status: reading.status(t, asked),
             ..Row::default()
         };
-        let Some(level) = reading.values(t, &cell.moments, asked) else { return Ok(row) };
-        row.status = if level.len() > 1 { Status::Ok } else { Status::TooFewGroups };
-        row.level = self.estimate(&cell.arm, &level)?;
+        let Some(level) = reading.values(t, &cell.moments, asked) else { return row };
+        row.status = if draws.is_some() { Status::Ok } else { Status::TooFewGroups };
+        row.level = estimate(&level, draws.as_ref()).into();
         // The same conversations, where they begin.
         let fewest = usize::from(asked.quantity == Quantity::Nll);
-        let first =
-            self.frozen.iter().find(|first| first.arm == cell.arm && first.turns >= fewest).filter(|first| first.turns < cell.turns);
-        let before = first.and_then(|first| reading.values(t, &self.same(&cell.moments, first)?, asked));
-        if let Some(before) = before {
-            row.drift = self.estimate(&cell.arm, &minus(&level, &before))?;
-        }
-        if let Some(reference) = (t > 0).then(|| reading.values(0, &cell.moments, asked)).flatten() {
-            row.change = self.estimate(&cell.arm, &minus(&level, &reference))?;
-        }
-        let Some(own) = own else { return Ok(row) };
-        if let Some(said) = reading.values(t, &own.moments, asked) {
-            row.own = self.estimate(&cell.arm, &said)?;
-            let paired = self.same(&own.moments, cell).and_then(|frozen| reading.values(t, &frozen, asked));
-            if let Some(frozen) = paired {
-                row.difference = self.estimate(&cell.arm, &minus(&said, &frozen))?;
-            }
-        }
-        Ok(row)
+        let begin = |(_, first): &&Drawn| first.arm == cell.arm && first.turns >= fewest;
+        let first = self.frozen.iter().find(begin).filter(|(_, first)| first.turns < cell.turns);
+        let before = first.and_then(|(_, first)| reading.values(t, &self.same(&cell.moments, first)?, asked));
+        row.drift = before.and_then(|before| estimate(&minus(&level, &before), draws.as_ref())).into();
+        let reference = if t > 0 { reading.values(0, &cell.moments, asked) } else { None };
+        row.change = reference.and_then(|reference| estimate(&minus(&level, &reference), draws.as_ref())).into();
+        let Some((draws, own)) = own else { return row };
+        let Some(said) = reading.values(t, &own.moments, asked) else { return row };
+        row.own = estimate(&said, draws.as_ref()).into();
+        let paired = self.same(&own.moments, cell).and_then(|frozen| reading.values(t, &frozen, asked));
+        row.difference = paired.and_then(|frozen| estimate(&minus(&said, &frozen), draws.as_ref())).into();
+        row
     }
 }

@@ -136,9 +136,8 @@ impl Request<'_> {
                 }
             }
         }
-        // Nothing is compared, so any rows are as good as those without a condition.
-        let said = |rows: &Tensor| stems.answers.said(first.unwrap_or(checkpoint), self.compute, rows, std::slice::from_ref(rows));
-        let mut scored = last.iter().map(|rows| Ok(said(rows)?.swap_remove(0).0)).collect::<Result<Vec<Vec<f64>>>>()?;
+        let upper = first.unwrap_or(checkpoint);
+        let mut scored = last.iter().map(|rows| stems.answers.plainly(upper, self.compute, rows)).collect::<Result<Vec<_>>>()?;
         if first.is_none() {
             let own = scored.pop().context("the stream ends at the last layer")?;
             scored = vec![own; self.layers.len()];

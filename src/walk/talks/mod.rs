@@ -124,7 +124,7 @@ impl Request<'_> {
         let mut sheet: Vec<Vec<f32>> = shapes.iter().map(|(_, shape)| vec![f32::NAN; shape.iter().product()]).collect();
         let each = |tensor: usize| shapes[tensor].1[1..].iter().product::<usize>();
         if !plan.moments.is_empty() {
-            let replies = Gather::new(&plan.replies, self.compute.device).ok().filter(|_| !plan.replies.is_empty());
+            let replies = (!plan.replies.is_empty()).then(|| Gather::new(&plan.replies, self.compute.device)).transpose()?;
             let stems = Tensor::f_from_slice(&plan.stems)?.f_to_device(self.compute.device)?;
             let mut last = None;
             stream(checkpoint, &plan.forest, self.compute, n_layers, &mut |layer, resid| {
@@ -148,8 +148,7 @@ impl Request<'_> {
                 tick()
             })?;
             let rows = last.context("the stream ends at the last layer")?;
-            // Nothing is compared, so any rows are as good as those without a condition.
-            let (scored, _) = plan.answers.said(checkpoint, self.compute, &rows, std::slice::from_ref(&rows))?.swap_remove(0);
+            let scored = plan.answers.plainly(checkpoint, self.compute, &rows)?;
             ensure!(scored.iter().all(|x| x.is_finite()), "an answer behind a conversation has no finite log-probability");
             self.put_scores(&plan, &scored, &mut sheet);
         }
