@@ -8,8 +8,9 @@ use anyhow::{Context, Result, bail};
 use selftrace::analysis::analyze;
 use selftrace::lab::demo::{Demo, demo};
 use selftrace::lab::organism::Order;
-use selftrace::lab::tally::{Tally, table, wilson};
+use selftrace::lab::tally::{Tally, table};
 use selftrace::series::Series;
+use selftrace::stats::share::wilson;
 use std::path::Path;
 use std::process::ExitCode;
 

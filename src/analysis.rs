@@ -12,7 +12,7 @@ use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::stats::lexical::LexicalAudit;
 use crate::table::{self, Filled, Key, Table};
-use crate::walk::{interventions, introspection, stitching, talks};
+use crate::walk::{conversation, interventions, introspection, stitching, talks};
 use crate::words::Status;
 use anyhow::Result;
 use rayon::prelude::*;
@@ -95,7 +95,7 @@ pub fn measure(series: &Series, take: &mut dyn FnMut(Measured) -> Result<()>) ->
 
 /// Digest of everything that the tables are computed from: the store, and the code (see build.rs).
 fn key(series: &Series) -> String {
-    let sheets = [interventions::FOLDER, introspection::FOLDER, stitching::FOLDER, talks::CONTEXT, talks::REPLAY]
+    let sheets = [interventions::FOLDER, introspection::FOLDER, stitching::FOLDER, talks::CONTEXT, talks::REPLAY, conversation::FOLDER]
         .map(|folder| series.sheets(folder))
         .concat()
         + &dictionary::digest(series);

@@ -87,6 +87,7 @@ words! {
         NoAxis = "no_axis" => "there is no direction to measure along",
         NoAnswers = "no_answers" => "the concept has no answers to choose from",
         MixedAnswers = "mixed_answers" => "groups have different answers",
+        TooLarge = "too_large" => "the model does not fit into memory as a whole, so it wrote nothing",
         NotScored = "not_scored" => "the answers were not scored",
         NoOrder = "no_order" => "the order of the answers is not balanced",
         NoUnembedding = "no_unembedding" => "the first checkpoint's unembedding was not kept",

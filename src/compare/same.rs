@@ -7,7 +7,7 @@ use crate::prompt::label_family::LabelFamily;
 use crate::series::Series;
 use crate::series::axis::Axis;
 use crate::walk::talks::{CONTEXT, REPLAY};
-use crate::walk::{introspection as injections, stitching};
+use crate::walk::{conversation, introspection as injections, stitching};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 
@@ -58,6 +58,11 @@ pub fn require_comparable(a: &Series, b: &Series) -> Result<()> {
             bail!("{names} had other conversations, or other questions behind them; walk both with the same [{folder}]");
         }
     }
+    if let (Some(a), Some(b)) = (talks::conversation::asked(a)?, talks::conversation::asked(b)?)
+        && a != b
+    {
+        bail!("{names} were let talk in other ways, or asked other questions behind that; walk both with the same [conversation]");
+    }
     Ok(())
 }
 
@@ -85,8 +90,13 @@ pub fn one_sided(a: &Series, b: &Series) -> Vec<&'static str> {
     let has = |series: &Series, block: Block| series.items.iter().any(|item| Block::of(item) == block);
     let blocks = [(Block::Personas, "[personas]"), (Block::Causal, "[causal]")];
     let has_sheets = |series: &Series, folder: &str| !series.sheets(folder).is_empty();
-    let sheets =
-        [(injections::FOLDER, "[introspection]"), (stitching::FOLDER, "[stitching]"), (CONTEXT, "[context]"), (REPLAY, "[replay]")];
+    let sheets = [
+        (injections::FOLDER, "[introspection]"),
+        (stitching::FOLDER, "[stitching]"),
+        (CONTEXT, "[context]"),
+        (REPLAY, "[replay]"),
+        (conversation::FOLDER, "[conversation]"),
+    ];
     let sheets = sheets.into_iter().filter(|(folder, _)| has_sheets(a, folder) != has_sheets(b, folder)).map(|(_, name)| name);
     let blocks = blocks.into_iter().filter(|(block, _)| has(a, *block) != has(b, *block)).map(|(_, name)| name);
     blocks.chain(sheets).collect()

@@ -4,6 +4,7 @@
 //! claimed over seeds and kinds of arithmetic.
 
 use crate::report::summary::Text;
+use crate::stats::share::wilson;
 use serde::{Deserialize, Serialize};
 
 /// What one demo found.
@@ -23,18 +24,6 @@ pub struct Tally {
     /// Verdicts about concepts that nobody teaches, and those that support a hypothesis.
     pub untaught_verdicts: usize,
     pub untaught_supports: usize,
-}
-
-/// Wilson's 95% interval of a share (Wilson 1927).
-pub fn wilson(hits: usize, of: usize) -> (f64, f64) {
-    const Z: f64 = 1.959_963_984_540_054;
-    if of == 0 {
-        return (0.0, 1.0);
-    }
-    let (n, p) = (of as f64, hits as f64 / of as f64);
-    let centre = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-    let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    ((centre - half).max(0.0), (centre + half).min(1.0))
 }
 
 /// What is counted of a set of demos: a line by name, hits and of how many.
@@ -87,14 +76,6 @@ pub fn table(tallies: &[Tally]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// scipy.stats.binomtest(3, 60).proportion_ci(method="wilson")
-    #[test]
-    fn intervals_are_those_of_scipy() {
-        let (lower, upper) = wilson(3, 60);
-        assert!((lower - 0.017_149_502).abs() < 1e-8 && (upper - 0.137_005_165).abs() < 1e-8, "{lower} {upper}");
-        assert_eq!(wilson(0, 0), (0.0, 1.0));
-    }
 
     #[test]
     fn tallies_add_up_and_errors_are_named() {

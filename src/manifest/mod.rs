@@ -22,6 +22,7 @@
 //! stitching    [stitching]
 //! introspection  [introspection]
 //! talk         [context] and [replay]
+//! conversation  [conversation]
 //! dictionary   [dictionary]
 //! ```
 
@@ -46,6 +47,7 @@ mod causal;
 mod stitching;
 mod introspection;
 mod talk;
+mod conversation;
 mod dictionary;
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,7 @@ mod series_tests;
 pub use causal::{Causal, ChoiceSet};
 pub use checkpoint::CheckpointSpec;
 pub use concepts::{Concepts, Glob, Material, Pack, Profile, default_parameters};
+pub use conversation::Conversation;
 pub use dictionary::{Dictionary, TextSource};
 pub use introspection::Introspection;
 pub use model::{DeviceChoice, DtypeChoice, Layers, Model, Readout, Template, Tokenizer};
@@ -88,6 +91,8 @@ const CONTEXT: &str = "[context]";
 const CONTEXT_LAYERS: &str = "[context] layers";
 const REPLAY: &str = "[replay]";
 const REPLAY_LAYERS: &str = "[replay] layers";
+const CONVERSATION: &str = "[conversation]";
+const CONVERSATION_LAYERS: &str = "[conversation] layers";
 const DICTIONARY: &str = "[dictionary]";
 const DICTIONARY_LAYERS: &str = "[dictionary] layers";
 const EVIDENCE: &str = "[evidence]";
@@ -96,7 +101,7 @@ const PARENT: &str = "[[checkpoint]] parent";
 const SERIES: &str = "[[series]]";
 
 /// Every key that a manifest may have, by table. `[concepts.parameters]` is open.
-const KEYS: [(&str, &[&str]); 24] = [
+const KEYS: [(&str, &[&str]); 26] = [
     (
         "",
         &[
@@ -109,6 +114,7 @@ const KEYS: [(&str, &[&str]); 24] = [
             "introspection",
             "context",
             "replay",
+            "conversation",
             "dictionary",
             "evidence",
             "analysis",
@@ -132,6 +138,25 @@ const KEYS: [(&str, &[&str]); 24] = [
     (CONTEXT_LAYERS, &["depth"]),
     (REPLAY, &["enabled", "sets", "arms", "turns", "concepts", "groups", "replies", "layers"]),
     (REPLAY_LAYERS, &["depth"]),
+    (
+        CONVERSATION,
+        &[
+            "enabled",
+            "sets",
+            "arms",
+            "exchanges",
+            "max_tokens",
+            "seeds",
+            "temperatures",
+            "top_p",
+            "turns",
+            "concepts",
+            "groups",
+            "replies",
+            "layers",
+        ],
+    ),
+    (CONVERSATION_LAYERS, &["depth"]),
     (DICTIONARY, &["kind", "layers", "latents", "k", "tokens", "text", "length", "seeds", "checkpoints"]),
     (DICTIONARY_LAYERS, &["depth"]),
     (
@@ -185,6 +210,8 @@ pub struct Manifest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay: Option<Talk>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<Conversation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dictionary: Option<Dictionary>,
     pub evidence: Evidence,
     pub analysis: Analysis,
@@ -234,6 +261,7 @@ impl Manifest {
             introspection: Introspection::read(&top, folder)?,
             context: Talk::read_context(&top, folder)?,
             replay: Talk::read_replay(&top, folder)?,
+            conversation: Conversation::read(&top, folder)?,
             dictionary: Dictionary::read(&top, folder)?,
             evidence: Evidence::read(&top)?,
             analysis: Analysis::read(&top)?,

@@ -1,5 +1,6 @@
 //! `[context]` and `[replay]`: conversations that are put in front of what a model is asked about itself.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use super::source::resolve;
 use super::spanned::{Field, Section};
 use super::{CONTEXT, CONTEXT_LAYERS, REPLAY, REPLAY_LAYERS};
 
-/// One of the two tables; without it, or with `enabled = false`, no conversation is read and it costs nothing.
+/// What is read behind conversations; without the table, or with `enabled = false`, none is read and it costs nothing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Talk {
     pub sets: Vec<TalkSet>,
@@ -45,22 +46,23 @@ pub enum TalkSet {
 impl Talk {
     /// `[context]`.
     pub(super) fn read_context(top: &Section, folder: &Path) -> Result<Option<Self>> {
-        Self::read(top, folder, ("context", CONTEXT, CONTEXT_LAYERS), (1, &[8]))
+        let Some(section) = top.table("context", CONTEXT)? else { return Ok(None) };
+        Self::read(&section, folder, CONTEXT_LAYERS, (1..=999, &[8]))
     }
 
     /// `[replay]`.
     pub(super) fn read_replay(top: &Section, folder: &Path) -> Result<Option<Self>> {
-        Self::read(top, folder, ("replay", REPLAY, REPLAY_LAYERS), (0, &[0, 2, 8]))
+        let Some(section) = top.table("replay", REPLAY)? else { return Ok(None) };
+        Self::read(&section, folder, REPLAY_LAYERS, (0..=999, &[0, 2, 8]))
     }
 
-    /// `fewest` and `turns` are the smallest number of exchanges, and the default ones.
-    fn read(
-        top: &Section,
+    /// What is read, in any of the tables; `range` and `turns` are the numbers of exchanges that there can be, and the default ones.
+    pub(super) fn read(
+        section: &Section,
         folder: &Path,
-        (key, table, of_layers): (&str, &'static str, &'static str),
-        (fewest, turns): (u64, &[usize]),
+        of_layers: &'static str,
+        (range, turns): (RangeInclusive<u64>, &[usize]),
     ) -> Result<Option<Self>> {
-        let Some(section) = top.table(key, table)? else { return Ok(None) };
         let enabled = section.get("enabled").map_or(Ok(true), |field| field.boolean())?;
         let globs = |key| match section.get(key) {
             Some(field) => field.distinct("a list of names, as in [\"task\", \"summary_*\"]", read_glob),
@@ -72,7 +74,7 @@ impl Talk {
         };
         let mut turns = match section.get("turns") {
             Some(field) => {
-                field.distinct("a list of numbers of exchanges, as in [2, 8]", |turns| Ok(turns.integer(fewest..=999)? as usize))?
+                field.distinct("a list of numbers of exchanges, as in [2, 8]", |turns| Ok(turns.integer(range.clone())? as usize))?
             }
             None => turns.to_vec(),
         };

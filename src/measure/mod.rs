@@ -51,6 +51,7 @@ pub const MEASURES: &[Measure] = &[
     introspection::MEASURE,
     talks::context::MEASURE,
     talks::replay::MEASURE,
+    talks::conversation::MEASURE,
     dictionary::MEASURE,
 ];
 

@@ -115,6 +115,47 @@ impl Cache {
         Ok(())
     }
 
+    /// A copy of one row.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn row(&self, row: usize) -> Result<Self> {
+        let (start, len) = (self.start[row], self.len - self.start[row]);
+        let copied = |whole: &Tensor| -> Result<Tensor> { Ok(whole.f_narrow(0, row as i64, 1)?.f_narrow(2, start, len)?.f_detach_copy()?) };
+        let layer = |layer: &KeysValues| Ok(KeysValues { keys: copied(&layer.keys)?, values: copied(&layer.values)? });
+        Ok(Self { layers: self.layers.iter().map(layer).collect::<Result<_>>()?, start: vec![0], len, capacity: len })
+    }
+
+    /// Of a single row as [`Cache::row`] copies it, its first tokens.
+    pub fn first(mut self, tokens: i64) -> Self {
+        self.len = self.len.min(tokens);
+        self
+    }
+
+    /// Several such rows below each other.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn of_rows(rows: Vec<Self>) -> Result<Self> {
+        let lengths: Vec<i64> = rows.iter().map(|row| row.len).collect();
+        let mut whole = Self::new(&lengths);
+        for layer in 0..rows.first().map_or(0, |row| row.layers.len()) {
+            let placed = |of: &dyn Fn(&KeysValues) -> &Tensor| -> Result<Tensor> {
+                let size = of(&rows[0].layers[layer]).size();
+                let options = (of(&rows[0].layers[layer]).kind(), of(&rows[0].layers[layer]).device());
+                let place = Tensor::f_zeros([rows.len() as i64, size[1], whole.capacity, size[3]], options)?;
+                for (number, row) in rows.iter().enumerate() {
+                    let own = of(&row.layers[layer]).f_narrow(2, 0, row.len)?;
+                    place.f_narrow(0, number as i64, 1)?.f_narrow(2, whole.len - row.len, row.len)?.f_copy_(&own)?;
+                }
+                Ok(place)
+            };
+            let layer = KeysValues { keys: placed(&|kv| &kv.keys)?, values: placed(&|kv| &kv.values)? };
+            whole.layers.push(layer);
+        }
+        Ok(whole)
+    }
+
     /// Moves everything to a place of another capacity, with room for `more` rows, in which the last token stands at slot `used - 1`.
     fn rebuild(&mut self, used: i64, capacity: i64, more: i64) -> Result<()> {
         let (rows, common) = (self.start.len() as i64, used.min(self.len));

@@ -79,15 +79,23 @@ pub enum Event {
     End(Finish),
 }
 
+/// What a text left behind, so that another one can go on from it: its tokens, as far as the model has read them, with their keys and values.
+pub struct Past {
+    ids: Vec<i64>,
+    cache: Cache,
+}
+
 /// A request that is being written.
 struct Row {
     request: usize,
-    written: usize,
+    written: Vec<i64>,
     /// How many tokens it may have.
     most: usize,
     stream: ChaCha8Rng,
     /// The newest token, which the model has not read yet.
     token: i64,
+    /// Tokens of the request that come after it.
+    ahead: VecDeque<i64>,
 }
 
 /// Writes all `requests`, none of them empty, and calls `visit(request, event)` as things happen: tokens of a request in order, its end last.
@@ -100,6 +108,32 @@ pub fn generate(
     writing: &Writing,
     visit: &mut dyn FnMut(usize, Event) -> Result<()>,
 ) -> Result<()> {
+    write(resident, requests, requests.iter().map(|_| None).collect(), false, writing, visit).map(drop)
+}
+
+/// As [`generate`], where every request may go on from what an earlier text has left behind: what both begin with is not read again. Returns
+/// what the texts leave behind in turn; nothing of one that was not written.
+///
+/// # Errors
+/// As [`generate`].
+pub fn go_on(
+    resident: &Resident,
+    requests: &[Request],
+    pasts: Vec<Option<Past>>,
+    writing: &Writing,
+    visit: &mut dyn FnMut(usize, Event) -> Result<()>,
+) -> Result<Vec<Option<Past>>> {
+    write(resident, requests, pasts, true, writing, visit)
+}
+
+fn write(
+    resident: &Resident,
+    requests: &[Request],
+    mut pasts: Vec<Option<Past>>,
+    keeps: bool,
+    writing: &Writing,
+    visit: &mut dyn FnMut(usize, Event) -> Result<()>,
+) -> Result<Vec<Option<Past>>> {
     let room = |request: &Request| {
         let left = writing.positions.map(|positions| positions.saturating_sub(request.ids.len()));
         left.map_or(writing.max_tokens, |left| left.min(writing.max_tokens))
@@ -116,25 +150,45 @@ pub fn generate(
     let most = resident.most_rows(longest);
     let mut batch: Option<Cache> = None;
     let mut rows: Vec<Row> = Vec::new();
+    let mut behind: Vec<Option<Past>> = requests.iter().map(|_| None).collect();
     while !waiting.is_empty() || !rows.is_empty() {
         check_interrupt()?;
         // Reading goes before writing, for several at once: they may share what they begin with.
         if !waiting.is_empty() && rows.len() <= most - most.div_ceil(4) {
             let new: Vec<usize> = waiting.drain(..waiting.len().min(most - rows.len())).collect();
-            let prompts: Vec<&[i64]> = new.iter().map(|&index| requests[index].ids.as_slice()).collect();
-            let (cache, logits) = resident.read(&prompts)?;
-            let fresh = new.iter().map(|&index| {
-                let request = &requests[index];
-                Row { request: index, written: 0, most: room(request), stream: request.stream(), token: 0 }
-            });
-            let mut fresh: Vec<Row> = fresh.collect();
-            let ended = advance(&mut fresh, &logits, writing, visit)?;
-            if let Some(cache) = left(cache, &mut fresh, &ended)? {
+            let row = |request: usize| {
+                let (most, stream) = (room(&requests[request]), requests[request].stream());
+                Row { request, written: Vec::new(), most, stream, token: 0, ahead: VecDeque::new() }
+            };
+            let (mut known, mut fresh, mut caches) = (Vec::new(), Vec::new(), Vec::new());
+            for index in new {
+                match pasts[index].take().and_then(|past| past.before(&requests[index].ids)) {
+                    Some(cache) => {
+                        let mut ahead: VecDeque<i64> = requests[index].ids[cache.lengths()[0] as usize..].iter().copied().collect();
+                        let token = ahead.pop_front().unwrap_or_default();
+                        known.push(Row { token, ahead, ..row(index) });
+                        caches.push(cache);
+                    }
+                    None => fresh.push(row(index)),
+                }
+            }
+            let mut caches: Vec<Cache> = if caches.is_empty() { Vec::new() } else { vec![Cache::of_rows(caches)?] };
+            if !fresh.is_empty() {
+                let prompts: Vec<&[i64]> = fresh.iter().map(|row| requests[row.request].ids.as_slice()).collect();
+                let (cache, logits) = resident.read(&prompts)?;
+                let ended = advance(&mut fresh, &logits, writing, visit)?;
+                if keeps {
+                    leave(&cache, &fresh, &ended, requests, &mut behind)?;
+                }
+                caches.extend(left(cache, &mut fresh, &ended)?);
+            }
+            for cache in caches {
                 match &mut batch {
                     Some(batch) => batch.join(cache)?,
                     None => batch = Some(cache),
                 }
             }
+            rows.append(&mut known);
             rows.append(&mut fresh);
             continue;
         }
@@ -142,24 +196,53 @@ pub fn generate(
         let tokens: Vec<i64> = rows.iter().map(|row| row.token).collect();
         let logits = resident.step(&mut cache, &tokens)?;
         let ended = advance(&mut rows, &logits, writing, visit)?;
+        if keeps {
+            leave(&cache, &rows, &ended, requests, &mut behind)?;
+        }
         batch = left(cache, &mut rows, &ended)?;
     }
-    Ok(())
+    Ok(behind)
 }
 
-/// Chooses every row's next token from `logits: [row, d_vocab]`. Returns the rows that have ended, in order.
+impl Past {
+    /// Its cache, as far as it is of the tokens that `ids` begin with, of which at least one is left to read; `None` where none is.
+    fn before(self, ids: &[i64]) -> Option<Cache> {
+        let common = self.ids.iter().zip(ids).take_while(|(own, other)| own == other).count().min(ids.len() - 1);
+        (common > 0).then(|| self.cache.first(common as i64))
+    }
+}
+
+/// Every row's next token: what is left of its request, and after that one that is chosen from `logits: [row, d_vocab]`. Returns the rows that
+/// have ended, in order.
 fn advance(rows: &mut [Row], logits: &Tensor, writing: &Writing, visit: &mut dyn FnMut(usize, Event) -> Result<()>) -> Result<Vec<usize>> {
-    let chosen = writing.sampling.choose(logits, &mut |row| uniform(&mut rows[row].stream))?;
+    let mut choosing = Vec::new();
+    for (index, row) in rows.iter_mut().enumerate() {
+        match row.ahead.pop_front() {
+            Some(token) => row.token = token,
+            None => choosing.push(index),
+        }
+    }
+    if choosing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let places: Vec<i64> = choosing.iter().map(|index| *index as i64).collect();
+    let logits = if places.len() == rows.len() {
+        logits.shallow_clone()
+    } else {
+        logits.f_index_select(0, &Tensor::f_from_slice(&places)?.f_to_device(logits.device())?)?
+    };
+    let chosen = writing.sampling.choose(&logits, &mut |row| uniform(&mut rows[choosing[row]].stream))?;
     let mut ended = Vec::new();
-    for (index, (row, token)) in rows.iter_mut().zip(chosen).enumerate() {
+    for (index, token) in choosing.into_iter().zip(chosen) {
+        let row = &mut rows[index];
         let finish = match token {
             None => Some(Finish::NotFinite),
             Some(token) => {
                 let ends = writing.stop.contains(&token);
                 visit(row.request, Event::Token { id: token, ends })?;
                 row.token = token;
-                row.written += 1;
-                let is_full = (row.written == row.most).then_some(Finish::Length);
+                row.written.push(token);
+                let is_full = (row.written.len() == row.most).then_some(Finish::Length);
                 if ends { Some(Finish::Stop) } else { is_full }
             }
         };
@@ -169,6 +252,18 @@ fn advance(rows: &mut [Row], logits: &Tensor, writing: &Writing, visit: &mut dyn
         }
     }
     Ok(ended)
+}
+
+/// Keeps what the rows that have ended leave behind.
+fn leave(cache: &Cache, rows: &[Row], ended: &[usize], requests: &[Request], behind: &mut [Option<Past>]) -> Result<()> {
+    for &index in ended {
+        let row = &rows[index];
+        let mut ids = [requests[row.request].ids.as_slice(), &row.written].concat();
+        let cache = cache.row(index)?;
+        ids.truncate(cache.lengths()[0] as usize);
+        behind[row.request] = Some(Past { ids, cache });
+    }
+    Ok(())
 }
 
 /// Takes the rows that have ended out of a batch; `None` where none is left.
@@ -186,7 +281,7 @@ fn left(mut cache: Cache, rows: &mut Vec<Row>, ended: &[usize]) -> Result<Option
 
 impl Resident<'_> {
     /// Rows that are written at once where a row may have `longest` tokens.
-    fn most_rows(&self, longest: usize) -> usize {
+    pub fn most_rows(&self, longest: usize) -> usize {
         let most = if self.device() == Device::Cpu { 64 } else { 256 };
         (BUDGET / (self.bytes_per_token() * longest.max(1))).clamp(1, most)
     }

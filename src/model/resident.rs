@@ -24,6 +24,11 @@ use tch::{Device, Kind, Tensor};
 /// spin, which takes a processor from the products of packed matrices, and those are most of a step until texts are long.
 const WIDE_ATTENTION: i64 = 1 << 22;
 
+/// A model does not fit into memory: its weights, and what is free, in GB.
+#[derive(Debug, thiserror::Error)]
+#[error("the weights are {0:.1} GB in memory and {1:.1} GB are free; to generate, a model has to fit as a whole (a walk needs two blocks)")]
+pub struct TooLarge(f64, f64);
+
 /// A checkpoint with all of its weights on a device.
 pub struct Resident<'a> {
     checkpoint: &'a Checkpoint,
@@ -45,12 +50,7 @@ impl<'a> Resident<'a> {
             && let Some(free) = free_memory()
         {
             let gigabytes = |bytes: u64| bytes as f64 / 1e9;
-            ensure!(
-                needed <= free,
-                "the weights are {:.1} GB in memory and {:.1} GB are free; to generate, a model has to fit as a whole (a walk needs two blocks)",
-                gigabytes(needed),
-                gigabytes(free)
-            );
+            ensure!(needed <= free, TooLarge(gigabytes(needed), gigabytes(free)));
         }
         let loader = Loader::new(&checkpoint.weights, config, compute.kind, compute.device);
         let read = |index: usize| {

@@ -92,8 +92,7 @@ impl Talks {
         ruler: &Ruler,
     ) -> Result<Self> {
         let mut library = Library::load(wanted)?;
-        let opening = ruler.encode_text("")?.len();
-        let tokens = |text: &str| -> Result<usize> { Ok(ruler.encode_text(text)?.len().saturating_sub(opening)) };
+        let tokens = ruler.counter()?;
         if controls {
             library.add_controls(&wanted.arms, &tokens)?;
         } else {
@@ -101,12 +100,7 @@ impl Talks {
             library.arms.iter_mut().flat_map(|(_, scripts)| scripts).for_each(|script| script.writer = None);
         }
         let asker = Asker::new(wanted, concepts, replies, parameters, ruler)?;
-        let mut talks = Self {
-            groups: wanted.groups,
-            replies: asker.replies.len(),
-            left_out: std::mem::take(&mut library.left_out),
-            ..Self::default()
-        };
+        let left_out = std::mem::take(&mut library.left_out);
         let most = library.arms.iter().flat_map(|(_, scripts)| numbered(scripts)).map(|(number, _)| number + 1).max().unwrap_or(0);
         let mut writers = library.arms.iter().flat_map(|(_, scripts)| scripts).filter_map(|script| script.writer.as_deref());
         if let Some(writer) = writers.find(|writer| !checkpoints.contains(writer)) {
@@ -116,33 +110,56 @@ impl Talks {
                 checkpoints.first().unwrap_or(&"")
             );
         }
-        ensure!(
-            most > 0,
-            "{}: found no conversation{}",
-            wanted.place,
-            talks.left_out.first().map_or_else(String::new, |why| format!("; {why}"))
-        );
-        // If these fail, no conversation is to blame.
-        for number in 0..most {
-            let none = Transcript { arm: NONE.to_owned(), id: number.to_string(), writer: None, messages: Vec::new() };
-            talks.add(&asker, number, &none, 0, &tokens).with_context(|| wanted.place.clone())?;
-        }
-        talks.asked = talks.asked(&asker.questions);
+        ensure!(most > 0, "{}: found no conversation{}", wanted.place, left_out.first().map_or_else(String::new, |why| format!("; {why}")));
+        let mut talks = Self { left_out, ..Self::before_any(wanted, &asker, most)? };
         if controls {
             talks.truncate(0);
         }
         for (number, script) in library.arms.iter().flat_map(|(_, scripts)| numbered(scripts)) {
-            let before = talks.moments.len();
             let neutral = if controls { None } else { Some(library.neutral(number, script, &tokens)?) };
-            if let Err(error) = talks.add_script(&asker, number, script, neutral.as_ref(), &wanted.turns, &tokens) {
-                talks.truncate(before);
-                talks.left_out.push(format!("{} {}: {error:#}; this conversation is left out", script.arm, script.id));
-            }
+            talks.add_or_leave(&asker, number, script, neutral.as_ref(), &wanted.turns, &tokens);
         }
         let heard = talks.moments.iter().any(|moment| moment.arm != NONE);
         let why = || talks.left_out.first().map_or_else(|| "none has so many exchanges as turns asks for".to_owned(), Clone::clone);
         ensure!(heard, "{}: no conversation can be read: {}", wanted.place, why());
         Ok(talks)
+    }
+
+    /// What is read without any conversation, once for each of so many. If this fails, no conversation is to blame.
+    ///
+    /// # Errors
+    /// What is asked cannot be rendered.
+    pub fn before_any(wanted: &Talk, asker: &Asker, numbers: usize) -> Result<Self> {
+        let mut talks = Self { groups: wanted.groups, replies: asker.replies.len(), ..Self::default() };
+        for number in 0..numbers {
+            let none = Transcript { arm: NONE.to_owned(), id: number.to_string(), writer: None, messages: Vec::new() };
+            talks.add(asker, number, &none, 0, &|_| Ok(0)).with_context(|| wanted.place.clone())?;
+        }
+        talks.asked = talks.asked(&asker.questions);
+        Ok(talks)
+    }
+
+    /// Adds conversations with their numbers, and nothing beside them. One that cannot be read is left out, with a sentence.
+    pub fn add_scripts(&mut self, wanted: &Talk, asker: &Asker, scripts: &[(usize, Transcript)], tokens: &dyn Fn(&str) -> Result<usize>) {
+        for (number, script) in scripts {
+            self.add_or_leave(asker, *number, script, None, &wanted.turns, tokens);
+        }
+    }
+
+    fn add_or_leave(
+        &mut self,
+        asker: &Asker,
+        number: usize,
+        script: &Transcript,
+        neutral: Option<&Transcript>,
+        turns: &[usize],
+        tokens: &dyn Fn(&str) -> Result<usize>,
+    ) {
+        let before = self.moments.len();
+        if let Err(error) = self.add_script(asker, number, script, neutral, turns, tokens) {
+            self.truncate(before);
+            self.left_out.push(format!("{} {}: {error:#}; this conversation is left out", script.arm, script.id));
+        }
     }
 
     fn add_script(

@@ -111,6 +111,15 @@ impl Ruler {
         Ok(ids(&encode(&self.tokenizer, text, true)?))
     }
 
+    /// Counts the tokens of a text, without those that the tokenizer adds by itself.
+    ///
+    /// # Errors
+    /// The tokenizer fails, at once or when it counts.
+    pub fn counter(&self) -> Result<impl Fn(&str) -> Result<usize>> {
+        let opening = self.encode_text("")?.len();
+        Ok(move |text: &str| Ok(self.encode_text(text)?.len().saturating_sub(opening)))
+    }
+
     /// The token as it is written in the vocabulary, for people to look at.
     pub fn token(&self, id: i64) -> String {
         let decoded = u32::try_from(id).ok().and_then(|id| self.tokenizer.decode(&[id], false).ok());

@@ -257,7 +257,8 @@ fn dictionaries(cost: &DictionaryCost, budget: &Budget, nodes: usize) -> String 
 fn sweeping((what, cost): (&str, sheets::Cost), n_layers: usize) -> String {
     let whole = cost.node_blocks as f64 / n_layers.max(1) as f64;
     let conditions = if cost.conditions > 0 { format!("{} conditions on ", cost.conditions) } else { String::new() };
-    format!("{what}: {conditions}{} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n", cost.nodes)
+    let generated = if cost.generated > 0 { format!("at most {} tokens written and ", cost.generated) } else { String::new() };
+    format!("{what}: {generated}{conditions}{} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n", cost.nodes)
 }
 
 /// Estimates by kind of model: the steps of a series are one, and a block of it is tried once.

@@ -2,7 +2,7 @@
 //!
 //! First what everything is made of: the [`draws`] that all measures share, an [`estimate`], [`tails`] of distributions, products and
 //! factors of matrices. Then how strongly a concept is represented at one checkpoint and layer: the [`gram`] matrix of its contrasts, and
-//! probes. Then how directions and spaces compare, and what [`lexical`] cues alone reach.
+//! probes. Then how directions and spaces compare, what [`lexical`] cues alone reach, and what is counted of what was said.
 
 pub mod draws;
 pub mod estimate;
@@ -25,3 +25,5 @@ pub mod subspace;
 pub mod role_space;
 pub mod shared_direction;
 pub mod lexical;
+pub mod share;
+pub mod text;

@@ -19,3 +19,4 @@ pub mod job;
 pub mod opened;
 pub mod extract;
 pub mod generate;
+pub mod conversation;

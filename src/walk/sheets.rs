@@ -19,6 +19,8 @@ pub struct Cost {
     pub nodes: usize,
     /// Nodes times blocks.
     pub node_blocks: usize,
+    /// Tokens that are written at most; 0 where none are.
+    pub generated: usize,
     /// Calls of `tick`.
     pub ticks: usize,
     /// Bytes that are worth counting in a store; 0 where they are not.

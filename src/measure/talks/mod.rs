@@ -2,7 +2,10 @@
 //! ([`crate::walk::talks`]).
 
 pub mod context;
+pub mod conversation;
 pub mod replay;
+mod spoken;
+pub mod transcripts;
 
 use super::assistant_axis::Replies;
 use super::foils::against_others;
@@ -17,7 +20,7 @@ use anyhow::Result;
 use std::collections::BTreeMap;
 
 words! {
-    /// What is read behind a conversation.
+    /// What is read behind a conversation, and what is counted of the text of one that a checkpoint wrote itself.
     #[derive(Default)]
     pub enum Quantity {
         /// Log-probability of the answer against the mean of its foils, self minus other, in nats.
@@ -29,6 +32,22 @@ words! {
         Axis = "axis",
         /// Negative log-likelihood of the model's last turn, per token, in nats.
         Nll = "nll",
+        /// Share of conversations whose turn repeats, word by word, one of the two turns before it that were written.
+        Verbatim = "verbatim",
+        /// The same where a fifth of the words may differ.
+        NearVerbatim = "near_verbatim",
+        /// Share of conversations whose turn and all later ones repeat so.
+        Looping = "looping",
+        /// Share of conversations that ended before this turn: the turn is empty, or there is no position left.
+        Ended = "ended",
+        /// Different words over all words, in windows of 20.
+        TypeToken = "type_token",
+        /// All that was written so far: bytes after DEFLATE over bytes before.
+        Compression = "compression",
+        /// Share of the characters that are emoji.
+        Emoji = "emoji",
+        /// Words of the turn.
+        Words = "words",
     }
 }
 
@@ -67,11 +86,11 @@ struct Reading {
 }
 
 impl Reading {
-    /// `None` without sheets.
-    fn open(series: &Series, folder: &str) -> Result<Option<Self>> {
+    /// `None` without sheets. Those that are not `alike` with the last one are passed over.
+    fn open(series: &Series, folder: &str, alike: impl Fn(&Header, &Header) -> bool) -> Result<Option<Self>> {
         let mut sheets = series.opened(folder, Sheet::open)?;
         let Some(header) = sheets.iter().rev().flatten().map(|sheet| sheet.header.clone()).next() else { return Ok(None) };
-        sheets.iter_mut().for_each(|sheet| *sheet = sheet.take().filter(|sheet| sheet.header == header));
+        sheets.iter_mut().for_each(|sheet| *sheet = sheet.take().filter(|sheet| alike(&sheet.header, &header)));
         let lens = series.lens(0)?;
         let directions = header.asked.iter().map(|asked| {
             let ids = Some(&asked.answer_ids).filter(|ids| ids.len() > 2 && is_told_apart(ids))?;

@@ -107,7 +107,7 @@ impl Request<'_> {
             nodes: boards[0].forest.len(),
             node_blocks: blocks * settings * (everything + own),
             ticks: n_layers + 1 + (blocks + self.layers.len()) * each,
-            store_bytes: 0,
+            ..Cost::default()
         }
     }
 

@@ -116,6 +116,7 @@ impl Request<'_> {
             node_blocks: blocks * nodes + n_layers * whole.len(),
             ticks: n_layers + 1 + (blocks + self.layers.len()) * each,
             store_bytes: 4 * values,
+            ..Cost::default()
         })
     }
 

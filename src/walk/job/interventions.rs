@@ -1,5 +1,5 @@
 //! What a run computes at a checkpoint beside its readouts, a sheet each: where the manifest has `[causal]`, `[stitching]`, `[introspection]`,
-//! `[context]` or `[replay]`.
+//! `[context]`, `[replay]` or `[conversation]`.
 
 use super::{Job, Record, bases};
 use crate::console::{bar, check_interrupt};
@@ -8,6 +8,8 @@ use crate::manifest::{CheckpointSpec, Readout};
 use crate::model::Checkpoint;
 use crate::model::device;
 use crate::model::stream::Compute;
+use crate::prompt::asker::Asker;
+use crate::walk::conversation;
 use crate::walk::interventions::{self, Request};
 use crate::walk::introspection;
 use crate::walk::sheets::Cost;
@@ -90,13 +92,29 @@ impl Job {
         then(&talks::Request { talks, layers: &layers, compute, readers: [id, first] }).map(Some)
     }
 
+    /// The same of conversations that a checkpoint carries on by itself; nothing without `[conversation]`.
+    fn with_conversation<T>(
+        &self,
+        n_layers: usize,
+        compute: Compute,
+        then: impl FnOnce(&conversation::Request) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let (Some(wanted), Some(prepared)) = (&self.manifest.conversation, &self.conversation) else { return Ok(None) };
+        let layers = wanted.talk.layers(&self.manifest.model.layers.resolve(n_layers)?, n_layers)?;
+        let asker = Asker::new(&wanted.talk, &self.concepts, &self.replies, &self.manifest.concepts.parameters, &self.ruler)?;
+        let (ruler, seed) = (&self.ruler, self.manifest.run.seed);
+        then(&conversation::Request { wanted, prepared, asker: &asker, ruler, layers: &layers, seed, compute }).map(Some)
+    }
+
     /// Intervenes on a checkpoint whose readouts have been written, unless its sheets are there. The record of the walk is written first, so
     /// that a sweep that is interrupted does not cost the readouts.
     ///
     /// # Errors
     /// As [`Request::run`] and [`introspection::Request::run`], or the manifest asks for layers that are not there.
     pub(super) fn intervene(&self, spec: &CheckpointSpec, record: Record, label: &str, lease: &Lease) -> Result<Record> {
-        if self.causal.is_none() && self.injected.is_none() && self.manifest.stitching.is_none() && self.talks.is_empty() {
+        let manifest = &self.manifest;
+        let asks_nothing = self.causal.is_none() && self.injected.is_none() && manifest.stitching.is_none() && self.talks.is_empty();
+        if asks_nothing && manifest.conversation.is_none() {
             return Ok(record);
         }
         self.write_record(spec, &record)?;
@@ -172,6 +190,20 @@ impl Job {
                 Ok(())
             })?;
         }
+        self.with_conversation(n_layers, compute, |request| {
+            let path = self.sheet_path(conversation::FOLDER, &spec.id);
+            if is_sheet(&path, &request.hash(), fingerprint) {
+                return Ok(());
+            }
+            let expected = request.cost(n_layers, checkpoint.config.d_model as usize);
+            tracing::info!("{label}: [conversation], {} tokens at most", expected.generated);
+            let (done, whole) = sweep(&checkpoint, label, conversation::FOLDER, expected.ticks, lease, |tick| {
+                request.run(&checkpoint, fingerprint, &path, tick)
+            });
+            done.context("[conversation]")?.say(label, &path);
+            tracing::info!("{label}: [conversation] took {:.1} s", whole.as_secs_f64());
+            Ok(())
+        })?;
         Ok(record)
     }
 
@@ -195,7 +227,10 @@ impl Job {
                 Ok(is_sheet(&self.sheet_path(folder, id), &request.hash(), fingerprint))
             })
         });
-        [causal, stitched, injected].into_iter().chain(talks).all(|there| there.is_ok_and(|there| there.unwrap_or(true)))
+        let talked = self.with_conversation(n_layers, compute, |request| {
+            Ok(is_sheet(&self.sheet_path(conversation::FOLDER, id), &request.hash(), fingerprint))
+        });
+        [causal, stitched, injected, talked].into_iter().chain(talks).all(|there| there.is_ok_and(|there| there.unwrap_or(true)))
     }
 
     /// What each sheet of a checkpoint takes, with what it is called; none without the tables that ask for them.
@@ -211,12 +246,14 @@ impl Job {
         let last = self.manifest.checkpoints.last().map_or("", |last| last.id.as_str());
         let [context, replay] = [talks::CONTEXT, talks::REPLAY]
             .map(|folder| self.with_talks(folder, last, n_layers, compute, |request| Ok(request.cost(n_layers, d_model))));
+        let conversation = self.with_conversation(n_layers, compute, |request| Ok(request.cost(n_layers, d_model)))?;
         let all = [
             ("Interventions", causal),
             ("Stitching", stitching),
             ("Introspection", introspection),
             ("Context", context?),
             ("Replay", replay?),
+            ("Conversation", conversation),
         ];
         Ok(all.into_iter().filter_map(|(what, cost)| Some((what, cost?))).collect())
     }

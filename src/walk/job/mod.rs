@@ -13,8 +13,10 @@ use crate::prompt::choices::Asked;
 use crate::prompt::concept::Concept;
 use crate::prompt::injected::Injected;
 use crate::prompt::item::ItemSet;
+use crate::prompt::persona::Reply;
 use crate::prompt::talks::Talks;
 use crate::prompt::tokenize::Ruler;
+use crate::walk::conversation;
 use crate::walk::readout::{Common, Request};
 use anyhow::{Result, bail, ensure};
 use std::path::PathBuf;
@@ -53,6 +55,10 @@ pub struct Job {
     injected: Option<Injected>,
     /// What is read behind conversations, by the folder of its sheets; of `[context]` and `[replay]`.
     talks: Vec<(&'static str, Talks)>,
+    /// What conversations begin with; `None` without `[conversation]`.
+    conversation: Option<conversation::Prepared>,
+    /// Fixed replies of the contexts.
+    replies: Vec<Reply>,
     pub ruler: Ruler,
     pub device: Device,
     /// Nothing will be computed: what was walked on any device is complete.
@@ -117,7 +123,8 @@ impl Job {
         let ruler = ruler::resolve(&manifest, &hub)?;
         let prompts = Prompts::of(&mut manifest, &ruler)?;
         let talks = prompts.talks(&manifest, &ruler)?;
-        let Prompts { concepts, set, causal, .. } = prompts;
+        let conversation = prompts.conversation(&manifest, &ruler)?;
+        let Prompts { concepts, set, causal, replies } = prompts;
         if let Some(stitching) = &manifest.stitching {
             ensure!(
                 manifest.keep || !manifest.uses_hub(),
@@ -135,6 +142,8 @@ impl Job {
             causal,
             injected,
             talks,
+            conversation,
+            replies,
             ruler,
             device,
             looking,

@@ -3,6 +3,7 @@
 use super::Job;
 use crate::manifest::{Keep, Manifest, Material, Profile, Readout, Talk};
 use crate::model::config::DecoderConfig;
+use crate::prompt::asker::Asker;
 use crate::prompt::choices;
 use crate::prompt::concept::{self, Concept};
 use crate::prompt::forest::Forest;
@@ -11,7 +12,7 @@ use crate::prompt::persona::Reply;
 use crate::prompt::talks::Talks;
 use crate::prompt::tokenize::Ruler;
 use crate::prompt::{design, neutral, persona, statements};
-use crate::walk::talks;
+use crate::walk::{conversation, talks};
 use anyhow::Result;
 
 /// Concepts, their items, and what is asked under interventions and behind conversations.
@@ -20,7 +21,7 @@ pub(super) struct Prompts {
     pub(super) set: ItemSet,
     pub(super) causal: Option<choices::Asked>,
     /// Fixed replies of the contexts.
-    replies: Vec<Reply>,
+    pub(super) replies: Vec<Reply>,
 }
 
 impl Prompts {
@@ -74,6 +75,16 @@ impl Prompts {
         let talks = tables.into_iter().filter_map(read).collect::<Result<Vec<_>>>()?;
         talks.iter().flat_map(|(_, talks)| &talks.left_out).for_each(|why| tracing::warn!("{why}"));
         Ok(talks)
+    }
+
+    /// What conversations begin with; `None` without `[conversation]`.
+    ///
+    /// # Errors
+    /// See [`Asker::new`] and [`conversation::Prepared::new`].
+    pub(super) fn conversation(&self, manifest: &Manifest, ruler: &Ruler) -> Result<Option<conversation::Prepared>> {
+        let Some(wanted) = &manifest.conversation else { return Ok(None) };
+        let asker = Asker::new(&wanted.talk, &self.concepts, &self.replies, &manifest.concepts.parameters, ruler)?;
+        conversation::Prepared::new(wanted, &asker, ruler).map(Some)
     }
 }
 

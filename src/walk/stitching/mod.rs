@@ -77,11 +77,11 @@ impl Request<'_> {
         let blocks = highest + self.layers.iter().map(|layer| n_layers - layer).sum::<usize>();
         let choices = stems.choices.iter().max().copied().unwrap_or(0);
         Cost {
-            conditions: 0,
             nodes: stems.forest.len(),
             node_blocks: blocks * stems.forest.len(),
             ticks: blocks + 1 + self.layers.len(),
             store_bytes: 4 * self.layers.len() * stems.items.len() * choices,
+            ..Cost::default()
         }
     }
 

@@ -33,6 +33,15 @@ pub struct Request<'a> {
     pub readers: [&'a str; 2],
 }
 
+/// What was read of a checkpoint: a sheet that is not written yet.
+pub struct Read {
+    pub tensors: Vec<Written>,
+    /// Name and text of the metadata that say what the dimensions are.
+    pub header: (&'static str, String),
+    /// Moments that are longer than the model's positions.
+    pub too_long: usize,
+}
+
 /// What is computed, and where it is read.
 struct Plan {
     /// Moments that fit into the model's positions.
@@ -96,11 +105,14 @@ impl Request<'_> {
 
     /// What a checkpoint of `n_layers` blocks and width `d_model` takes.
     pub fn cost(&self, n_layers: usize, d_model: usize) -> Cost {
-        let plan = self.plan(None);
-        let header = self.header();
-        let values: usize = header.shapes(self.width(), d_model).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
-        let nodes = plan.forest.len();
-        Cost { conditions: 0, nodes, node_blocks: n_layers * nodes, ticks: n_layers + 1, store_bytes: 4 * values }
+        let nodes = self.plan(None).forest.len();
+        let store_bytes = 4 * self.values(d_model);
+        Cost { nodes, node_blocks: n_layers * nodes, ticks: n_layers + 1, store_bytes, ..Cost::default() }
+    }
+
+    /// Numbers of a sheet.
+    pub fn values(&self, d_model: usize) -> usize {
+        self.header().shapes(self.width(), d_model).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
     /// The most answers and foils that a stem has.
@@ -112,8 +124,18 @@ impl Request<'_> {
     /// `tick` is called after every block and may stop it.
     ///
     /// # Errors
-    /// Whatever is wrong with the checkpoint, by name; the file cannot be written; or the error of `tick`.
+    /// As [`Request::read`], or the file cannot be written.
     pub fn run(&self, checkpoint: &Checkpoint, fingerprint: &str, path: &Path, tick: &mut dyn FnMut() -> Result<()>) -> Result<usize> {
+        let Read { tensors, header, too_long } = self.read(checkpoint, tick)?;
+        sheets::write(path, self.layers, fingerprint, &[("request", self.hash()), header], &tensors)?;
+        Ok(too_long)
+    }
+
+    /// Reads one checkpoint.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the checkpoint, by name; or the error of `tick`.
+    pub fn read(&self, checkpoint: &Checkpoint, tick: &mut dyn FnMut() -> Result<()>) -> Result<Read> {
         let _no_grad = tch::no_grad_guard();
         let config = &checkpoint.config;
         let (max_token, d_vocab) = (self.talks.max_token(), config.d_vocab);
@@ -152,12 +174,13 @@ impl Request<'_> {
             ensure!(scored.iter().all(|x| x.is_finite()), "an answer behind a conversation has no finite log-probability");
             self.put_scores(&plan, &scored, &mut sheet);
         }
-        let facts = [("request", self.hash()), ("talks", serde_json::to_string(&self.header())?)];
         let written = |((name, shape), values): ((&str, Vec<usize>), Vec<f32>)| (name.to_owned(), Dtype::F32, shape, floats(values));
-        let tensors: Vec<Written> = shapes.into_iter().zip(sheet).map(written).collect();
-        sheets::write(path, self.layers, fingerprint, &facts, &tensors)?;
         let own = (0..self.talks.moments.len()).filter(|moment| self.is_own(*moment)).count();
-        Ok(own - plan.moments.len())
+        Ok(Read {
+            tensors: shapes.into_iter().zip(sheet).map(written).collect(),
+            header: ("talks", serde_json::to_string(&self.header())?),
+            too_long: own - plan.moments.len(),
+        })
     }
 
     /// Answers come first in `scored`, then the turns.

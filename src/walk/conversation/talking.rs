@@ -1,0 +1,158 @@
+//! Conversations that a checkpoint carries on by itself, turn by turn, many at a time.
+
+use super::LINE;
+use super::dialogue::{Dialogue, Speaker, Turn};
+use crate::manifest::Conversation;
+use crate::model::generate::{Event, Finish, Past, Request, Writing, go_on};
+use crate::model::resident::Resident;
+use crate::model::sample::Sampling;
+use crate::prompt::endings::Endings;
+use crate::prompt::openings::{Arm, Partner};
+use crate::prompt::template::Message;
+use crate::prompt::tokenize::{Ruler, SPAN_CLOSE, SPAN_OPEN};
+use anyhow::{Context, Result};
+
+/// What a turn ends with, beside the tokens that end any text of the model: what the template writes between two turns.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Between {
+    /// The special token behind an assistant's turn.
+    pub token: Option<i64>,
+    /// Where there is none, the text that leads over to the user's next turn.
+    pub text: Option<String>,
+}
+
+impl Between {
+    /// From how a template renders a conversation.
+    ///
+    /// # Errors
+    /// The template refuses it.
+    pub fn of(ruler: &Ruler) -> Result<Self> {
+        let [ask, said, next] = ["xylophone", "kestrel", "harbour"];
+        let marked = format!("{SPAN_OPEN}{said}{SPAN_CLOSE}");
+        let messages = [Message::new("user", ask), Message::new("assistant", marked), Message::new("user", next)];
+        let encoded = ruler.encode_chat(&messages)?;
+        let behind = encoded.span.and_then(|span| encoded.ids.get(span.end).copied());
+        if let Some(token) = behind.filter(|token| ruler.is_special(*token)) {
+            return Ok(Self { token: Some(token), text: None });
+        }
+        let lead = encoded.text.split_once(said).and_then(|(_, rest)| rest.split_once(next)).map(|(lead, _)| lead.trim());
+        // One sign, as a line end or a colon, stands in the midst of turns too.
+        Ok(Self { token: None, text: lead.filter(|lead| lead.chars().count() > 1).map(str::to_owned) })
+    }
+
+    /// What of a text is the turn, and whether it ends there.
+    fn cut<'a>(&self, text: &'a str) -> (&'a str, bool) {
+        let at = self.text.as_deref().and_then(|lead| text.find(lead));
+        at.map_or((text.trim(), false), |at| (text[..at].trim(), true))
+    }
+}
+
+/// Who carries them on.
+pub struct Talking<'a> {
+    pub resident: &'a Resident<'a>,
+    pub ruler: &'a Ruler,
+    pub endings: Endings,
+    pub wanted: &'a Conversation,
+    pub arms: &'a [Arm],
+    /// Of the run: every conversation draws from it and its own number, the same at every checkpoint.
+    pub seed: u64,
+}
+
+impl Talking<'_> {
+    /// All conversations at one temperature, arm by arm, in the order of their seeds. `tick` is called for every turn of the model and what
+    /// is said to it, of every conversation.
+    ///
+    /// # Errors
+    /// As [`go_on`], the template refuses a conversation, or the error of `tick`.
+    pub fn talk(&self, temperature: f64, tick: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Dialogue>> {
+        let between = Between::of(self.ruler)?;
+        let mut stop = self.endings.stop.clone();
+        stop.extend(between.token);
+        let longest = self.resident.config().longest.map(|longest| longest as usize);
+        let positions = longest.into_iter().chain(self.endings.positions).min();
+        let sampling = Sampling { temperature, top_p: self.wanted.top_p };
+        let way = Way { between, writing: Writing { sampling, stop, max_tokens: self.wanted.max_tokens, positions } };
+        let all: Vec<(&Arm, usize)> = self.arms.iter().flat_map(|arm| (0..self.wanted.seeds).map(move |seed| (arm, seed))).collect();
+        // What was read of a conversation is kept by both sides, beside the batch that is being written.
+        let tokens = 2 * self.wanted.exchanges * (self.wanted.max_tokens + LINE);
+        let together = (self.resident.most_rows(positions.map_or(tokens, |positions| tokens.min(positions))) / 3).max(1);
+        Ok(all.chunks(together).map(|part| self.talk_together(part, &way, tick)).collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    fn talk_together(&self, all: &[(&Arm, usize)], way: &Way, tick: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Dialogue>> {
+        let temperature = way.writing.sampling.temperature;
+        let begin = |(arm, seed): &(&Arm, usize)| {
+            let turns = vec![Turn::given(1, arm.opening(*seed))];
+            Dialogue { arm: arm.name.clone(), seed: *seed as u32, temperature, turns }
+        };
+        let mut dialogues: Vec<Dialogue> = all.iter().map(begin).collect();
+        let nothing = || all.iter().map(|_| None).collect::<Vec<Option<Past>>>();
+        let (mut of_model, mut of_partner) = (nothing(), nothing());
+        let mut tick_all = || all.iter().try_for_each(|_| tick());
+        for exchange in 1..=self.wanted.exchanges {
+            self.speak(&mut dialogues, (Speaker::Model, exchange), &|_| true, &mut of_model, way)?;
+            tick_all()?;
+            if exchange == self.wanted.exchanges {
+                break;
+            }
+            let is_itself = |number: usize| all[number].0.partner == Partner::Itself;
+            self.speak(&mut dialogues, (Speaker::Partner, exchange), &is_itself, &mut of_partner, way)?;
+            for (dialogue, (arm, seed)) in dialogues.iter_mut().zip(all) {
+                if arm.partner == Partner::Script && dialogue.goes_on() {
+                    dialogue.turns.push(Turn::given(exchange as u32 + 1, arm.follow_up(*seed, exchange)));
+                }
+            }
+            tick_all()?;
+        }
+        Ok(dialogues)
+    }
+
+    /// One turn of `speaker` in every conversation that goes on; `pasts` are what it has read of each.
+    fn speak(
+        &self,
+        dialogues: &mut [Dialogue],
+        (speaker, exchange): (Speaker, usize),
+        takes_part: &dyn Fn(usize) -> bool,
+        pasts: &mut [Option<Past>],
+        way: &Way,
+    ) -> Result<()> {
+        let open: Vec<usize> = (0..dialogues.len()).filter(|number| takes_part(*number) && dialogues[*number].goes_on()).collect();
+        let request = |number: &usize| -> Result<Request> {
+            let dialogue = &dialogues[*number];
+            let encoded = self.ruler.encode_chat(&dialogue.heard_by(speaker));
+            let encoded = encoded.with_context(|| format!("{} {}", dialogue.arm, dialogue.seed))?;
+            // Instances of one model draw different numbers, since they have heard different things.
+            Ok(Request { ids: encoded.ids, seed: self.seed.wrapping_add(u64::from(dialogue.seed)) })
+        };
+        let requests = open.iter().map(request).collect::<Result<Vec<_>>>()?;
+        let mut texts: Vec<(Vec<i64>, Finish)> = vec![(Vec::new(), Finish::Length); open.len()];
+        let own = open.iter().map(|number| pasts[*number].take()).collect();
+        let behind = go_on(self.resident, &requests, own, &way.writing, &mut |request, event| {
+            match event {
+                Event::Token { id, .. } => texts[request].0.push(id),
+                Event::End(finish) => texts[request].1 = finish,
+            }
+            Ok(())
+        })?;
+        for ((number, (ids, finish)), past) in open.into_iter().zip(texts).zip(behind) {
+            pasts[number] = past;
+            let own = &ids[..ids.len() - usize::from(finish == Finish::Stop)];
+            let whole = self.ruler.decode(own)?;
+            let (text, ends) = way.between.cut(&whole);
+            dialogues[number].turns.push(Turn {
+                exchange: exchange as u32,
+                speaker,
+                text: text.to_owned(),
+                tokens: Some(ids.len() as u32),
+                finish: Some(if ends { Finish::Stop } else { finish }.name().to_owned()),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// How turns are written, and where they end.
+struct Way {
+    writing: Writing,
+    between: Between,
+}
