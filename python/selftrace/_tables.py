@@ -36,6 +36,8 @@ _NEEDS = {
     "introspection": "(its rows need [introspection] in the manifest)",
     "context": "(its rows need [context] in the manifest)",
     "replay": "(its rows need [replay] in the manifest)",
+    "conversation": "(its rows need [conversation] in the manifest)",
+    "transcripts": "(its rows need [conversation] in the manifest)",
     **dict.fromkeys(("dictionary", "latents", "latent_onset", "latent_self"), "(its rows need [dictionary] in the manifest)"),
 }
 

@@ -57,6 +57,7 @@ STATUSES = {
     "too_few_foils": "too few of its kind to hold it against",
     "too_few_groups": "too few groups of items",
     "too_few_personas": "too few personas",
+    "too_large": "the model does not fit into memory as a whole, so it wrote nothing",
     "unclassified": "nothing says whether a specification speaks about it",
 }
 

@@ -4,7 +4,7 @@
 use crate::cli::{copy, demo, program, run, stderr, stdout, text};
 use crate::parity::fixtures;
 use selftrace::model::Checkpoint;
-use selftrace::model::generate::{Event, Finish, Request, Writing, generate};
+use selftrace::model::generate::{Event, Finish, Past, Request, Writing, generate, go_on};
 use selftrace::model::resident::Resident;
 use selftrace::model::sample::Sampling;
 use selftrace::model::stream::Compute;
@@ -145,6 +145,51 @@ fn what_is_drawn_for_a_request_does_not_depend_on_the_others() {
     let few = Writing { positions: Some(3), ..writing };
     let ends: Vec<(usize, Finish)> = texts(&resident, &requests[..3], &few).into_iter().map(|(ids, finish)| (ids.len(), finish)).collect();
     assert!(ends[0].0 <= 2 && ends[1].0 <= 1 && ends[2] == (0, Finish::TooLong), "{ends:?}");
+}
+
+/// Turn by turn, what goes on from what an earlier text left behind is what is written behind the whole text; in f64, where products of other
+/// shapes do not blur it.
+#[test]
+fn a_text_that_goes_on_is_the_text_behind_all_of_it() {
+    let writing = Writing { sampling: Sampling { temperature: 1.0, top_p: 1.0 }, stop: vec![2, 5, 9], max_tokens: 6, positions: None };
+    for folder in fixtures() {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        if checkpoint.config.longest.is_some_and(|longest| longest < 48) {
+            continue;
+        }
+        let resident = Resident::load(&checkpoint, Compute { device: Device::Cpu, kind: Kind::Double }).unwrap();
+        let begin = [vec![3, 17, 42, 9], vec![7], vec![3, 17, 41], vec![3, 17, 42, 8, 11, 12, 13, 14]];
+        let mut requests: Vec<Request> = begin.into_iter().enumerate().map(|(seed, ids)| Request { ids, seed: seed as u64 }).collect();
+        let mut pasts: Vec<Option<Past>> = requests.iter().map(|_| None).collect();
+        for turn in 0..4 {
+            let mut written: Vec<Vec<i64>> = vec![Vec::new(); requests.len()];
+            pasts = go_on(&resident, &requests, pasts, &writing, &mut |request, event| {
+                if let Event::Token { id, .. } = event {
+                    written[request].push(id);
+                }
+                Ok(())
+            })
+            .unwrap();
+            let expected: Vec<Vec<i64>> = texts(&resident, &requests, &writing).into_iter().map(|(ids, _)| ids).collect();
+            assert_eq!(written, expected, "{name}, turn {turn}");
+            assert!(pasts.iter().all(Option::is_some));
+            for (number, (request, own)) in requests.iter_mut().zip(&written).enumerate() {
+                request.ids.extend(own);
+                // One is told more, one takes back some of what it said, one goes on as it is, and one is another text.
+                match number {
+                    0 => request.ids.extend([21, 22, 23]),
+                    1 => {
+                        let kept = request.ids.len() - own.len() / 2;
+                        request.ids.truncate(kept);
+                        request.ids.push(30 + turn);
+                    }
+                    2 => {}
+                    _ => request.ids = vec![40 + turn, 1, 2],
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod lens;
 mod recognition;
 mod stitched;
 mod talks;
+mod conversation;
 mod kept;
 mod probes;
 mod pairs;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
-type Row = Map<String, Value>;
+pub type Row = Map<String, Value>;
 
 /// What a user said, and what the model said to that.
 const TALKS: [[&str; 2]; 2] = [
@@ -23,12 +23,12 @@ const TALKS: [[&str; 2]; 2] = [
     ["May I ask what the baker is?", "Well, the baker is the farmer."],
 ];
 
-fn number(row: &Row, column: &str) -> f64 {
+pub fn number(row: &Row, column: &str) -> f64 {
     row[column].as_f64().unwrap_or_else(|| panic!("{column} of {row:?}"))
 }
 
 /// The own name's stems as three concepts: as they are, and each with one of the conversations in front, in the question's own text.
-fn concepts(folder: &Path) {
+pub fn concepts(folder: &Path) {
     let own = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("concepts/organism/own_name.toml")).unwrap();
     let (head, stem) = own.split_once("\n[stem]\n").unwrap();
     let head = head.split_once("\n# Is that so").unwrap().0;
@@ -49,7 +49,7 @@ fn concepts(folder: &Path) {
     }
 }
 
-fn manifest(folder: &Path, tables: &str) -> PathBuf {
+pub fn manifest(folder: &Path, tables: &str) -> PathBuf {
     let series = demo().0.join("series");
     let mut text = format!(
         "[run]\nname = \"test\"\naxis = \"index\"\nbaseline = false\nreport = false\naudit = \"warn\"\nkeep = \"activations\"\n[model]\ntemplate = \"plain\"\nlayers = [2, 4]\n\
@@ -85,7 +85,7 @@ fn lines(folder: &Path) {
 }
 
 /// The row of a table with these values; several are one too many.
-fn one<'a>(rows: &'a [Row], with: &[(&str, Value)]) -> &'a Row {
+pub fn one<'a>(rows: &'a [Row], with: &[(&str, Value)]) -> &'a Row {
     let mut found = rows.iter().filter(|row| with.iter().all(|(column, value)| row[*column] == *value));
     let row = found.next().unwrap_or_else(|| panic!("no row with {with:?}"));
     assert!(found.next().is_none(), "several rows with {with:?}");

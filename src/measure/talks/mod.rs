@@ -2,10 +2,10 @@
 //! ([`crate::walk::talks`]).
 
 pub mod context;
-pub mod conversation;
 pub mod replay;
 mod spoken;
 pub mod transcripts;
+pub mod conversation;
 
 use super::assistant_axis::Replies;
 use super::foils::against_others;

@@ -11,6 +11,7 @@ pub const TABLE: Table = Table::keyed::<Line>("transcripts");
 pub struct Line {
     /// The kind of conversation.
     pub arm: String,
+    /// At which it was written.
     pub temperature: f64,
     /// Number of the conversation; those of one number begin alike at all checkpoints.
     pub seed: i32,
@@ -20,6 +21,7 @@ pub struct Line {
     pub exchange: i32,
     /// `given` (by a script, or as the first line), `model`, or `partner` (another instance of the model).
     pub speaker: Speaker,
+    /// What was said, without white space around it; empty where nothing was.
     pub text: String,
     /// Tokens that were written, with the one that ended the turn; null of lines that were given.
     pub tokens: Option<i32>,

@@ -21,6 +21,7 @@ pub const QUESTIONS: &[(&str, &str)] = &[
     ("causes", "Does it do anything?"),
     ("thoughts", "Does it know what is put into it?"),
     ("talks", "Does a conversation move it?"),
+    ("spoken", "What does it say by itself?"),
     ("audits", "Can the data be trusted?"),
     ("origin", "How was it made?"),
 ];

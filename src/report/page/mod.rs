@@ -15,7 +15,9 @@ mod maps;
 mod lags;
 mod evidence;
 mod causes;
+mod bars;
 mod talks;
+mod spoken;
 mod thoughts;
 mod audits;
 mod head;
@@ -73,6 +75,7 @@ pub fn render(rows: &Rows, command: &str) -> String {
         causes::html(rows),
         thoughts::html(rows),
         talks::html(rows),
+        spoken::html(rows),
         audits::html(rows),
         origin::html(rows, command),
     ];

@@ -8,7 +8,7 @@ use crate::analysis::OnsetRow;
 use crate::evidence;
 use crate::measure::causal::Causal;
 use crate::measure::introspection;
-use crate::measure::talks::context;
+use crate::measure::talks::{context, conversation, transcripts};
 use crate::onset::leadlag;
 use crate::series::Point as Entry;
 use crate::series::axis::Axis;
@@ -193,6 +193,8 @@ pub struct Rows {
     pub causes: Vec<Numbered<Causal>>,
     pub thoughts: Vec<Numbered<introspection::Row>>,
     pub talks: Vec<Numbered<context::Row>>,
+    pub spoken: Vec<Numbered<conversation::Row>>,
+    pub said: Vec<Numbered<transcripts::Line>>,
     /// Steps after which a concept is known to be taught.
     pub lessons: BTreeMap<String, f64>,
     /// Tables that are not there.

@@ -207,6 +207,8 @@ impl Rows {
             causes: folder.last("causal")?,
             thoughts: folder.last("introspection")?,
             talks: folder.last("context")?,
+            spoken: folder.last("conversation")?,
+            said: folder.last("transcripts")?,
             lessons: lessons(folder.path)?,
             missing: Vec::new(),
             run,

@@ -1,11 +1,10 @@
 //! What conversations do to what a model says of itself, at the last checkpoint.
 
-use super::html::{Figure, Source, absent, at_layer, escape, guide, percent, section};
-use super::onsets::mark;
+use super::bars::{Bar, Plot};
+use super::html::{Figure, Source, absent, at_layer, escape, section};
 use super::rows::{Numbered, Rows};
 use crate::measure::talks::Quantity;
 use crate::measure::talks::context::Row;
-use crate::report::words::{meaning, number};
 use crate::walk::talks::CONTEXT;
 use std::fmt::Write;
 
@@ -48,44 +47,28 @@ pub fn html(rows: &Rows) -> String {
 
 /// One quantity, a row per arm; `title` is markup.
 fn forest(title: &str, unit: &str, rows: &[&Numbered<Row>]) -> String {
-    if rows.is_empty() {
-        return String::new();
-    }
-    // As far to either side, so that arms of opposite signs can be seen to be.
-    let most = rows.iter().flat_map(|(_, row)| row.shift.parts()).flatten().fold(0.1f64, |most, x| most.max(x.abs()));
-    let place = |x: f64| (0.5 + 0.47 * x / most).clamp(0.0, 1.0);
-    let mut body = format!(
-        "<h3>{title}</h3><table class=\"forest\"><caption class=\"hidden\">Shift by kind of conversation</caption><thead><tr>\
-         <th scope=\"col\">Conversation</th><th scope=\"col\">Tokens <small>neutral</small></th><th scope=\"col\" class=\"plot\"><svg class=\"axis\" aria-hidden=\"true\">\
-         <text x=\"{}\" y=\"27\" text-anchor=\"middle\">0</text><text x=\"97%\" y=\"27\" text-anchor=\"end\">{} {unit}</text></svg></th>\
-         <th scope=\"col\">Shift</th><th scope=\"col\">Behind it, and behind a neutral one</th></tr></thead><tbody>",
-        percent(place(0.0)),
-        number(most)
-    );
-    for (at, row) in rows {
+    let bar = |(at, row): &&Numbered<Row>| {
         let source = Source { table: CONTEXT, row: *at };
-        let is_told = row.shift.value.is_some();
-        let plot = if is_told {
-            let places = row.shift.parts().map(|x| x.map(place));
-            format!("<svg class=\"mark\" aria-hidden=\"true\">{}{}</svg>", guide(place(0.0)), mark("m-behaviour", places))
-        } else {
-            format!("<span class=\"why\">{}</span>", escape(&meaning(row.status.as_str())))
-        };
-        let dash = "\u{2013}".to_owned();
-        let _ = writeln!(
-            body,
-            "<tr><th scope=\"row\">{}</th><td class=\"m\">{} <small>{}</small></td><td class=\"plot\">{plot}</td><td class=\"date\">{}</td>\
-             <td class=\"sure\">{}</td></tr>",
-            escape(&row.arm.replace('_', " ")),
-            source.number("tokens", Some(row.tokens)),
-            source.number("neutral_tokens", row.neutral_tokens),
-            if is_told { source.triple("shift", row.shift) } else { dash.clone() },
-            if is_told {
-                format!("{}, {}", source.number("level", row.level.value), source.number("neutral", row.neutral.value))
-            } else {
-                dash
-            },
-        );
-    }
-    body + "</tbody></table>"
+        Bar {
+            name: row.arm.replace('_', " "),
+            size: format!(
+                "{} <small>{}</small>",
+                source.number("tokens", Some(row.tokens)),
+                source.number("neutral_tokens", row.neutral_tokens)
+            ),
+            source,
+            column: "shift",
+            value: row.shift,
+            status: row.status,
+            beside: format!("{}, {}", source.number("level", row.level.value), source.number("neutral", row.neutral.value)),
+        }
+    };
+    let plot = Plot {
+        title: title.to_owned(),
+        caption: "Shift by kind of conversation",
+        heads: ["Conversation", "Tokens <small>neutral</small>", "Shift", "Behind it, and behind a neutral one"],
+        unit,
+        is_share: false,
+    };
+    plot.html(&rows.iter().map(bar).collect::<Vec<_>>())
 }

@@ -156,3 +156,36 @@ struct Way {
     writing: Writing,
     between: Between,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompt::template::Template;
+    use std::path::Path;
+
+    #[test]
+    fn a_turn_ends_where_the_template_leads_over_to_the_next_one() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let of = |template: Template| Between::of(&Ruler::load(&fixtures.join("tokenizer"), template).unwrap()).unwrap();
+        let plain = of(Template::plain().unwrap());
+        assert_eq!(plain, Between { token: None, text: Some("Human:".to_owned()) });
+        assert_eq!(plain.cut(" Yes.\n\nHuman: No. Human: x"), ("Yes.", true));
+        assert_eq!(plain.cut(" Yes. \n"), ("Yes.", false));
+        // The tokenizer of the fixtures does not have their special tokens, so their names are text.
+        for entry in std::fs::read_dir(fixtures.join("chat_templates/templates")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            if name.starts_with("x_") {
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).unwrap();
+            let between = of(Template::new(&source, Some("<s>"), Some("</s>")).unwrap());
+            let text = between.text.unwrap_or_default();
+            assert!(between.token.is_some() || text.len() > 3, "{name}: {text:?}");
+            assert!(!text.contains("kestrel") && !text.contains("harbour"), "{name}: {text:?}");
+        }
+        // A line end alone is no end of a turn.
+        let lines = of(Template::new("{% for m in messages %}{{ m.content }}\n{% endfor %}", None, None).unwrap());
+        assert_eq!(lines, Between::default());
+    }
+}
