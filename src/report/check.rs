@@ -43,7 +43,7 @@ pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> 
     let (mut download, mut counted) = (0, BTreeSet::new());
     let mut costs = Costs::default();
     let (mut notes, mut unverified): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-    let (mut sweep, mut depths) = (None, BTreeMap::new());
+    let (mut sweeps, mut depths) = (None, BTreeMap::new());
     let mut first: Option<DecoderConfig> = None;
     // The network with random weights comes last: it takes as long as the checkpoint that has been tried.
     for spec in job.manifest.checkpoints.iter().chain(&job.baseline) {
@@ -66,10 +66,10 @@ pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> 
                 let layers = job.manifest.model.layers.resolve(config.n_layers)?;
                 if let Entry::Vacant(depth) = depths.entry(config.n_layers) {
                     let costs = job.sheet_costs(config.n_layers, config.d_model as usize)?;
-                    sweep.get_or_insert_with(|| costs.iter().map(|cost| sweeping(*cost, config.n_layers)).collect::<String>());
                     let node_blocks: usize = costs.iter().map(|(_, cost)| cost.node_blocks).sum();
                     let walks = node_blocks as f64 / config.n_layers.max(1) as f64 / forest.len().max(1) as f64;
                     depth.insert((walks, costs.iter().map(|(_, cost)| cost.store_bytes).sum::<usize>()));
+                    sweeps.get_or_insert((costs, config.n_layers));
                 }
                 // The network with random weights has no sheets.
                 let (walks, sheets) = depths.get(&config.n_layers).copied().filter(|_| !spec.reinitialised).unwrap_or_default();
@@ -156,7 +156,9 @@ pub fn plan(job: &Job, weights: bool, devices: &[DeviceChoice]) -> Result<Plan> 
     }
     out.push_str(if notes.is_empty() { "" } else { "\n" });
     out.push_str(&contexts(job, &forest));
-    out.push_str(&sweep.unwrap_or_default());
+    if let Some((costs, n_layers)) = &sweeps {
+        costs.iter().for_each(|cost| out.push_str(&sweeping(cost, *n_layers, &budget, forest.len())));
+    }
     out.push_str(&budget.render(devices));
     if let Some(config) = &first {
         match job.dictionary_cost(config.d_model as usize, config.n_layers) {
@@ -253,12 +255,18 @@ fn dictionaries(cost: &DictionaryCost, budget: &Budget, nodes: usize) -> String 
     )
 }
 
-/// What a sweep costs beyond the walk, per checkpoint.
-fn sweeping((what, cost): (&str, sheets::Cost), n_layers: usize) -> String {
+/// What a sweep costs beyond the walk, per checkpoint; its time is known once a model has been tried on `nodes` nodes.
+fn sweeping((what, cost): &(&str, sheets::Cost), n_layers: usize, budget: &Budget, nodes: usize) -> String {
     let whole = cost.node_blocks as f64 / n_layers.max(1) as f64;
     let conditions = if cost.conditions > 0 { format!("{} conditions on ", cost.conditions) } else { String::new() };
     let generated = if cost.generated > 0 { format!("at most {} tokens written and ", cost.generated) } else { String::new() };
-    format!("{what}: {generated}{conditions}{} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks\n\n", cost.nodes)
+    let per_node = budget.seconds / (budget.tried * nodes).max(1) as f64;
+    let time = if budget.tried == 0 { String::new() } else { format!(", {}", duration(whole * per_node)) };
+    let bytes = if cost.store_bytes == 0 { String::new() } else { format!(" and {} in the store", DecimalBytes(cost.store_bytes as u64)) };
+    format!(
+        "{what}: {generated}{conditions}{} nodes, for each checkpoint as much as {whole:.0} nodes through all blocks{time}{bytes}\n\n",
+        cost.nodes
+    )
 }
 
 /// Estimates by kind of model: the steps of a series are one, and a block of it is tried once.
