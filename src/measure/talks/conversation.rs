@@ -100,7 +100,7 @@ fn run(series: &Series) -> Result<Measured> {
             measured.traces.extend(talked.trace(place, concept)?.map(|trace| Trace { role, ..trace }));
         }
         // What scripted conversations say of persistence comes first: it is the same text for all.
-        if series.sheets(CONTEXT).is_empty() {
+        if series.sheets(CONTEXT).is_empty() && !last.is_empty() {
             measured.findings.extend(talked.persistence(series, concept, &last)?);
         }
     }
@@ -286,9 +286,10 @@ impl<'a> Talked<'a> {
         last
     }
 
-    /// Checkpoints that have sheets, and the conversations that all of these have at some places.
+    /// Checkpoints that have some places, and the conversations that all of these have there.
     fn shared(&self, places: &[&Place]) -> (Vec<usize>, Vec<u32>) {
-        let points: Vec<usize> = (0..self.said.len()).filter(|t| self.reading.sheets[*t].is_some()).collect();
+        let has_all = |t: &usize| places.iter().all(|place| !self.moments(*t, place).is_empty());
+        let points: Vec<usize> = (0..self.said.len()).filter(has_all).collect();
         let all = || points.iter().flat_map(|t| places.iter().map(|place| self.moments(*t, place)));
         let first: Vec<u32> = all().next().map_or_else(Vec::new, |moments| moments.into_keys().collect());
         let shared = first.into_iter().filter(|seed| all().all(|moments| moments.contains_key(seed))).collect();

@@ -25,7 +25,8 @@ pub struct Line {
     pub text: String,
     /// Tokens that were written, with the one that ended the turn; null of lines that were given.
     pub tokens: Option<i32>,
-    /// Why it ended: `stop`, `length`, `too_long` or `not_finite`; null of lines that were given.
+    /// Why it ended: `stop`, `length`, `too_long`, `not_finite`, or `refused` where the template does not take what was said before; null of lines that
+    /// were given.
     pub finish: Option<String>,
 }
 

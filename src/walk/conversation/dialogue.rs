@@ -30,7 +30,7 @@ pub struct Turn {
     pub text: String,
     /// Tokens that were written, with the one that ended it.
     pub tokens: Option<u32>,
-    /// Why it ended: a [`Finish`], by name.
+    /// Why it ended: a [`Finish`], by name, or `refused`.
     pub finish: Option<String>,
 }
 

@@ -8,9 +8,13 @@ use crate::model::resident::Resident;
 use crate::model::sample::Sampling;
 use crate::prompt::endings::Endings;
 use crate::prompt::openings::{Arm, Partner};
+use crate::prompt::records::RESERVED;
 use crate::prompt::template::Message;
 use crate::prompt::tokenize::{Ruler, SPAN_CLOSE, SPAN_OPEN};
-use anyhow::{Context, Result};
+use anyhow::Result;
+
+/// How a turn ends that cannot be asked for, since the template does not take what was said before.
+const REFUSED: &str = "refused";
 
 /// What a turn ends with, beside the tokens that end any text of the model: what the template writes between two turns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,7 +67,7 @@ impl Talking<'_> {
     /// is said to it, of every conversation.
     ///
     /// # Errors
-    /// As [`go_on`], the template refuses a conversation, or the error of `tick`.
+    /// As [`go_on`], the template refuses any conversation, or the error of `tick`.
     pub fn talk(&self, temperature: f64, tick: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Dialogue>> {
         let between = Between::of(self.ruler)?;
         let mut stop = self.endings.stop.clone();
@@ -116,15 +120,28 @@ impl Talking<'_> {
         pasts: &mut [Option<Past>],
         way: &Way,
     ) -> Result<()> {
-        let open: Vec<usize> = (0..dialogues.len()).filter(|number| takes_part(*number) && dialogues[*number].goes_on()).collect();
-        let request = |number: &usize| -> Result<Request> {
-            let dialogue = &dialogues[*number];
-            let encoded = self.ruler.encode_chat(&dialogue.heard_by(speaker));
-            let encoded = encoded.with_context(|| format!("{} {}", dialogue.arm, dialogue.seed))?;
-            // Instances of one model draw different numbers, since they have heard different things.
-            Ok(Request { ids: encoded.ids, seed: self.seed.wrapping_add(u64::from(dialogue.seed)) })
-        };
-        let requests = open.iter().map(request).collect::<Result<Vec<_>>>()?;
+        let (mut open, mut requests, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, dialogue) in dialogues.iter_mut().enumerate().filter(|(number, _)| takes_part(*number)) {
+            if !dialogue.goes_on() {
+                continue;
+            }
+            match self.ruler.encode_chat(&dialogue.heard_by(speaker)) {
+                Ok(encoded) => {
+                    open.push(number);
+                    // Instances of one model draw different numbers, since they have heard different things.
+                    requests.push(Request { ids: encoded.ids, seed: self.seed.wrapping_add(u64::from(dialogue.seed)) });
+                }
+                // What a model writes may be what its template does not take.
+                Err(error) => {
+                    refused.push(format!("{} {}: {error:#}", dialogue.arm, dialogue.seed));
+                    let turn = Turn { speaker, finish: Some(REFUSED.to_owned()), ..Turn::given(exchange as u32, "") };
+                    dialogue.turns.push(turn);
+                }
+            }
+        }
+        if let Some(first) = refused.first() {
+            tracing::warn!("[conversation]: {} conversations end here, as they cannot be rendered; {first}", refused.len());
+        }
         let mut texts: Vec<(Vec<i64>, Finish)> = vec![(Vec::new(), Finish::Length); open.len()];
         let own = open.iter().map(|number| pasts[*number].take()).collect();
         let behind = go_on(self.resident, &requests, own, &way.writing, &mut |request, event| {
@@ -142,7 +159,8 @@ impl Talking<'_> {
             dialogues[number].turns.push(Turn {
                 exchange: exchange as u32,
                 speaker,
-                text: text.to_owned(),
+                // A mark would be taken for one of ours.
+                text: text.replace(|c| RESERVED.contains(&c), "").trim().to_owned(),
                 tokens: Some(ids.len() as u32),
                 finish: Some(if ends { Finish::Stop } else { finish }.name().to_owned()),
             });
