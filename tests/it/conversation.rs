@@ -17,16 +17,16 @@ fn openings(folder: &Path) {
     };
     file(
         "mirror",
-        "partner = \"itself\"\nopenings = [\"What is the gardener?\", \"What is your name?\", \"May I ask what the baker is?\"]\n",
+        "partner = \"itself\"\nopenings = [\"What is the gardener?\", \"What is your name?\", \"May I ask what the baker is?\", \"What is the baker?\", \"What is the farmer?\"]\n",
     );
     file(
         "script",
-        "partner = \"script\"\ncontrol = true\nopenings = [\"What is your name?\", \"What is the baker?\", \"What is the farmer?\"]\n\
+        "partner = \"script\"\ncontrol = true\nopenings = [\"What is your name?\", \"What is the baker?\", \"What is the farmer?\", \"What is the gardener?\", \"May I ask what the baker is?\"]\n\
          follow_ups = [\"May I ask what the gardener is?\", \"What is the farmer?\"]\n",
     );
 }
 
-const TALK: &str = "[conversation]\nsets = [\"openings\"]\nseeds = 3\nexchanges = 3\nmax_tokens = 12\ntemperatures = [1.0, 0.0]\nturns = [1, 3]\nconcepts = [\"plain\"]\nlayers = [2]\n";
+const TALK: &str = "[conversation]\nsets = [\"openings\"]\nseeds = 5\nexchanges = 3\nmax_tokens = 12\ntemperatures = [1.0, 0.0]\nturns = [1, 3]\nconcepts = [\"plain\"]\nlayers = [2]\n";
 
 fn said<'a>(lines: &'a [Row], with: &[(&str, Value)]) -> Vec<&'a str> {
     let own = lines.iter().filter(|row| with.iter().all(|(column, value)| row[*column] == *value));
@@ -42,7 +42,7 @@ fn what_a_checkpoint_says_by_itself_is_its_own_text_and_read_as_any_text() {
     let path = manifest(folder, TALK);
     let plan = stdout(&run(&["check", text(&path)]));
     // Of one arm five turns are written, of the other three.
-    let written = 3 * 2 * 12 * (5 + 3);
+    let written = 5 * 2 * 12 * (5 + 3);
     assert!(plan.contains(&format!("Conversation: at most {written} tokens written and ")), "{plan}");
     let output = run(&["run", text(&path)]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -55,7 +55,8 @@ fn what_a_checkpoint_says_by_itself_is_its_own_text_and_read_as_any_text() {
         let encoded = ruler.encode_chat(&[Message::new("user", ask)]).unwrap();
         format!("{}\n", json!({ "id": k.to_string(), "token_ids": encoded.ids }))
     };
-    let asked = ["What is the gardener?", "What is your name?", "May I ask what the baker is?"];
+    let asked =
+        ["What is the gardener?", "What is your name?", "May I ask what the baker is?", "What is the baker?", "What is the farmer?"];
     std::fs::write(&prompts, asked.into_iter().enumerate().map(prompt).collect::<String>()).unwrap();
     for (checkpoint, source) in [("first", "base/checkpoint-560"), ("last", "rl/checkpoint-960")] {
         let source = demo().0.join("series").join(source);
@@ -108,17 +109,18 @@ fn what_a_checkpoint_says_by_itself_is_its_own_text_and_read_as_any_text() {
                 let is = [("checkpoint", checkpoint.into()), ("arm", arm.into()), ("turns", turns.into()), ("quantity", quantity.into())];
                 let (own, other) = (one(&talked, &[&is[..], &[("temperature", 1.0.into())]].concat()), one(&replayed, &is));
                 assert!((number(own, "level") - number(other, "own")).abs() < 2e-4, "{own:?}, {other:?}");
-                if quantity == "margin" {
-                    assert!((number(own, "drift") - (number(own, "level") - number(none, "level"))).abs() < 1e-6);
+                // A drift is one of the conversations that are in both, and one that cannot be read has none.
+                if quantity == "margin" && own["n_conversations"] == none["n_conversations"] {
+                    assert!((number(own, "drift") - (number(own, "level") - number(none, "level"))).abs() < 1e-6, "{own:?}, {none:?}");
                 }
                 assert_eq!(own["beyond"].is_null(), arm == "script", "{own:?}");
                 assert_eq!(own["change"].is_null(), checkpoint == "first", "{own:?}");
             }
         }
     }
-    // Shares have Wilson's interval: of three conversations no share is certain.
+    // Shares have Wilson's interval: of five conversations no share is certain.
     for row in talked.iter().filter(|row| row["quantity"] == "verbatim") {
-        assert!(number(row, "level_upper") - number(row, "level_lower") > 0.5, "{row:?}");
+        assert!(number(row, "level_upper") - number(row, "level_lower") > 0.4, "{row:?}");
         assert!(row["turns"] != 1 || number(row, "level") == 0.0 || row["arm"] == "mirror");
     }
 
@@ -138,7 +140,7 @@ fn what_a_checkpoint_says_by_itself_is_its_own_text_and_read_as_any_text() {
     let other = tempfile::tempdir().unwrap();
     concepts(other.path());
     openings(other.path());
-    let fewer = manifest(other.path(), &TALK.replace("seeds = 3", "seeds = 2"));
+    let fewer = manifest(other.path(), &TALK.replace("seeds = 5", "seeds = 4"));
     assert!(run(&["run", text(&fewer)]).status.success());
     let [own, other, replay] = [folder, other.path(), again.path()].map(|folder| folder.join("reports/test"));
     let compared = run(&["compare", "--a", text(&own), "--b", text(&other), "--out", text(&folder.join("compared"))]);
@@ -161,14 +163,14 @@ fn what_cannot_be_talked_about_is_said_in_a_sentence() {
     };
     for (from, to, expected) in [
         ("turns = [1, 3]", "turns = [4]", "[conversation] turns: found 4, expected a whole number from 1 to 3"),
-        ("seeds = 3", "seeds = 0", "[conversation] seeds: found 0"),
+        ("seeds = 5", "seeds = 0", "[conversation] seeds: found 0"),
         ("temperatures = [1.0, 0.0]", "temperatures = [1.0, 1.0]", "[conversation] temperatures: found 1.0, expected each value once"),
         ("temperatures = [1.0, 0.0]", "temperature = 1.0", "[conversation] temperature: unknown key; did you mean temperatures?"),
         ("[\"openings\"]", "[\"opening\"]", "[conversation] sets: found \"opening\""),
         ("layers = [2]", "layers = [3]", "[conversation] layers: found 3, expected layers that [model] layers keeps: 2, 4"),
         (
-            "seeds = 3",
-            "seeds = 3\narms = [\"mirrors\"]",
+            "seeds = 5",
+            "seeds = 5\narms = [\"mirrors\"]",
             "[conversation] arms: found \"mirrors\", expected a pattern for any of mirror, script",
         ),
     ] {
@@ -176,6 +178,6 @@ fn what_cannot_be_talked_about_is_said_in_a_sentence() {
         assert!(code != Some(0) && found.contains(expected), "{to}: {found}");
     }
     // At temperature 0 conversations that begin alike are one.
-    let (code, found) = said("seeds = 3", "seeds = 4");
-    assert!(code == Some(0) && found.contains("at temperature 0 nothing is drawn") && found.contains("3 openings"), "{found}");
+    let (code, found) = said("seeds = 5", "seeds = 6");
+    assert!(code == Some(0) && found.contains("at temperature 0 nothing is drawn") && found.contains("5 openings"), "{found}");
 }

@@ -7,6 +7,7 @@ use selftrace::manifest::Manifest;
 use selftrace::series::Series;
 use selftrace::table;
 use selftrace::walk::job::{Job, Record};
+use selftrace::words::Status;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -54,7 +55,9 @@ fn sixteen_bits_date_what_thirty_two_date() {
     assert_eq!(a.len(), b.len());
     for (a, b) in a.iter().zip(&b) {
         let place = |row: &OnsetRow| (row.concept.clone(), row.measure.clone(), row.layer);
-        assert_eq!((place(a), &a.status, &a.shape), (place(b), &b.status, &b.shape));
+        assert_eq!((place(a), &a.status), (place(b), &b.status));
+        // What a curve that has not passed the gate would be called hangs on less than it takes to be dated.
+        assert!(a.status != Status::Ok || a.shape == b.shape, "{a:?}\n{b:?}");
         assert!(a.t50.value.zip(b.t50.value).is_none_or(|(a, b)| (a - b).abs() < 0.05), "{a:?}\n{b:?}");
     }
 }

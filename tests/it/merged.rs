@@ -85,7 +85,7 @@ fn assert_close(name: &str, a: &[Map<String, Value>], b: &[Map<String, Value>]) 
         }
         let largest = pairs.iter().fold(0f64, |m, (a, _)| m.max(a.abs()));
         let off = pairs.iter().fold(0f64, |m, (a, b)| m.max((a - b).abs()));
-        let counted = ["p", "q", "p_max_t"].contains(&column.as_str());
+        let counted = ["p", "q", "p_max_t", "foil_p"].contains(&column.as_str());
         let counted = counted
             || ["_lower", "_upper", "auroc", "brier", "auc", "accuracy", "selectivity", "percentile"]
                 .iter()

@@ -18,9 +18,10 @@ use tch::{Device, Kind, Tensor};
 pub type Row = Map<String, Value>;
 
 /// What a user said, and what the model said to that.
-const TALKS: [[&str; 2]; 2] = [
+const TALKS: [[&str; 2]; 3] = [
     ["We talked about the gardener.", "I can say that the name is Otto."],
     ["May I ask what the baker is?", "Well, the baker is the farmer."],
+    ["What is the name of the baker?", "The name of the baker is Rigel."],
 ];
 
 pub fn number(row: &Row, column: &str) -> f64 {
@@ -74,13 +75,14 @@ fn lines(folder: &Path) {
     };
     let lines: String = TALKS.iter().enumerate().map(|talk| format!("{}\n", line(talk))).collect();
     std::fs::write(folder.join("told.jsonl"), lines).unwrap();
-    // Of two checkpoints: the first one wrote both, the last one the second twice.
+    // Of two checkpoints: the first one wrote all, the last one the second three times.
     let own = |(id, checkpoint, talk): (&str, &str, usize)| {
         let mut line = line((talk, &TALKS[talk]));
         (line["id"], line["arm"], line["checkpoint"]) = (id.into(), "wrote".into(), checkpoint.into());
         format!("{line}\n")
     };
-    let lines: String = [("x", "first", 0), ("y", "first", 1), ("x", "last", 1), ("y", "last", 1)].into_iter().map(own).collect();
+    let lines: String =
+        ["x", "y", "z"].into_iter().enumerate().flat_map(|(talk, id)| [(id, "first", talk), (id, "last", 1)]).map(own).collect();
     std::fs::write(folder.join("wrote.jsonl"), lines).unwrap();
 }
 
@@ -123,25 +125,26 @@ fn what_is_said_behind_a_conversation_is_what_is_said_to_its_whole_text() {
         let is = |arm: &str, turns: i64, quantity: &str| {
             [("checkpoint", checkpoint.into()), ("arm", arm.into()), ("turns", turns.into()), ("quantity", quantity.into())]
         };
+        let mean = |of: &dyn Fn(usize) -> f64| (0..TALKS.len()).map(of).sum::<f64>() / TALKS.len() as f64;
         let close = |found: f64, expected: f64| assert!((found - expected).abs() < 2e-4, "{checkpoint}: {found}, expected {expected}");
         let (told, none) = (one(&context, &is("told", 1, "margin")), one(&context, &is("none", 0, "margin")));
-        close(number(told, "level"), f64::midpoint(said("after_0"), said("after_1")));
+        close(number(told, "level"), mean(&|talk| said(&format!("after_{talk}"))));
         close(number(none, "level"), said("plain"));
         close(number(told, "level") - number(told, "neutral"), number(told, "shift"));
         assert!((number(told, "shift")).abs() > 0.01 && none["shift"].is_null());
-        close(number(one(&context, &is("told", 1, "lens")), "level"), f64::midpoint(read("after_0", 2), read("after_1", 2)));
+        close(number(one(&context, &is("told", 1, "lens")), "level"), mean(&|talk| read(&format!("after_{talk}"), 2)));
         let later = one(&replay, &is("told", 1, "margin"));
         close(number(later, "level"), number(told, "level"));
         close(number(later, "drift"), number(told, "level") - said("plain"));
-        close(number(one(&replay, &is("told", 1, "lens")), "level"), f64::midpoint(read("after_0", 4), read("after_1", 4)));
+        close(number(one(&replay, &is("told", 1, "lens")), "level"), mean(&|talk| read(&format!("after_{talk}"), 4)));
         assert_eq!(one(&context, &is("told", 1, "axis"))["status"], "no_axis");
         let wrote = one(&replay, &is("wrote", 1, "margin"));
         close(number(wrote, "level"), number(told, "level"));
         let own = if checkpoint == "first" { number(told, "level") } else { said("after_1") };
         close(number(wrote, "own"), own);
         close(number(wrote, "difference"), own - number(told, "level"));
-        assert!(wrote["n_own"] == 2 && wrote["n_conversations"] == 2 && later["own"].is_null());
-        close(number(one(&replay, &is("told", 1, "nll")), "level"), f64::midpoint(nll(checkpoint, 0), nll(checkpoint, 1)));
+        assert!(wrote["n_own"] == 3 && wrote["n_conversations"] == 3 && later["own"].is_null());
+        close(number(one(&replay, &is("told", 1, "nll")), "level"), mean(&|talk| nll(checkpoint, talk)));
     }
     let of = |checkpoint: &str, column: &str| {
         number(
@@ -197,7 +200,7 @@ fn a_system_message_moves_the_axis_as_the_context_of_the_same_words() {
         .split("[[persona]]")
         .filter(|own| own.contains("kind = \"role\""))
         .filter_map(|own| Some(own.split("id = \"").nth(1)?.split('"').next()?.to_owned()))
-        .take(2)
+        .take(3)
         .collect();
     let scripts: String = roles.iter().map(|role| format!("[[script]]\nsystem = \"{}\"\n", system(role))).collect();
     std::fs::write(
@@ -221,7 +224,7 @@ fn a_system_message_moves_the_axis_as_the_context_of_the_same_words() {
         number(one(&persona, &is), "projection")
     };
     let row = one(&context, &[("checkpoint", "last".into()), ("arm", "roles".into()), ("quantity", "axis".into())]);
-    let expected = f64::midpoint(place(&roles[0]), place(&roles[1]));
+    let expected = roles.iter().map(|role| place(role)).sum::<f64>() / roles.len() as f64;
     assert!((number(row, "level") - expected).abs() < 1e-3, "{row:?}, expected {expected}");
     let none = one(&context, &[("checkpoint", "last".into()), ("arm", "none".into()), ("quantity", "axis".into())]);
     assert!(number(none, "level") > number(row, "level"), "no role is nearer to the assistant than a role");
@@ -255,7 +258,7 @@ fn conversations_that_cannot_be_read_are_left_out_and_named_and_the_others_go_on
     };
     let (code, warned) = said("sets = [\"told.jsonl\"]\nturns = [1]\n");
     assert!(code == Some(0) && warned.contains("told odd: the chat template failed: only user and assistant"), "{warned}");
-    assert!(warned.contains("told.jsonl:4: message 1 holds U+E010, which is reserved for marks; remove it"), "{warned}");
+    assert!(warned.contains("told.jsonl:5: message 1 holds U+E010, which is reserved for marks; remove it"), "{warned}");
     let wrote = std::fs::read_to_string(folder.join("wrote.jsonl")).unwrap().replace("last", "lost");
     std::fs::write(folder.join("lost.jsonl"), wrote).unwrap();
     for (table, expected) in [

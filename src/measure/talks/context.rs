@@ -33,7 +33,7 @@ pub const MEASURE: Measure = Measure { name: CONTEXT, tables: &[TABLE], run };
 pub const PERSISTENCE: &str = "conversational_persistence";
 
 /// One row of `context.parquet` behind the keys. Margins and the lens are in nats, the axis in units of the distance from the mean role to the
-/// assistant. Intervals are over conversations.
+/// assistant. Intervals are over conversations, of which it takes three.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Row {
     /// The kind of conversation; `none` for no conversation at all.
@@ -139,7 +139,11 @@ impl Context<'_> {
             ..Row::default()
         };
         let Some(level) = reading.values(t, &cell.moments, asked) else { return row };
-        row.status = if draws.is_some() { Status::Ok } else { Status::TooFewGroups };
+        if draws.is_none() {
+            row.status = Status::TooFewGroups;
+            return row;
+        }
+        row.status = Status::Ok;
         row.level = estimate(&level, draws).into();
         let Some(beside) = neutral.as_ref().and_then(|moments| reading.values(t, moments, asked)) else { return row };
         row.neutral = estimate(&beside, draws).into();

@@ -204,9 +204,12 @@ impl Reading {
     }
 }
 
-/// Draws of conversations; `None` with fewer than two.
+/// Fewest conversations whose mean has an interval: resamples are of at least two of them, so those of two are all alike.
+const FEWEST: usize = 3;
+
+/// Draws of conversations; `None` with too few.
 fn draws(series: &Series, what: &str, scripts: usize) -> Result<Option<Draws>> {
-    (scripts >= 2).then(|| Draws::with_counts(scripts, 99, series.bootstraps, series.seed, &format!("talks/{what}"))).transpose()
+    (scripts >= FEWEST).then(|| Draws::with_counts(scripts, 99, series.bootstraps, series.seed, &format!("talks/{what}"))).transpose()
 }
 
 /// Mean over conversations with its interval.

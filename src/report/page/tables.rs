@@ -15,7 +15,19 @@ use std::path::Path;
 const NONE: &str = "-";
 
 /// Tables beside those of curves.
-const SHOWN: [&str; 9] = ["lexical_audit", "onset", "leadlag", "evidence", "causal", "introspection", "context", "transfer", "similarity"];
+const SHOWN: [&str; 11] = [
+    "lexical_audit",
+    "onset",
+    "leadlag",
+    "evidence",
+    "causal",
+    "introspection",
+    "context",
+    "conversation",
+    "transcripts",
+    "transfer",
+    "similarity",
+];
 
 /// A row of any table with curves, before it is known which of them are shown.
 #[derive(Default)]
