@@ -99,7 +99,8 @@ fn each_batch(path: &Path, builder: ParquetRecordBatchReaderBuilder<File>, each:
     let mut room = std::fs::metadata(path).with_context(place)?.len().saturating_mul(ROOM_PER_BYTE).saturating_add(ROOM);
     for batch in builder.build().with_context(place)? {
         let batch = batch.with_context(place)?;
-        let left = room.checked_sub(batch.get_array_memory_size() as u64);
+        // A row takes room even where none of its columns is asked for: how many there are is only what the file says.
+        let left = room.checked_sub((batch.get_array_memory_size() + batch.num_rows()) as u64);
         room = left.with_context(|| format!("{}: its rows are more than {ROOM_PER_BYTE} times as large as the file", path.display()))?;
         each(&batch)?;
     }
@@ -114,6 +115,7 @@ pub(super) fn rows_of<R: DeserializeOwned>(batch: &RecordBatch, fields: &[FieldR
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
     use serde::{Deserialize, Serialize};
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -161,5 +163,38 @@ mod tests {
         std::fs::write(&path, nested(100_000)).unwrap();
         let error = format!("{:#}", read::<Row>(&path).unwrap_err());
         assert!(error.contains("t.parquet: found a footer of 800"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_far_larger_unpacked_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        // Equal texts are kept once.
+        let row = |n: i64| Row { name: Some("x".repeat(1 << 19)), ids: None, n };
+        super::super::write(&path, &(0..600).map(row).collect::<Vec<_>>(), "").unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() < 1 << 14);
+        let error = format!("{:#}", read::<Row>(&path).unwrap_err());
+        assert!(error.contains("t.parquet: its rows are more than 1000 times as large as the file"), "{error}");
+    }
+
+    #[test]
+    fn rows_that_a_file_only_claims_to_have_are_not_counted_to_their_end() {
+        #[derive(Deserialize, Serialize)]
+        struct Other {
+            #[serde(default)]
+            other: Option<i64>,
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        super::super::write(&path, &[Row { name: None, ids: None, n: 1 }], "").unwrap();
+        let file = std::fs::read(&path).unwrap();
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&path).unwrap()).unwrap();
+        let groups = metadata.row_groups().iter().map(|group| group.clone().into_builder().set_num_rows(1 << 50).build().unwrap()).collect();
+        let metadata = metadata.into_builder().set_row_groups(groups).build();
+        let mut claims = file;
+        ParquetMetaDataWriter::new(&mut claims, &metadata).finish().unwrap();
+        std::fs::write(&path, claims).unwrap();
+        let error = format!("{:#}", scan::<Other>(&path, |_, _| {}).unwrap_err());
+        assert!(error.contains("t.parquet: its rows are more than"), "{error}");
     }
 }
