@@ -189,7 +189,8 @@ mod tests {
         super::super::write(&path, &[Row { name: None, ids: None, n: 1 }], "").unwrap();
         let file = std::fs::read(&path).unwrap();
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&path).unwrap()).unwrap();
-        let groups = metadata.row_groups().iter().map(|group| group.clone().into_builder().set_num_rows(1 << 50).build().unwrap()).collect();
+        let groups =
+            metadata.row_groups().iter().map(|group| group.clone().into_builder().set_num_rows(1 << 50).build().unwrap()).collect();
         let metadata = metadata.into_builder().set_row_groups(groups).build();
         let mut claims = file;
         ParquetMetaDataWriter::new(&mut claims, &metadata).finish().unwrap();

@@ -128,6 +128,13 @@ fn what_a_checkpoint_says_by_itself_is_its_own_text_and_read_as_any_text() {
     let repeated = run(&["run", text(&path)]);
     assert!(stderr(&repeated).contains("everything is up to date"), "{}", stderr(&repeated));
     let before = tables(folder);
+    // What people read is there again when it was deleted, and was not said anew.
+    let lines = folder.join("reports/test/conversation/last.jsonl");
+    let written = std::fs::read(&lines).unwrap();
+    std::fs::remove_file(&lines).unwrap();
+    let restored = run(&["run", text(&path)]);
+    assert!(restored.status.success() && !stderr(&restored).contains("[conversation] took"), "{}", stderr(&restored));
+    assert!(std::fs::read(&lines).unwrap() == written);
     std::fs::remove_dir_all(folder.join("reports/test/conversation")).unwrap();
     assert!(run(&["run", text(&path)]).status.success());
     let after = tables(folder);

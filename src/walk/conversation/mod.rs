@@ -27,7 +27,7 @@ use dialogue::Dialogue;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use talking::Talking;
 
 /// Folder of the sheets in that of a run.
@@ -91,6 +91,7 @@ pub struct Told {
     pub ended: usize,
     /// Moments that are longer than the model's positions.
     pub too_long: usize,
+    /// Why there is nothing behind some of the conversations, each in a sentence.
     pub left_out: Vec<String>,
 }
 
@@ -109,7 +110,9 @@ impl Told {
         if self.too_long > 0 {
             tracing::warn!("{label}: [conversation]: {} moments are longer than the model's positions and have no numbers", self.too_long);
         }
-        self.left_out.iter().for_each(|why| tracing::warn!("{label}: [conversation]: {why}"));
+        if let Some(first) = self.left_out.first() {
+            tracing::warn!("{label}: [conversation]: nothing can be asked behind {} conversations; {first}", self.left_out.len());
+        }
     }
 }
 
@@ -192,7 +195,7 @@ impl Request<'_> {
         let text = serde_json::to_vec(&said)?;
         let mut tensors = read.tensors;
         tensors.push(("text".to_owned(), Dtype::U8, vec![text.len()], text));
-        write_atomically(&path.with_extension("jsonl"), self.lines(&said.dialogues, path).as_bytes())?;
+        self.write_lines(&said.dialogues, path)?;
         sheets::write(path, self.layers, fingerprint, &[("request", self.hash()), read.header], &tensors)?;
         Ok(told)
     }
@@ -226,16 +229,25 @@ impl Request<'_> {
         dialogues.iter().filter(move |dialogue| Some(dialogue.temperature) == temperature)
     }
 
-    /// What was said at the first temperature, in the form that `[replay] sets` reads.
-    fn lines(&self, dialogues: &[Dialogue], path: &Path) -> String {
+    /// Writes what was said at the first temperature, in the form that `[replay] sets` reads, beside the sheet at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_lines(&self, dialogues: &[Dialogue], path: &Path) -> Result<()> {
         let checkpoint = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let line = |script: Transcript| {
             let messages: Vec<_> =
                 script.messages.iter().map(|message| json!({ "role": message.role, "content": message.content })).collect();
             format!("{}\n", json!({ "id": script.id, "arm": script.arm, "checkpoint": checkpoint, "messages": messages }))
         };
-        self.first(dialogues).filter_map(Dialogue::transcript).map(line).collect()
+        let lines: String = self.first(dialogues).filter_map(Dialogue::transcript).map(line).collect();
+        write_atomically(&lines_path(path), lines.as_bytes())
     }
+}
+
+/// Where what a checkpoint said is, beside its sheet.
+pub fn lines_path(sheet: &Path) -> PathBuf {
+    sheet.with_extension("jsonl")
 }
 
 /// What a sheet holds beside what was read: its tensor `text`, as JSON.
@@ -260,10 +272,8 @@ impl Said {
     /// # Errors
     /// The file is missing, is no sheet, or holds no conversations.
     pub fn open(path: &Path) -> Result<Self> {
-        let read = || -> Result<Self> {
-            let file = Readouts::open(path)?;
-            serde_json::from_slice(file.bytes("text")?).context("what was said")
-        };
+        let file = Readouts::open(path)?;
+        let read = || -> Result<Self> { serde_json::from_slice(file.bytes("text")?).context("what was said") };
         read().with_context(|| format!("{}: delete it and walk again", path.display()))
     }
 }

@@ -74,8 +74,8 @@ impl Sheet {
     /// # Errors
     /// The file is missing, is no sheet, or its tensors do not fit each other.
     pub fn open(path: &Path) -> Result<Self> {
+        let file = Readouts::open(path)?;
         let read = || -> Result<Self> {
-            let file = Readouts::open(path)?;
             let header = file.metadata("introspection").context("the metadata lack the key introspection")?;
             let header: Header = serde_json::from_str(header).context("the key introspection of the metadata")?;
             let few = [header.layers.len(), header.labels, header.groups, header.words.len(), header.lines].iter().all(|n| *n < 1 << 12);

@@ -9,7 +9,7 @@ use crate::model::Checkpoint;
 use crate::model::device;
 use crate::model::stream::Compute;
 use crate::prompt::asker::Asker;
-use crate::walk::conversation;
+use crate::walk::conversation::{self, Said};
 use crate::walk::interventions::{self, Request};
 use crate::walk::introspection;
 use crate::walk::sheets::Cost;
@@ -193,7 +193,7 @@ impl Job {
         self.with_conversation(n_layers, compute, |request| {
             let path = self.sheet_path(conversation::FOLDER, &spec.id);
             if is_sheet(&path, &request.hash(), fingerprint) {
-                return Ok(());
+                return request.write_lines(&Said::open(&path)?.dialogues, &path);
             }
             let expected = request.cost(n_layers, checkpoint.config.d_model as usize);
             tracing::info!("{label}: [conversation], {} tokens at most", expected.generated);
@@ -228,7 +228,8 @@ impl Job {
             })
         });
         let talked = self.with_conversation(n_layers, compute, |request| {
-            Ok(is_sheet(&self.sheet_path(conversation::FOLDER, id), &request.hash(), fingerprint))
+            let path = self.sheet_path(conversation::FOLDER, id);
+            Ok(is_sheet(&path, &request.hash(), fingerprint) && conversation::lines_path(&path).is_file())
         });
         [causal, stitched, injected, talked].into_iter().chain(talks).all(|there| there.is_ok_and(|there| there.unwrap_or(true)))
     }

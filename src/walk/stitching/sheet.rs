@@ -25,8 +25,8 @@ impl Sheet {
     /// # Errors
     /// The file is missing, is no sheet, or its tensors do not fit each other.
     pub fn open(path: &Path, items: &[Item]) -> Result<Option<Self>> {
+        let file = Readouts::open(path)?;
         let read = || -> Result<Option<Self>> {
-            let file = Readouts::open(path)?;
             let layers: Vec<usize> = serde_json::from_str(file.metadata("layers").context("the metadata lack the key layers")?)?;
             if !is_of(&file, items)? {
                 return Ok(None);

@@ -59,8 +59,8 @@ impl Sheet {
     /// # Errors
     /// The file is missing, is no sheet, or its tensors do not fit each other.
     pub fn open(path: &Path) -> Result<Self> {
+        let file = Readouts::open(path)?;
         let read = || -> Result<Self> {
-            let file = Readouts::open(path)?;
             let header: Header = serde_json::from_str(file.metadata("talks").context("the metadata lack the key talks")?)?;
             let width = file.shape("scores")?.last().copied().unwrap_or(0);
             let d_model = file.shape("lens")?.last().copied().unwrap_or(0);
