@@ -13,9 +13,9 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// Whether there is nothing to draw.
+    /// Whether there is nothing to draw: at temperature 0, and below what a logit can be divided by in 32 bits.
     pub fn is_greedy(self) -> bool {
-        self.temperature == 0.0
+        self.temperature < f64::from(f32::MIN_POSITIVE)
     }
 
     /// One token per row of `logits: [row, d_vocab]`; `uniform(row)` is asked for a number in (0, 1) where one is drawn. `None` for a row

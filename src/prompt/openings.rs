@@ -3,9 +3,11 @@
 //! A scripted user does not hear what the model answers: its lines are such that they can follow on anything.
 
 use super::concept::{is_toml, parse_toml};
-use super::records::read_text;
+use super::records::{RESERVED, read_text};
+use super::talks::NONE;
+use super::transcript::{NEUTRAL, SHUFFLED};
 use crate::manifest::{Talk, TalkSet};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -70,6 +72,10 @@ impl Arm {
             !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'),
             "{place}: arm: found {name:?}, expected lower-case letters, digits and _"
         );
+        ensure!(
+            ![NONE, NEUTRAL, SHUFFLED].contains(&name.as_str()),
+            "{place}: arm: found {name:?}, which the tables use for arms of their own; choose another"
+        );
         ensure!(!arm.openings.is_empty(), "{place}: openings: found none, expected what conversations begin with");
         match arm.partner {
             Partner::Script => {
@@ -81,6 +87,9 @@ impl Arm {
         }
         for (key, texts) in [("openings", &arm.openings), ("follow_ups", &arm.follow_ups)] {
             ensure!(texts.iter().all(|text| !text.trim().is_empty()), "{place}: {key}: found an empty one");
+            if let Some(mark) = texts.iter().flat_map(|text| text.chars()).find(|c| RESERVED.contains(c)) {
+                bail!("{place}: {key}: found U+{:04X}, which is reserved for marks; remove it", u32::from(mark));
+            }
         }
         Ok(arm)
     }
@@ -89,7 +98,7 @@ impl Arm {
 /// Reads the sets of a manifest's table, with its arms in its order.
 ///
 /// # Errors
-/// A file that cannot be read or understood, an arm that is there twice, or a pattern that matches none.
+/// A file that cannot be read or understood, an arm that is there twice, two controls, or a pattern that matches none.
 pub fn load(wanted: &Talk) -> Result<Vec<Arm>> {
     let mut arms: Vec<Arm> = Vec::new();
     for set in &wanted.sets {
@@ -119,6 +128,13 @@ pub fn load(wanted: &Talk) -> Result<Vec<Arm>> {
         arms.retain(|arm| place(arm).is_some());
         arms.sort_by_key(place);
     }
+    let controls: Vec<&str> = arms.iter().filter(|arm| arm.control).map(|arm| arm.name.as_str()).collect();
+    ensure!(
+        controls.len() < 2,
+        "{}: found control = true in the arms {}, expected one arm that the others are held against; leave out all but one with arms",
+        wanted.place,
+        controls.join(" and ")
+    );
     Ok(arms)
 }
 

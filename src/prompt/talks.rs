@@ -139,10 +139,14 @@ impl Talks {
         Ok(talks)
     }
 
-    /// Adds conversations with their numbers, and nothing beside them. One that cannot be read is left out, with a sentence.
+    /// Adds conversations with their numbers, and nothing beside them. One that cannot be read after some turn is left out from there on, with
+    /// a sentence.
     pub fn add_scripts(&mut self, wanted: &Talk, asker: &Asker, scripts: &[(usize, Transcript)], tokens: &dyn Fn(&str) -> Result<usize>) {
         for (number, script) in scripts {
-            self.add_or_leave(asker, *number, script, None, &wanted.turns, tokens);
+            if let Err(error) = self.add_script(asker, *number, script, None, &wanted.turns, tokens) {
+                self.truncate(self.moments.len());
+                self.left_out.push(format!("{} {}: {error:#}", script.arm, script.id));
+            }
         }
     }
 

@@ -18,12 +18,26 @@ impl Series {
         if paths.iter().any(|path| path.is_file()) { paths.into_iter().map(identity).collect() } else { String::new() }
     }
 
-    /// What `open` makes of them, by checkpoint; `None` where a checkpoint has no such file.
+    /// What `open` makes of them, by checkpoint; `None` where a checkpoint has no such file, or one that was made from other weights than its
+    /// readouts.
     ///
     /// # Errors
     /// Those of `open`.
     pub fn opened<T>(&self, folder: &str, open: impl Fn(&Path) -> Result<T>) -> Result<Vec<Option<T>>> {
-        let at = |t: usize| Some(self.sheet(folder, t)).filter(|path| path.is_file()).map(|path| open(&path)).transpose();
+        let is_own = |t: usize, path: &Path| {
+            let of = Readouts::open(path).ok().and_then(|sheet| sheet.metadata("fingerprint").map(str::to_owned));
+            let is_own = of.as_deref().zip(self.fingerprint(t)).is_none_or(|(of, own)| of == own);
+            if !is_own {
+                tracing::warn!(
+                    "{}: it was made from other weights than the readouts of {}; walk it again",
+                    path.display(),
+                    self.points[t].id
+                );
+            }
+            is_own
+        };
+        let at =
+            |t: usize| Some(self.sheet(folder, t)).filter(|path| path.is_file() && is_own(t, path)).map(|path| open(&path)).transpose();
         (0..self.points.len()).map(at).collect()
     }
 }

@@ -18,7 +18,9 @@ pub fn wilson(hits: usize, of: usize) -> (f64, f64) {
 pub fn share(values: &[bool]) -> Option<Estimate> {
     let hits = values.iter().filter(|is| **is).count();
     let (lower, upper) = wilson(hits, values.len());
-    (!values.is_empty()).then(|| Estimate { value: hits as f64 / values.len() as f64, lower, upper })
+    let value = hits as f64 / values.len() as f64;
+    // Rounding may take an end beyond the share where this is 0 or 1.
+    (!values.is_empty()).then(|| Estimate { value, lower: lower.min(value), upper: upper.max(value) })
 }
 
 /// The share of `a` minus that of `b`, of the same units, with the 95% interval of Newcombe (1998, Statistics in Medicine 17: 2635, method

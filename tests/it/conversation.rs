@@ -1,7 +1,7 @@
 //! Checkpoints that are let talk: what they write against what they write otherwise, and what is read behind it against the same text as a replay.
 
 use crate::baseline::rows;
-use crate::cli::{demo, edit, run, stderr, stdout, tables, text};
+use crate::cli::{copy, demo, edit, run, stderr, stdout, tables, text};
 use crate::talks::{Row, concepts, manifest, number, one};
 use selftrace::prompt::template::{Message, Template};
 use selftrace::prompt::tokenize::Ruler;
@@ -184,7 +184,77 @@ fn what_cannot_be_talked_about_is_said_in_a_sentence() {
         let (code, found) = said(from, to);
         assert!(code != Some(0) && found.contains(expected), "{to}: {found}");
     }
+    // What an opening may not be.
+    let script = folder.join("openings/script.toml");
+    let whole = std::fs::read_to_string(&script).unwrap();
+    for (from, to, expected) in [
+        ("arm = \"script\"", "arm = \"neutral\"", "arm: found \"neutral\", which the tables use for arms of their own"),
+        ("What is the baker?", "What\u{e010}?", "openings: found U+E010, which is reserved for marks; remove it"),
+    ] {
+        std::fs::write(&script, whole.replacen(from, to, 1)).unwrap();
+        let (code, found) = said("seeds = 5", "seeds = 4");
+        assert!(code != Some(0) && found.contains(expected), "{to}: {found}");
+    }
+    std::fs::write(&script, &whole).unwrap();
+    let mirror = folder.join("openings/mirror.toml");
+    let other = std::fs::read_to_string(&mirror).unwrap();
+    std::fs::write(&mirror, format!("control = true\n{other}")).unwrap();
+    let (code, found) = said("seeds = 5", "seeds = 4");
+    assert!(code != Some(0) && found.contains("found control = true in the arms mirror and script"), "{found}");
+    std::fs::write(&mirror, other).unwrap();
     // At temperature 0 conversations that begin alike are one.
     let (code, found) = said("seeds = 5", "seeds = 6");
     assert!(code == Some(0) && found.contains("at temperature 0 nothing is drawn") && found.contains("5 openings"), "{found}");
+}
+
+#[test]
+fn conversations_of_other_settings_templates_and_weights_are_not_mixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    concepts(folder);
+    openings(folder);
+    let first = folder.join("first");
+    copy(&demo().0.join("series/base/checkpoint-560"), &first);
+    let template = |closing: &str| {
+        let text = format!(
+            "{{% for m in messages %}}{{{{ m.role }}}}: {{{{ m.content }}}}{{{{ '{closing}' if m.role == 'assistant' and not loop.last else '' }}}}\n\
+             {{% endfor %}}{{% if add_generation_prompt %}}assistant: {{% endif %}}"
+        );
+        std::fs::write(first.join("chat_template.jinja"), text).unwrap();
+    };
+    template("");
+    let path = manifest(folder, &TALK.replace("[1.0, 0.0]", "[1.0]"));
+    edit(&path, "template = \"plain\"", "template = \"native:first\"");
+    edit(&path, &demo().0.join("series/base/checkpoint-560").display().to_string(), &first.display().to_string());
+    let ran = |arguments: &[&str]| {
+        let output = run(arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    ran(&["run", text(&path)]);
+    assert!(ran(&["run", text(&path)]).contains("everything is up to date"));
+    // What is asked is the same behind another template of earlier turns, and what is said is not.
+    template(" .");
+    assert!(ran(&["run", text(&path)]).contains("last: [conversation] took"));
+
+    let status = |checkpoint: &str| {
+        let table = rows(folder, "conversation.parquet");
+        let own = table.iter().filter(|row| row["checkpoint"] == *checkpoint && row["quantity"] == "words");
+        own.map(|row| row["status"].as_str().unwrap().to_owned()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert!(status("first").contains("ok") && status("last").contains("ok"));
+    // One checkpoint is let talk in another way.
+    edit(&path, "max_tokens = 12", "max_tokens = 8");
+    ran(&["walk", text(&path), "--checkpoint", "last"]);
+    let store = folder.join("reports/test");
+    let told = ran(&["analyze", "--store", text(&store)]);
+    assert!(told.contains("first: [conversation]: it was let talk in another way than the last checkpoint"), "{told}");
+    assert_eq!(status("first").into_iter().collect::<Vec<_>>(), ["not_run"]);
+    assert!(!rows(folder, "transcripts.parquet").iter().any(|row| row["checkpoint"] == "first"));
+    // One has the sheet of another.
+    ran(&["run", text(&path)]);
+    std::fs::copy(store.join("conversation/last.safetensors"), store.join("conversation/first.safetensors")).unwrap();
+    let told = ran(&["analyze", "--store", text(&store)]);
+    assert!(told.contains("first.safetensors: it was made from other weights than the readouts of first; walk it again"), "{told}");
+    assert_eq!(status("first").into_iter().collect::<Vec<_>>(), ["not_run"]);
 }

@@ -73,11 +73,16 @@ pub struct Row {
 
 /// Without sheets both tables are empty. A checkpoint without one, or with one of other questions than the last, has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let Some(reading) = Reading::open(series, FOLDER, is_alike)? else {
+    let Some(mut reading) = Reading::open(series, FOLDER, is_alike)? else {
         let tables = vec![TABLE.filled(Vec::new())?, transcripts::TABLE.filled(Vec::new())?];
         return Ok(Measured { tables, ..Measured::default() });
     };
-    let said: Vec<Option<Said>> = series.opened(FOLDER, Said::open)?;
+    let mut said: Vec<Option<Said>> = series.opened(FOLDER, Said::open)?;
+    let way = said.iter().rev().flatten().map(|said| said.way.clone()).next();
+    for (t, own) in said.iter_mut().enumerate().filter(|(_, own)| own.as_ref().is_some_and(|own| Some(&own.way) != way.as_ref())) {
+        tracing::warn!("{}: [conversation]: it was let talk in another way than the last checkpoint; walk it again", series.points[t].id);
+        (*own, reading.sheets[t]) = (None, None);
+    }
     let most = said.iter().flatten().flat_map(|said| &said.dialogues).map(|dialogue| dialogue.seed as usize + 1).max().unwrap_or(0);
     let most = most.max(reading.header.moments.iter().filter(|moment| moment.arm == NONE).count());
     let draws = (0..=most).map(|n| draws(series, FOLDER, n)).collect::<Result<Vec<_>>>()?;

@@ -43,6 +43,8 @@ pub struct Prepared {
     pub arms: Vec<Arm>,
     /// What is asked before any conversation, once per seed.
     pub before: Talks,
+    /// Digest of the tokenizer and the template, which later turns go through.
+    ruler: String,
 }
 
 impl Prepared {
@@ -66,7 +68,7 @@ impl Prepared {
                 "{place}: the tokenizer does not give back what it is given ({text:?} becomes {back:?}): turns are what it decodes, read again"
             );
         }
-        Ok(Self { arms, before: Talks::before_any(&wanted.talk, asker, wanted.seeds)? })
+        Ok(Self { arms, before: Talks::before_any(&wanted.talk, asker, wanted.seeds)?, ruler: ruler.hash()? })
     }
 }
 
@@ -103,7 +105,7 @@ impl Told {
         }
         if self.ended > 0 {
             tracing::info!(
-                "{label}: [conversation]: {} conversations ended early, with an empty turn or at the model's last position",
+                "{label}: [conversation]: {} conversations ended early, with an empty turn, at the model's last position, or where the template refuses them",
                 self.ended
             );
         }
@@ -127,7 +129,8 @@ impl Request<'_> {
     fn way(&self) -> String {
         let Conversation { talk, exchanges, max_tokens, seeds, temperatures, top_p } = self.wanted;
         let writing = (exchanges, max_tokens, seeds, temperatures, top_p, self.seed, &talk.turns);
-        let text = format!("conversation-1 {:?} {writing:?} {}", self.prepared.arms, self.prepared.before.hash());
+        let Prepared { arms, before, ruler } = self.prepared;
+        let text = format!("conversation-1 {arms:?} {writing:?} {} {ruler}", before.hash());
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
