@@ -94,7 +94,7 @@ impl Talks {
         let mut library = Library::load(wanted)?;
         let tokens = ruler.counter()?;
         if controls {
-            library.add_controls(&wanted.arms, &tokens)?;
+            library.add_controls(&wanted.arms, checkpoints.first().copied(), &tokens)?;
         } else {
             // Beside neutral ones it does not matter who wrote them: they are the same for all.
             library.arms.iter_mut().flat_map(|(_, scripts)| scripts).for_each(|script| script.writer = None);

@@ -120,13 +120,16 @@ impl Library {
         self.arms.sort_by_key(|(arm, _)| place(arm));
     }
 
-    /// Adds what replays have beside the arms: self-talk in another order, and neutral conversations as long as it.
+    /// Adds what replays have beside the arms: self-talk in another order, and neutral conversations as long as it. Of conversations that
+    /// checkpoints wrote, those of the `first` one are what is frozen, and so what these stand beside.
     ///
     /// # Errors
     /// As `tokens`.
-    pub fn add_controls(&mut self, arms: &[Glob], tokens: &dyn Fn(&str) -> Result<usize>) -> Result<()> {
+    pub fn add_controls(&mut self, arms: &[Glob], first: Option<&str>, tokens: &dyn Fn(&str) -> Result<usize>) -> Result<()> {
         let is_wanted = |arm: &str| arms.is_empty() || arms.iter().any(|glob| glob.matches(arm));
-        let Some((_, own)) = self.arms.iter().find(|(arm, _)| arm == SELF_TALK).or(self.arms.first()).cloned() else { return Ok(()) };
+        let Some((_, own)) = self.arms.iter().find(|(arm, _)| arm == SELF_TALK).or(self.arms.first()) else { return Ok(()) };
+        let is_frozen = |script: &&Transcript| script.writer.is_none() || script.writer.as_deref() == first;
+        let own: Vec<Transcript> = own.iter().filter(is_frozen).cloned().collect();
         if is_wanted(SHUFFLED) && own.iter().any(|script| script.arm == SELF_TALK) {
             self.arms.push((SHUFFLED.to_owned(), own.iter().map(shuffled).collect()));
         }

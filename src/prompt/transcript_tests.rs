@@ -71,7 +71,7 @@ fn a_neutral_conversation_is_as_long_as_the_other_and_about_something_else_every
 fn replays_have_shuffled_and_neutral_turns_unless_the_arms_say_otherwise() {
     let folder = tempfile::tempdir().unwrap();
     let mut library = builtin();
-    library.add_controls(&[], &words).unwrap();
+    library.add_controls(&[], None, &words).unwrap();
     let of = |arm: &str| &library.arms.iter().find(|(own, _)| own == arm).unwrap().1;
     for (script, other) in of(SELF_TALK).iter().zip(of(SHUFFLED)) {
         let pairs = || script.messages.iter().zip(&other.messages);
@@ -80,9 +80,16 @@ fn replays_have_shuffled_and_neutral_turns_unless_the_arms_say_otherwise() {
         assert_eq!(sorted(script), sorted(other));
     }
     assert_eq!(of(NEUTRAL).len(), 6);
+    // Beside what several checkpoints wrote they stand once.
+    let mut library = builtin();
+    let (_, written) = library.arms.iter_mut().find(|(arm, _)| arm == SELF_TALK).unwrap();
+    written.iter_mut().enumerate().for_each(|(number, script)| script.writer = Some(["a", "b"][number % 2].to_owned()));
+    library.add_controls(&[], Some("b"), &words).unwrap();
+    let of = |arm: &str| &library.arms.iter().find(|(own, _)| own == arm).unwrap().1;
+    assert_eq!((of(NEUTRAL).len(), of(SHUFFLED).len()), (3, 3));
     let wanted = wanted("arms = [\"task\", \"self_*\"]", folder.path());
     let mut library = Library::load(&wanted).unwrap();
-    library.add_controls(&wanted.arms, &words).unwrap();
+    library.add_controls(&wanted.arms, None, &words).unwrap();
     assert_eq!(library.arms.iter().map(|(arm, _)| arm.as_str()).collect::<Vec<_>>(), ["task", "self_talk"]);
 }
 
