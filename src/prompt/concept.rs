@@ -5,6 +5,7 @@
 //! span that is read out. It may also name a public data set, whose records come in as they are (see `import`).
 
 use super::import::{Import, Imported};
+use super::records::is_slug;
 use super::specification::Specification;
 use crate::manifest::{Choice, Concepts, Material, Pack};
 use anyhow::{Context, Result, ensure};
@@ -173,12 +174,7 @@ impl Concept {
     }
 
     fn check(&self) -> Result<()> {
-        let slug = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        ensure!(
-            !self.name.is_empty() && self.name.chars().all(slug),
-            "name: found {:?}, expected lower-case letters, digits and _",
-            self.name
-        );
+        ensure!(is_slug(&self.name), "name: found {:?}, expected lower-case letters, digits and _", self.name);
         if let Some(crossed) = &self.crossed {
             crossed.check("crossed", &crossed.templates)?;
         }

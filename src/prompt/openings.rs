@@ -3,7 +3,7 @@
 //! A scripted user does not hear what the model answers: its lines are such that they can follow on anything.
 
 use super::concept::{is_toml, parse_toml};
-use super::records::{RESERVED, read_text};
+use super::records::{is_slug, mark_in, read_text};
 use super::talks::NONE;
 use super::transcript::{NEUTRAL, SHUFFLED};
 use crate::manifest::{Talk, TalkSet};
@@ -68,10 +68,7 @@ impl Arm {
     fn parse(text: &str, place: &str) -> Result<Self> {
         let arm: Self = parse_toml(text, place)?;
         let name = &arm.name;
-        ensure!(
-            !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'),
-            "{place}: arm: found {name:?}, expected lower-case letters, digits and _"
-        );
+        ensure!(is_slug(name), "{place}: arm: found {name:?}, expected lower-case letters, digits and _");
         ensure!(
             ![NONE, NEUTRAL, SHUFFLED].contains(&name.as_str()),
             "{place}: arm: found {name:?}, which the tables use for arms of their own; choose another"
@@ -87,7 +84,7 @@ impl Arm {
         }
         for (key, texts) in [("openings", &arm.openings), ("follow_ups", &arm.follow_ups)] {
             ensure!(texts.iter().all(|text| !text.trim().is_empty()), "{place}: {key}: found an empty one");
-            if let Some(mark) = texts.iter().flat_map(|text| text.chars()).find(|c| RESERVED.contains(c)) {
+            if let Some(mark) = texts.iter().find_map(|text| mark_in(text)) {
                 bail!("{place}: {key}: found U+{:04X}, which is reserved for marks; remove it", u32::from(mark));
             }
         }

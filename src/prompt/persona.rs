@@ -9,6 +9,7 @@ use super::concept::{Concept, Turn, is_toml, parse_toml};
 use super::design::{self, Profile, Spec};
 use super::item::{AXIS, CHAT, DEFAULT, ItemSet, Setting};
 use super::label_family::LabelFamily;
+use super::records::is_slug;
 use super::slots::fill_parameters;
 use super::template::{Message, Template};
 use super::tokenize::{Ruler, SPAN_CLOSE, SPAN_OPEN};
@@ -144,11 +145,10 @@ impl File {
     }
 
     fn check(&self) -> Result<()> {
-        let slug = |id: &str| !id.is_empty() && id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         for persona in &self.persona {
             let id = &persona.id;
             ensure!(
-                slug(id) && id != DEFAULT,
+                is_slug(id) && id != DEFAULT,
                 "[[persona]] id: found {id:?}, expected lower-case letters, digits and _, and not \"default\""
             );
             let empty = persona.system.trim().is_empty();
@@ -162,7 +162,7 @@ impl File {
         }
         for format in &self.format {
             let id = &format.id;
-            ensure!(slug(id) && id != CHAT, "[[format]] id: found {id:?}, expected lower-case letters, digits and _, and not \"chat\"");
+            ensure!(is_slug(id) && id != CHAT, "[[format]] id: found {id:?}, expected lower-case letters, digits and _, and not \"chat\"");
             if let Some(wrap) = &format.wrap {
                 ensure!(
                     format.templates.is_empty() && format.concepts.is_empty(),

@@ -11,6 +11,16 @@ pub const RESERVED: std::ops::RangeInclusive<char> = '\u{E000}'..='\u{F8FF}';
 /// A value in an error is cut to this many characters.
 const QUOTED: usize = 24;
 
+/// The first character of a text that would be taken for one of our marks.
+pub fn mark_in(text: &str) -> Option<char> {
+    text.chars().find(|c| RESERVED.contains(c))
+}
+
+/// Whether a name is such as tables and files have: lower-case letters, digits and _.
+pub fn is_slug(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
 /// One JSON object with its place.
 pub struct Record {
     object: Map<String, Value>,
@@ -164,7 +174,7 @@ impl Record {
     fn string<'a>(&self, value: &'a Value, key: &str) -> Result<&'a str> {
         let Value::String(text) = value else { bail!("{}: {key}: found {}, expected a string", self.place, kind(value)) };
         ensure!(!text.trim().is_empty(), "{}: {key}: found an empty string", self.place);
-        if let Some(reserved) = text.chars().find(|c| RESERVED.contains(c)) {
+        if let Some(reserved) = mark_in(text) {
             bail!(
                 "{}: {key}: found the private-use character U+{:04X}, which is reserved for marks; remove it",
                 self.place,

@@ -5,7 +5,7 @@
 
 use super::concept::{is_toml, parse_toml};
 use super::conversation::Conversation;
-use super::records::{RESERVED, read_text};
+use super::records::{is_slug, mark_in, read_text};
 use super::template::Message;
 use crate::guard::brief;
 use crate::manifest::{Glob, Talk, TalkSet};
@@ -272,7 +272,7 @@ fn messages_of(messages: Vec<Map<String, Value>>) -> Result<Vec<Message>> {
     let turn = |(number, turn): (usize, &Map<String, Value>)| {
         let text = |key: &str| turn.get(key).and_then(Value::as_str).unwrap_or_default();
         ensure!(!text("content").trim().is_empty(), "message {} of role {} has no text", number + 1, brief(text("role")));
-        if let Some(mark) = text("content").chars().find(|c| RESERVED.contains(c)) {
+        if let Some(mark) = mark_in(text("content")) {
             bail!("message {} holds U+{:04X}, which is reserved for marks; remove it", number + 1, mark as u32);
         }
         Ok(Message::new(text("role"), text("content")))
@@ -302,11 +302,7 @@ fn shuffled(script: &Transcript) -> Transcript {
 impl File {
     fn parse(text: &str, place: &str) -> Result<Self> {
         let file: Self = parse_toml(text, place)?;
-        ensure!(
-            !file.arm.is_empty() && file.arm.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'),
-            "{place}: arm: found {:?}, expected lower-case letters, digits and _",
-            file.arm
-        );
+        ensure!(is_slug(&file.arm), "{place}: arm: found {:?}, expected lower-case letters, digits and _", file.arm);
         ensure!(!file.script.is_empty() || !file.topic.is_empty(), "{place}: found neither [[script]] nor [[topic]]");
         for (number, script) in file.script.iter().enumerate() {
             let place = format!("{place}: [[script]] {}", number + 1);

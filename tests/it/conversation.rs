@@ -28,9 +28,13 @@ fn openings(folder: &Path) {
 
 const TALK: &str = "[conversation]\nsets = [\"openings\"]\nseeds = 5\nexchanges = 3\nmax_tokens = 12\ntemperatures = [1.0, 0.0]\nturns = [1, 3]\nconcepts = [\"plain\"]\nlayers = [2]\n";
 
-fn said<'a>(lines: &'a [Row], with: &[(&str, Value)]) -> Vec<&'a str> {
+fn column<'a>(lines: &'a [Row], name: &str, with: &[(&str, Value)]) -> Vec<&'a str> {
     let own = lines.iter().filter(|row| with.iter().all(|(column, value)| row[*column] == *value));
-    own.map(|row| row["text"].as_str().unwrap()).collect()
+    own.map(|row| row[name].as_str().unwrap()).collect()
+}
+
+fn said<'a>(lines: &'a [Row], with: &[(&str, Value)]) -> Vec<&'a str> {
+    column(lines, "text", with)
 }
 
 #[test]
@@ -74,12 +78,7 @@ fn what_a_checkpoint_says_by_itself_is_its_own_text_and_read_as_any_text() {
             // The other instance hears it as its user, and is heard as one.
             let all = said(&lines, &is);
             assert_eq!(all[0], asked[seed]);
-            let speakers: Vec<&str> = lines
-                .iter()
-                .filter(|row| is.iter().all(|(column, value)| row[*column] == *value))
-                .map(|row| row["speaker"].as_str().unwrap())
-                .collect();
-            assert_eq!(speakers[..3], ["given", "model", "partner"]);
+            assert_eq!(column(&lines, "speaker", &is)[..3], ["given", "model", "partner"]);
         }
     }
     // The lines of a script are the script's, whatever the model answers, and the first temperature comes first.
