@@ -46,7 +46,7 @@ struct Row {
 
 /// Without sheets the table is empty. Where one of the checkpoints has none, or one of other layers or items, concepts have rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let sheets = series.opened(stitching::FOLDER, |path| Sheet::open(path, &series.items))?;
+    let sheets = series.opened(stitching::FOLDER, |file| Sheet::read(file, &series.items))?;
     let sheets: Vec<Option<Sheet>> = sheets.into_iter().map(Option::flatten).collect();
     let Some(layers) = sheets.iter().rev().flatten().map(|sheet| sheet.layers.clone()).next() else {
         return Measured::of_rows::<Row>(TABLE, &[]);

@@ -38,6 +38,8 @@ pub struct DecoderConfig {
     pub ropes: Vec<Rope>,
     /// Longest prompt in tokens, where the model cannot compute longer ones.
     pub longest: Option<i64>,
+    /// Positions that it was made for, where its files say so; rotary angles can be computed beyond them.
+    pub made_for: Option<i64>,
     /// Factor of the embeddings (Gemma, Granite).
     pub embed_scale: f64,
     /// Factor of attention's scores: `1 / sqrt(d_head)` unless the family says otherwise.
@@ -199,6 +201,7 @@ impl DecoderConfig {
             views: vec![View::FULL; n_layers],
             ropes: Vec::new(),
             longest: None,
+            made_for: None,
             embed_scale: 1.0,
             score_scale: (d_head as f64).powf(-0.5),
             score_by_layer: false,
@@ -247,6 +250,11 @@ impl DecoderConfig {
         Ok(Self { activation, qkv_bias: bias, out_bias: bias, ..self })
     }
 
+    /// Tokens that a text may have: beyond them the model is one that nobody trained.
+    pub fn positions(&self) -> Option<usize> {
+        self.longest.into_iter().chain(self.made_for).min().map(|positions| positions as usize)
+    }
+
     /// Checks what no single key can: sizes that must divide each other.
     ///
     /// # Errors
@@ -292,6 +300,21 @@ mod tests {
         });
         change(&mut config);
         resolve(&config).err().expect("it is refused").to_string()
+    }
+
+    #[test]
+    fn a_model_has_the_positions_that_it_was_made_for() {
+        let config = |key: &str, value: Value| {
+            let mut config = json!({
+                "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
+                "intermediate_size": 16, "vocab_size": 32,
+            });
+            config[key] = value;
+            resolve(&config).unwrap().1.positions()
+        };
+        assert_eq!(config("max_position_embeddings", json!(64)), Some(64));
+        assert_eq!(config("max_position_embeddings", json!(null)), None);
+        assert_eq!(config("vocab_size", json!(32)), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::persona::{Reply, has_system_role, in_context};
 use super::template::Message;
 use super::tokenize::{Encoded, Ruler};
 use crate::manifest::Talk;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ impl<'a> Asker<'a> {
     /// Of the concepts that are wanted.
     ///
     /// # Errors
-    /// A pattern that matches none, or none can be asked about.
+    /// A pattern that matches none, none can be asked about, or the template does not render conversations.
     pub fn new(
         wanted: &Talk,
         concepts: &'a [Concept],
@@ -50,6 +50,7 @@ impl<'a> Asker<'a> {
         parameters: &BTreeMap<String, String>,
         ruler: &'a Ruler,
     ) -> Result<Self> {
+        check_template(ruler).with_context(|| format!("{}: the chat template", wanted.place))?;
         let questions = questions(wanted, concepts, parameters)?;
         let replies = &replies[..wanted.replies.min(replies.len())];
         Ok(Self { ruler, has_role: has_system_role(&ruler.template), questions, replies, plain: RefCell::default() })
@@ -91,6 +92,17 @@ impl<'a> Asker<'a> {
         }
         Ok((stem.ids, answers))
     }
+}
+
+/// Some templates write the last message only: behind them every conversation would be as none.
+fn check_template(ruler: &Ruler) -> Result<()> {
+    let turns = [("user", "xylophone"), ("assistant", "kestrel"), ("user", "harbour")];
+    let text = ruler.encode_chat(&turns.map(|(role, text)| Message::new(role, text)))?.text;
+    let lost = turns.into_iter().find(|(_, word)| !text.contains(word));
+    if let Some((role, _)) = lost {
+        bail!("leaves out the {role}'s earlier turn, expected one that writes whole conversations; choose another with [prompt] template");
+    }
+    Ok(())
 }
 
 /// Concepts that can be asked about, of those that are wanted.

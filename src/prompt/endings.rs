@@ -29,8 +29,6 @@ pub struct Endings {
     pub stop: Vec<i64>,
     /// Settings of `generation_config.json` that change what is written, `key value` each; they are not followed.
     pub passed_over: Vec<String>,
-    /// Positions of the model, by `max_position_embeddings` or `n_positions` of `config.json`.
-    pub positions: Option<usize>,
 }
 
 impl Endings {
@@ -62,9 +60,7 @@ impl Endings {
         }
         stop.sort_unstable();
         stop.dedup();
-        let of_text = |key: &str| config.get(key).or_else(|| config.get("text_config")?.get(key)).and_then(Value::as_u64);
-        let positions = of_text("max_position_embeddings").or_else(|| of_text("n_positions")).map(|positions| positions as usize);
-        Ok(Self { stop, passed_over: generation.as_ref().map_or_else(Vec::new, passed_over), positions })
+        Ok(Self { stop, passed_over: generation.as_ref().map_or_else(Vec::new, passed_over) })
     }
 }
 
@@ -117,8 +113,7 @@ mod tests {
     #[test]
     fn settings_that_are_not_followed_are_named() {
         let generation = r#"{"repetition_penalty": 1.05, "do_sample": true, "top_k": 20, "num_beams": 1, "suppress_tokens": [4]}"#;
-        let endings = read(r#"{"n_positions": 1024}"#, Some(generation)).unwrap();
+        let endings = read("{}", Some(generation)).unwrap();
         assert_eq!(endings.passed_over, ["repetition_penalty 1.05", "suppress_tokens [4]"]);
-        assert_eq!(endings.positions, Some(1024));
     }
 }

@@ -51,7 +51,7 @@ pub struct Arm {
 impl Arm {
     /// What is said first in conversation number `seed`.
     pub fn opening(&self, seed: usize) -> &str {
-        &self.openings[seed % self.openings.len()]
+        self.openings[seed % self.openings.len()].trim()
     }
 
     /// Conversations that begin differently.
@@ -62,7 +62,12 @@ impl Arm {
     /// What the scripted user says after the model's turn number `exchange`, from 1; every conversation begins elsewhere in the list.
     pub fn follow_up(&self, seed: usize, exchange: usize) -> &str {
         // Seven is prime to the sixteen lines of the sets in the binary, so that the first sixteen conversations all begin elsewhere.
-        &self.follow_ups[(7 * seed + exchange - 1) % self.follow_ups.len()]
+        self.follow_ups[(7 * seed + exchange - 1) % self.follow_ups.len()].trim()
+    }
+
+    /// All that is said to the model: openings, then what follows.
+    pub fn said(&self) -> [&[String]; 2] {
+        [&self.openings, &self.follow_ups]
     }
 
     fn parse(text: &str, place: &str) -> Result<Self> {

@@ -3,7 +3,7 @@
 use super::Series;
 use crate::walk::store::Readouts;
 use anyhow::Result;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 impl Series {
     /// The file of a checkpoint in a folder of the store beside that of the readouts.
@@ -18,26 +18,26 @@ impl Series {
         if paths.iter().any(|path| path.is_file()) { paths.into_iter().map(identity).collect() } else { String::new() }
     }
 
-    /// What `open` makes of them, by checkpoint; `None` where a checkpoint has no such file, or one that was made from other weights than its
+    /// What `read` makes of them, by checkpoint; `None` where a checkpoint has no such file, or one that was made from other weights than its
     /// readouts.
     ///
     /// # Errors
-    /// Those of `open`.
-    pub fn opened<T>(&self, folder: &str, open: impl Fn(&Path) -> Result<T>) -> Result<Vec<Option<T>>> {
-        let is_own = |t: usize, path: &Path| {
-            let of = Readouts::open(path).ok().and_then(|sheet| sheet.metadata("fingerprint").map(str::to_owned));
-            let is_own = of.as_deref().zip(self.fingerprint(t)).is_none_or(|(of, own)| of == own);
-            if !is_own {
-                tracing::warn!(
-                    "{}: it was made from other weights than the readouts of {}; walk it again",
-                    path.display(),
-                    self.points[t].id
-                );
+    /// A file is damaged, or those of `read`.
+    pub fn opened<T>(&self, folder: &str, read: impl Fn(&Readouts) -> Result<T>) -> Result<Vec<Option<T>>> {
+        let at = |t: usize| -> Result<Option<T>> {
+            let path = self.sheet(folder, t);
+            if !path.is_file() {
+                return Ok(None);
             }
-            is_own
+            let sheet = Readouts::open(&path)?;
+            let is_own = sheet.metadata("fingerprint").zip(self.fingerprint(t)).is_none_or(|(of, own)| of == own);
+            if !is_own {
+                let (path, id) = (path.display(), &self.points[t].id);
+                tracing::warn!("{path}: it was made from other weights than the readouts of {id}; walk it again");
+                return Ok(None);
+            }
+            read(&sheet).map(Some)
         };
-        let at =
-            |t: usize| Some(self.sheet(folder, t)).filter(|path| path.is_file() && is_own(t, path)).map(|path| open(&path)).transpose();
         (0..self.points.len()).map(at).collect()
     }
 }

@@ -15,6 +15,8 @@ pub const EXACT_UP_TO: usize = 13;
 pub const FLIPS: usize = 9_999;
 /// Bootstrap resamples.
 pub const RESAMPLES: usize = 999;
+/// Fewest units whose mean has an interval: resamples are of at least two of them, so those of two are all alike.
+pub const FEWEST: usize = 3;
 
 /// Shared resamples of `groups` exchangeable groups.
 #[derive(Clone, Debug, PartialEq)]

@@ -174,6 +174,15 @@ pub fn extract(
 ) -> Result<()> {
     let width = checkpoint.config.d_model as usize;
     check_vocabulary(prompts, checkpoint)?;
+    let positions = checkpoint.config.positions().unwrap_or(usize::MAX);
+    let mut too_long = prompts.iter().filter(|prompt| prompt.ids.len() > positions);
+    if let Some(first) = too_long.next() {
+        let (has, more) = (first.ids.len(), too_long.count());
+        tracing::warn!(
+            "prompt {:?} (and {more} more) has {has} tokens, more than the {positions} positions that the model was made for",
+            first.id
+        );
+    }
     let forest = Forest::new(&prompts.iter().map(|prompt| prompt.ids.as_slice()).collect::<Vec<_>>());
     // One output tensor per entry; within it, one run of nodes per row.
     let spans = prompts.iter().enumerate().map(|(index, prompt)| forest.span(index, 0..prompt.ids.len()));

@@ -72,8 +72,7 @@ pub fn generate(
     let id = |token: &str| ruler.as_ref().and_then(|ruler| ruler.id(token));
     let endings = Endings::read(&checkpoint.folder, words.tokenizer(), &id)?;
     let seeds = said(&wanted, &endings, ruler.as_ref())?;
-    let longest = checkpoint.config.longest.map(|longest| longest as usize);
-    let positions = longest.into_iter().chain(endings.positions).min();
+    let positions = checkpoint.config.positions();
     let writing = Writing { sampling: wanted.sampling, stop: endings.stop, max_tokens: wanted.max_tokens, positions };
     let requests: Vec<Request> =
         prompts.iter().flat_map(|prompt| (0..seeds).map(|seed| Request { ids: prompt.ids.clone(), seed })).collect();

@@ -156,6 +156,11 @@ impl Readouts {
         Ok(Self { path: path.to_owned(), map, header, data: 8 + len })
     }
 
+    /// What to do about a file that holds something else than it should.
+    pub fn again(&self) -> String {
+        format!("{}: delete it and walk again", self.path.display())
+    }
+
     /// A value of the file's metadata.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.header.metadata().as_ref()?.get(key).map(String::as_str)

@@ -11,6 +11,7 @@ use selftrace::stats::draws::{generator, normal};
 use selftrace::table;
 use selftrace::walk::interventions::sheet::{Along, Sheet};
 use selftrace::walk::job::{Job, Outcome};
+use selftrace::walk::store::Readouts;
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
@@ -154,7 +155,7 @@ fn a_direction_that_writes_to_the_answer_is_found_and_one_that_does_not_has_no_e
     assert_eq!(walked, Outcome { walked: 2, ..Outcome::default() });
     let out = folder.path().join("reports/test");
     let series = Series::open(&out).unwrap();
-    let sheet = Sheet::open(&out.join("causal/writes.safetensors"), &series.items).unwrap().unwrap();
+    let sheet = Sheet::read(&Readouts::open(&out.join("causal/writes.safetensors")).unwrap(), &series.items).unwrap().unwrap();
     assert_eq!((sheet.header.layers.as_slice(), sheet.header.directions, sheet.header.settings()), ([1, 2].as_slice(), 32, 7));
     let w = sheet.direction(Along::Concept(0), 0);
     assert!(w[0] > 0.9, "the planted coordinate is the direction: {}", w[0]);
@@ -236,7 +237,7 @@ fn a_sheet_is_resumed_by_content_and_depends_on_no_budget() {
     let (old, new) = (folder.path().join("old.safetensors"), again.sheet_path("causal", "writes"));
     std::fs::write(&old, first).unwrap();
     let items = &again.set.items;
-    let (old, new) = (Sheet::open(&old, items).unwrap().unwrap(), Sheet::open(&new, items).unwrap().unwrap());
+    let [old, new] = [old, new].map(|path| Sheet::read(&Readouts::open(&path).unwrap(), items).unwrap().unwrap());
     for setting in 0..old.header.settings() {
         for along in [Along::Random(3), Along::Concept(0)] {
             let (old, new) = (old.margins(along, 1, setting), new.margins(along, 1, setting));

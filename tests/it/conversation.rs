@@ -256,4 +256,31 @@ fn conversations_of_other_settings_templates_and_weights_are_not_mixed() {
     let told = ran(&["analyze", "--store", text(&store)]);
     assert!(told.contains("first.safetensors: it was made from other weights than the readouts of first; walk it again"), "{told}");
     assert_eq!(status("first").into_iter().collect::<Vec<_>>(), ["not_run"]);
+
+    // What was said cannot be read any more, so it is said again.
+    ran(&["run", text(&path)]);
+    let sheet = store.join("conversation/last.safetensors");
+    let whole = std::fs::read(&sheet).unwrap();
+    let at = whole.windows(13).rposition(|bytes| bytes == b"\"dialogues\":[").unwrap();
+    let mut damaged = whole.clone();
+    damaged[at] = b'!';
+    std::fs::write(&sheet, damaged).unwrap();
+    assert!(ran(&["run", text(&path)]).contains("last: [conversation] took"));
+    assert!(std::fs::read(&sheet).unwrap() == whole);
+
+    // Templates that cannot carry a conversation, and one that does not take what is said first.
+    let said = |template: &str| {
+        std::fs::write(first.join("chat_template.jinja"), template).unwrap();
+        let output = run(&["check", text(&path)]);
+        assert!(!output.status.success());
+        stderr(&output)
+    };
+    let last_only = "{{ messages[-1].role }}: {{ messages[-1].content }}{% if add_generation_prompt %}\nassistant: {% endif %}";
+    let found = said(last_only);
+    assert!(found.contains("[conversation]: the chat template: leaves out the user's earlier turn"), "{found}");
+    let choosy = "{% for m in messages %}{% if 'zebra' in m.content %}{{ raise_exception('no zebras') }}{% endif %}{{ m.role }}: \
+                  {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+    edit(&folder.join("openings/mirror.toml"), "What is the farmer?", "A zebra?");
+    let found = said(choosy);
+    assert!(found.contains("[conversation]: arm mirror: \"A zebra?\"") && found.contains("no zebras"), "{found}");
 }

@@ -87,11 +87,8 @@ pub struct Causal {
 
 /// Without sheets the table is empty. A checkpoint without one, beside others that have one, has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let open = |t: usize| -> Result<Option<Sheet>> {
-        let path = series.sheet(interventions::FOLDER, t);
-        if path.is_file() { Sheet::open(&path, &series.items) } else { Ok(None) }
-    };
-    let sheets = (0..series.points.len()).map(open).collect::<Result<Vec<_>>>()?;
+    let sheets = series.opened(interventions::FOLDER, |file| Sheet::read(file, &series.items))?;
+    let sheets: Vec<Option<Sheet>> = sheets.into_iter().map(Option::flatten).collect();
     let Some(header) = sheets.iter().rev().flatten().map(|sheet| sheet.header.clone()).next() else {
         return Measured::of_rows::<Causal>(TABLE, &[]);
     };

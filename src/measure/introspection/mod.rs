@@ -66,7 +66,7 @@ pub fn asked(series: &Series) -> Option<(String, Vec<f64>)> {
 
 /// Without sheets the table is empty. A checkpoint without one, or with one of other questions than the last has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let mut sheets = series.opened(introspection::FOLDER, Sheet::open)?;
+    let mut sheets = series.opened(introspection::FOLDER, Sheet::read)?;
     let Some(header) = sheets.iter().rev().flatten().map(|sheet| sheet.header.clone()).next() else {
         return Measured::of_rows::<Row>(TABLE, &[]);
     };

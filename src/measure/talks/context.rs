@@ -20,7 +20,7 @@ use crate::stats::draws::Draws;
 use crate::stats::estimate::Reported;
 use crate::table::{Key, Table, finite};
 use crate::walk::talks::CONTEXT;
-use crate::walk::talks::sheet::Header;
+use crate::walk::talks::sheet::{Header, Sheet};
 use crate::words::Status;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,9 @@ pub struct Row {
 
 /// Without sheets the table is empty. A checkpoint without one, or with one of other conversations than the last, has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let Some(reading) = Reading::open(series, CONTEXT, Header::eq)? else { return Measured::of_rows::<Row>(TABLE, &[]) };
+    let Some(reading) = Reading::new(series, series.opened(CONTEXT, Sheet::read)?, Header::eq)? else {
+        return Measured::of_rows::<Row>(TABLE, &[]);
+    };
     let cells = reading.cells(|moment| moment.neutral.is_some() || moment.arm == NONE);
     let drawn = cells.iter().map(|cell| draws(series, &cell.arm, cell.moments.len())).collect::<Result<Vec<_>>>()?;
     let context = Context { series, reading: &reading };

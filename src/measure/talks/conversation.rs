@@ -25,6 +25,7 @@ use crate::table::{self, Key, Table};
 use crate::walk::conversation::dialogue::{Dialogue, Speaker};
 use crate::walk::conversation::{FOLDER, Said, is_alike};
 use crate::walk::talks::CONTEXT;
+use crate::walk::talks::sheet::Sheet;
 use crate::words::Status;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -73,16 +74,17 @@ pub struct Row {
 
 /// Without sheets both tables are empty. A checkpoint without one, or with one of other questions than the last, has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let Some(mut reading) = Reading::open(series, FOLDER, is_alike)? else {
+    let mut opened = series.opened(FOLDER, |file| Ok((Said::read(file)?, Sheet::read(file)?)))?;
+    let way = opened.iter().rev().flatten().map(|(said, _)| said.way.clone()).next();
+    for (t, own) in opened.iter_mut().enumerate().filter(|(_, own)| own.as_ref().is_some_and(|(said, _)| Some(&said.way) != way.as_ref())) {
+        tracing::warn!("{}: [conversation]: it was let talk in another way than the last checkpoint; walk it again", series.points[t].id);
+        *own = None;
+    }
+    let (said, sheets): (Vec<Option<Said>>, Vec<Option<Sheet>>) = opened.into_iter().map(Option::unzip).unzip();
+    let Some(reading) = Reading::new(series, sheets, is_alike)? else {
         let tables = vec![TABLE.filled(Vec::new())?, transcripts::TABLE.filled(Vec::new())?];
         return Ok(Measured { tables, ..Measured::default() });
     };
-    let mut said: Vec<Option<Said>> = series.opened(FOLDER, Said::open)?;
-    let way = said.iter().rev().flatten().map(|said| said.way.clone()).next();
-    for (t, own) in said.iter_mut().enumerate().filter(|(_, own)| own.as_ref().is_some_and(|own| Some(&own.way) != way.as_ref())) {
-        tracing::warn!("{}: [conversation]: it was let talk in another way than the last checkpoint; walk it again", series.points[t].id);
-        (*own, reading.sheets[t]) = (None, None);
-    }
     let most = said.iter().flatten().flat_map(|said| &said.dialogues).map(|dialogue| dialogue.seed as usize + 1).max().unwrap_or(0);
     let most = most.max(reading.header.moments.iter().filter(|moment| moment.arm == NONE).count());
     let draws = (0..=most).map(|n| draws(series, FOLDER, n)).collect::<Result<Vec<_>>>()?;
@@ -117,7 +119,7 @@ fn run(series: &Series) -> Result<Measured> {
 /// # Errors
 /// A sheet is damaged.
 pub fn asked(series: &Series) -> Result<Option<String>> {
-    let said = series.opened(FOLDER, Said::open)?;
+    let said = series.opened(FOLDER, Said::read)?;
     Ok(said.into_iter().rev().flatten().map(|said| said.way).next())
 }
 

@@ -11,7 +11,7 @@ use super::assistant_axis::Replies;
 use super::foils::against_others;
 use super::lens::{is_told_apart, telling};
 use crate::series::{Lens, Series};
-use crate::stats::draws::Draws;
+use crate::stats::draws::{Draws, FEWEST};
 use crate::stats::estimate::{Estimate, Sampled};
 use crate::stats::role_space::RoleSpace;
 use crate::walk::talks::sheet::{Header, Sheet};
@@ -86,9 +86,8 @@ struct Reading {
 }
 
 impl Reading {
-    /// `None` without sheets. Those that are not `alike` with the last one are passed over.
-    fn open(series: &Series, folder: &str, alike: impl Fn(&Header, &Header) -> bool) -> Result<Option<Self>> {
-        let mut sheets = series.opened(folder, Sheet::open)?;
+    /// Of these sheets, by checkpoint; `None` without any. Those that are not `alike` with the last one are passed over.
+    fn new(series: &Series, mut sheets: Vec<Option<Sheet>>, alike: impl Fn(&Header, &Header) -> bool) -> Result<Option<Self>> {
         let Some(header) = sheets.iter().rev().flatten().map(|sheet| sheet.header.clone()).next() else { return Ok(None) };
         sheets.iter_mut().for_each(|sheet| *sheet = sheet.take().filter(|sheet| alike(&sheet.header, &header)));
         let lens = series.lens(0)?;
@@ -203,9 +202,6 @@ impl Reading {
         moments.iter().map(|moment| self.header.moments[*moment].tokens as f64).sum::<f64>() / moments.len() as f64
     }
 }
-
-/// Fewest conversations whose mean has an interval: resamples are of at least two of them, so those of two are all alike.
-const FEWEST: usize = 3;
 
 /// Draws of conversations; `None` with too few.
 fn draws(series: &Series, what: &str, scripts: usize) -> Result<Option<Draws>> {

@@ -14,7 +14,7 @@ use crate::stats::draws::Draws;
 use crate::stats::estimate::Reported;
 use crate::table::{Key, Table};
 use crate::walk::talks::REPLAY;
-use crate::walk::talks::sheet::Header;
+use crate::walk::talks::sheet::{Header, Sheet};
 use crate::words::Status;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,9 @@ pub struct Row {
 
 /// Without sheets the table is empty. A checkpoint without one, or with one of other conversations than the last, has rows without numbers.
 fn run(series: &Series) -> Result<Measured> {
-    let Some(reading) = Reading::open(series, REPLAY, Header::eq)? else { return Measured::of_rows::<Row>(TABLE, &[]) };
+    let Some(reading) = Reading::new(series, series.opened(REPLAY, Sheet::read)?, Header::eq)? else {
+        return Measured::of_rows::<Row>(TABLE, &[]);
+    };
     // What is frozen, and what each checkpoint wrote.
     let written = |id: &str| reading.cells(|moment| moment.writer.as_deref() == Some(id));
     let frozen = reading.cells(|moment| moment.writer.is_none() || moment.writer == reading.header.first);

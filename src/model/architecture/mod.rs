@@ -93,7 +93,8 @@ pub fn resolve_ignoring(json: &Value, ignored: &[String]) -> Result<(&'static Ar
     let keys = Keys::new(json, ignored)?;
     // Whether the weights are what it says is to be seen in the weights.
     keys.unused(&["quantization_config"]);
-    let config = (architecture.config)(&keys)?.validated()?;
+    let made_for = keys.get("max_position_embeddings").and_then(Value::as_i64).filter(|positions| *positions > 0);
+    let config = DecoderConfig { made_for, ..(architecture.config)(&keys)?.validated()? };
     keys.finish()?;
     Ok((architecture, config))
 }

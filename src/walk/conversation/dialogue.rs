@@ -115,6 +115,12 @@ mod tests {
     }
 
     #[test]
+    fn a_temperature_of_many_digits_is_the_same_in_a_file() {
+        let dialogue = Dialogue { arm: "user".to_owned(), seed: 0, temperature: 1.1884567000000175, turns: Vec::new() };
+        assert_eq!(serde_json::from_str::<Dialogue>(&serde_json::to_string(&dialogue).unwrap()).unwrap(), dialogue);
+    }
+
+    #[test]
     fn nothing_goes_on_behind_what_is_not_finite() {
         let turns = vec![Turn::given(1, "o"), turn(1, Speaker::Model, "a", "not_finite")];
         let dialogue = Dialogue { arm: "user".to_owned(), seed: 0, temperature: 0.0, turns };

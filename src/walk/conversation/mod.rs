@@ -10,6 +10,7 @@ use super::sheets::{self, Cost};
 use super::store::Readouts;
 use super::talks::sheet::Header;
 use super::talks::{self, Read};
+use crate::guard::brief;
 use crate::manifest::Conversation;
 use crate::model::Checkpoint;
 use crate::model::resident::{Resident, TooLarge};
@@ -19,8 +20,10 @@ use crate::prompt::endings::Endings;
 use crate::prompt::forest::Forest;
 use crate::prompt::openings::{Arm, Partner};
 use crate::prompt::talks::Talks;
+use crate::prompt::template::Message;
 use crate::prompt::tokenize::Ruler;
 use crate::prompt::transcript::Transcript;
+use crate::stats::draws::FEWEST;
 use crate::table::write_atomically;
 use anyhow::{Context, Result, ensure};
 use dialogue::Dialogue;
@@ -51,12 +54,20 @@ impl Prepared {
     /// Reads the openings, and says what cannot be as it was asked for.
     ///
     /// # Errors
-    /// As [`crate::prompt::openings::load`], [`Talks::before_any`], or the template refuses a conversation.
+    /// As [`crate::prompt::openings::load`] and [`Talks::before_any`], or a line cannot be rendered.
     pub fn new(wanted: &Conversation, asker: &Asker, ruler: &Ruler) -> Result<Self> {
         let arms = crate::prompt::openings::load(&wanted.talk)?;
-        talking::Between::of(ruler).with_context(|| format!("{}: the template takes no conversation", wanted.talk.place))?;
-        let fewest = arms.iter().map(Arm::n_openings).min().unwrap_or(0);
         let place = &wanted.talk.place;
+        for arm in &arms {
+            for line in arm.said().into_iter().flatten() {
+                let message = Message::new("user", line.as_str());
+                ruler.encode_chat(&[message]).with_context(|| format!("{place}: arm {}: {:?}", arm.name, brief(line)))?;
+            }
+        }
+        let fewest = arms.iter().map(Arm::n_openings).min().unwrap_or(0);
+        if wanted.seeds < FEWEST {
+            tracing::warn!("{place}: found seeds = {}; of fewer than {FEWEST} conversations only shares have intervals", wanted.seeds);
+        }
         if wanted.temperatures.contains(&0.0) && wanted.seeds > fewest {
             tracing::warn!(
                 "{place}: at temperature 0 nothing is drawn, so of {} seeds those with one opening are one conversation ({fewest} openings)",
@@ -91,6 +102,8 @@ pub struct Told {
     pub too_large: Option<String>,
     /// Conversations that ended before the last exchange.
     pub ended: usize,
+    /// Those that cannot be rendered further, each in a sentence.
+    pub refused: Vec<String>,
     /// Moments that are longer than the model's positions.
     pub too_long: usize,
     /// Why there is nothing behind some of the conversations, each in a sentence.
@@ -108,6 +121,9 @@ impl Told {
                 "{label}: [conversation]: {} conversations ended early, with an empty turn, at the model's last position, or where the template refuses them",
                 self.ended
             );
+        }
+        if let Some(first) = self.refused.first() {
+            tracing::warn!("{label}: [conversation]: {} of them cannot be rendered any further; {first}", self.refused.len());
         }
         if self.too_long > 0 {
             tracing::warn!("{label}: [conversation]: {} moments are longer than the model's positions and have no numbers", self.too_long);
@@ -130,7 +146,8 @@ impl Request<'_> {
         let Conversation { talk, exchanges, max_tokens, seeds, temperatures, top_p } = self.wanted;
         let writing = (exchanges, max_tokens, seeds, temperatures, top_p, self.seed, &talk.turns);
         let Prepared { arms, before, ruler } = self.prepared;
-        let text = format!("conversation-1 {arms:?} {writing:?} {} {ruler}", before.hash());
+        let arms: Vec<_> = arms.iter().map(|arm| (&arm.name, arm.partner, arm.control, arm.said())).collect();
+        let text = format!("conversation-2 {arms:?} {writing:?} {} {ruler}", before.hash());
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
@@ -176,7 +193,7 @@ impl Request<'_> {
         let (max_token, d_vocab) = (self.prepared.before.max_token(), checkpoint.config.d_vocab);
         ensure!(max_token < d_vocab, "the vocabulary has {d_vocab} tokens, the conversations use token id {max_token}");
         let mut told = Told::default();
-        let dialogues = match self.talk(checkpoint, tick) {
+        let dialogues = match self.talk(checkpoint, &mut told.refused, tick) {
             Err(error) if error.is::<TooLarge>() => {
                 told.too_large = Some(error.to_string());
                 Vec::new()
@@ -203,18 +220,18 @@ impl Request<'_> {
         Ok(told)
     }
 
-    fn talk(&self, checkpoint: &Checkpoint, tick: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Dialogue>> {
+    fn talk(&self, checkpoint: &Checkpoint, refused: &mut Vec<String>, tick: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Dialogue>> {
         let resident = Resident::load(checkpoint, self.compute)?;
         let endings = Endings::read(&checkpoint.folder, None, &|token| self.ruler.id(token))?;
         let Self { wanted, ruler, seed, .. } = *self;
         let talking = Talking { resident: &resident, ruler, endings, wanted, arms: &self.prepared.arms, seed };
-        let each = wanted.temperatures.iter().map(|temperature| talking.talk(*temperature, tick));
+        let each = wanted.temperatures.iter().map(|temperature| talking.talk(*temperature, refused, tick));
         Ok(each.collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// What the checkpoint makes of what it said at the first temperature.
     fn read(&self, checkpoint: &Checkpoint, dialogues: &[Dialogue], told: &mut Told, tick: &mut dyn FnMut() -> Result<()>) -> Result<Read> {
-        let first = self.first(dialogues);
+        let first = Self::first(dialogues);
         let scripts: Vec<(usize, Transcript)> =
             first.filter_map(|dialogue| Some((dialogue.seed as usize, dialogue.transcript()?))).collect();
         let mut talks = Talks::before_any(&self.wanted.talk, self.asker, self.wanted.seeds)?;
@@ -226,9 +243,9 @@ impl Request<'_> {
         Ok(read)
     }
 
-    /// Conversations at the temperature that counts.
-    fn first<'a>(&self, dialogues: &'a [Dialogue]) -> impl Iterator<Item = &'a Dialogue> {
-        let temperature = self.wanted.temperatures.first().copied();
+    /// Conversations at the temperature that counts, which is the first one.
+    fn first(dialogues: &[Dialogue]) -> impl Iterator<Item = &Dialogue> {
+        let temperature = dialogues.first().map(|dialogue| dialogue.temperature);
         dialogues.iter().filter(move |dialogue| Some(dialogue.temperature) == temperature)
     }
 
@@ -243,7 +260,7 @@ impl Request<'_> {
                 script.messages.iter().map(|message| json!({ "role": message.role, "content": message.content })).collect();
             format!("{}\n", json!({ "id": script.id, "arm": script.arm, "checkpoint": checkpoint, "messages": messages }))
         };
-        let lines: String = self.first(dialogues).filter_map(Dialogue::transcript).map(line).collect();
+        let lines: String = Self::first(dialogues).filter_map(Dialogue::transcript).map(line).collect();
         write_atomically(&lines_path(path), lines.as_bytes())
     }
 }
@@ -270,14 +287,13 @@ pub struct Said {
 }
 
 impl Said {
-    /// Opens a sheet.
+    /// Reads what a sheet holds.
     ///
     /// # Errors
-    /// The file is missing, is no sheet, or holds no conversations.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = Readouts::open(path)?;
+    /// It holds no conversations.
+    pub fn read(file: &Readouts) -> Result<Self> {
         let read = || -> Result<Self> { serde_json::from_slice(file.bytes("text")?).context("what was said") };
-        read().with_context(|| format!("{}: delete it and walk again", path.display()))
+        read().with_context(|| file.again())
     }
 }
 

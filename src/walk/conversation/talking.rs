@@ -63,27 +63,32 @@ pub struct Talking<'a> {
 }
 
 impl Talking<'_> {
-    /// All conversations at one temperature, arm by arm, in the order of their seeds. `tick` is called for every turn of the model and what
-    /// is said to it, of every conversation.
+    /// All conversations at one temperature, arm by arm, in the order of their seeds; `refused` gets a sentence for each that ends as it cannot
+    /// be rendered. `tick` is called for every turn of the model and what is said to it, of every conversation.
     ///
     /// # Errors
     /// As [`go_on`], the template refuses any conversation, or the error of `tick`.
-    pub fn talk(&self, temperature: f64, tick: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Dialogue>> {
+    pub fn talk(&self, temperature: f64, refused: &mut Vec<String>, tick: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Dialogue>> {
         let between = Between::of(self.ruler)?;
         let mut stop = self.endings.stop.clone();
         stop.extend(between.token);
-        let longest = self.resident.config().longest.map(|longest| longest as usize);
-        let positions = longest.into_iter().chain(self.endings.positions).min();
+        let positions = self.resident.config().positions();
         let sampling = Sampling { temperature, top_p: self.wanted.top_p };
         let way = Way { between, writing: Writing { sampling, stop, max_tokens: self.wanted.max_tokens, positions } };
         let all: Vec<(&Arm, usize)> = self.arms.iter().flat_map(|arm| (0..self.wanted.seeds).map(move |seed| (arm, seed))).collect();
         // What was read of a conversation is kept by both sides, beside the batch that is being written.
         let tokens = 2 * self.wanted.exchanges * (self.wanted.max_tokens + LINE);
         let together = (self.resident.most_rows(positions.map_or(tokens, |positions| tokens.min(positions))) / 3).max(1);
-        Ok(all.chunks(together).map(|part| self.talk_together(part, &way, tick)).collect::<Result<Vec<_>>>()?.concat())
+        Ok(all.chunks(together).map(|part| self.talk_together(part, &way, refused, tick)).collect::<Result<Vec<_>>>()?.concat())
     }
 
-    fn talk_together(&self, all: &[(&Arm, usize)], way: &Way, tick: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Dialogue>> {
+    fn talk_together(
+        &self,
+        all: &[(&Arm, usize)],
+        way: &Way,
+        refused: &mut Vec<String>,
+        tick: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Vec<Dialogue>> {
         let temperature = way.writing.sampling.temperature;
         let begin = |(arm, seed): &(&Arm, usize)| {
             let turns = vec![Turn::given(1, arm.opening(*seed))];
@@ -94,13 +99,13 @@ impl Talking<'_> {
         let (mut of_model, mut of_partner) = (nothing(), nothing());
         let mut tick_all = || all.iter().try_for_each(|_| tick());
         for exchange in 1..=self.wanted.exchanges {
-            self.speak(&mut dialogues, (Speaker::Model, exchange), &|_| true, &mut of_model, way)?;
+            refused.extend(self.speak(&mut dialogues, (Speaker::Model, exchange), &|_| true, &mut of_model, way)?);
             tick_all()?;
             if exchange == self.wanted.exchanges {
                 break;
             }
             let is_itself = |number: usize| all[number].0.partner == Partner::Itself;
-            self.speak(&mut dialogues, (Speaker::Partner, exchange), &is_itself, &mut of_partner, way)?;
+            refused.extend(self.speak(&mut dialogues, (Speaker::Partner, exchange), &is_itself, &mut of_partner, way)?);
             for (dialogue, (arm, seed)) in dialogues.iter_mut().zip(all) {
                 if arm.partner == Partner::Script && dialogue.goes_on() {
                     dialogue.turns.push(Turn::given(exchange as u32 + 1, arm.follow_up(*seed, exchange)));
@@ -111,7 +116,8 @@ impl Talking<'_> {
         Ok(dialogues)
     }
 
-    /// One turn of `speaker` in every conversation that goes on; `pasts` are what it has read of each.
+    /// One turn of `speaker` in every conversation that goes on; `pasts` are what it has read of each. Returns a sentence for each that cannot be
+    /// rendered.
     fn speak(
         &self,
         dialogues: &mut [Dialogue],
@@ -119,7 +125,7 @@ impl Talking<'_> {
         takes_part: &dyn Fn(usize) -> bool,
         pasts: &mut [Option<Past>],
         way: &Way,
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
         let (mut open, mut requests, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for (number, dialogue) in dialogues.iter_mut().enumerate().filter(|(number, _)| takes_part(*number)) {
             if !dialogue.goes_on() {
@@ -133,14 +139,11 @@ impl Talking<'_> {
                 }
                 // What a model writes may be what its template does not take.
                 Err(error) => {
-                    refused.push(format!("{} {}: {error:#}", dialogue.arm, dialogue.seed));
+                    refused.push(format!("{} {} at temperature {}: {error:#}", dialogue.arm, dialogue.seed, dialogue.temperature));
                     let turn = Turn { speaker, finish: Some(REFUSED.to_owned()), ..Turn::given(exchange as u32, "") };
                     dialogue.turns.push(turn);
                 }
             }
-        }
-        if let Some(first) = refused.first() {
-            tracing::warn!("[conversation]: {} conversations end here, as they cannot be rendered; {first}", refused.len());
         }
         let mut texts: Vec<(Vec<i64>, Finish)> = vec![(Vec::new(), Finish::Length); open.len()];
         let own = open.iter().map(|number| pasts[*number].take()).collect();
@@ -165,7 +168,7 @@ impl Talking<'_> {
                 finish: Some(if ends { Finish::Stop } else { finish }.name().to_owned()),
             });
         }
-        Ok(())
+        Ok(refused)
     }
 }
 

@@ -12,7 +12,6 @@ use crate::walk::sheets::is_of;
 use crate::walk::store::Readouts;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 /// What the metadata of a sheet say about it, under the key `causal`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,17 +68,16 @@ pub struct Sheet {
 }
 
 impl Sheet {
-    /// Opens a sheet; `None` if it was made for other items than these.
+    /// Reads a sheet; `None` if it was made for other items than these.
     ///
     /// # Errors
-    /// The file is missing, is no sheet, or its tensors do not fit each other.
-    pub fn open(path: &Path, items: &[Item]) -> Result<Option<Self>> {
-        let file = Readouts::open(path)?;
-        let read = || if is_of(&file, items)? { Self::read(&file, items.len()).map(Some) } else { Ok(None) };
-        read().with_context(|| format!("{}: delete it and walk again", path.display()))
+    /// It is none, or its tensors do not fit each other.
+    pub fn read(file: &Readouts, items: &[Item]) -> Result<Option<Self>> {
+        let read = || if is_of(file, items)? { Self::of(file, items.len()).map(Some) } else { Ok(None) };
+        read().with_context(|| file.again())
     }
 
-    fn read(file: &Readouts, n_items: usize) -> Result<Self> {
+    fn of(file: &Readouts, n_items: usize) -> Result<Self> {
         let header = file.metadata("causal").context("the metadata lack the key causal")?;
         let header: Header = serde_json::from_str(header).context("the key causal of the metadata")?;
         let positions = |name: &str, below: usize| -> Result<Vec<usize>> {

@@ -74,7 +74,14 @@ impl Sheet {
     /// # Errors
     /// The file is missing, is no sheet, or its tensors do not fit each other.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = Readouts::open(path)?;
+        Self::read(&Readouts::open(path)?)
+    }
+
+    /// Reads a sheet that is open.
+    ///
+    /// # Errors
+    /// It is none, or its tensors do not fit each other.
+    pub fn read(file: &Readouts) -> Result<Self> {
         let read = || -> Result<Self> {
             let header = file.metadata("introspection").context("the metadata lack the key introspection")?;
             let header: Header = serde_json::from_str(header).context("the key introspection of the metadata")?;
@@ -92,7 +99,7 @@ impl Sheet {
             }
             Ok(Self { header, tensors })
         };
-        read().with_context(|| format!("{}: delete it and walk again", path.display()))
+        read().with_context(|| file.again())
     }
 
     /// Log-probabilities `[position, answer]` of a group's question; `layer` is a number among the header's.

@@ -181,7 +181,7 @@ impl Job {
                     sweep(&checkpoint, label, folder, expected.ticks, lease, |tick| request.run(&checkpoint, fingerprint, &path, tick));
                 let too_long = done.with_context(|| format!("[{folder}]"))?;
                 if too_long > 0 {
-                    let positions = checkpoint.config.longest.unwrap_or_default();
+                    let positions = checkpoint.config.positions().unwrap_or_default();
                     tracing::warn!(
                         "{label}: [{folder}]: {too_long} moments are longer than the model's {positions} positions and have no numbers"
                     );
@@ -192,8 +192,8 @@ impl Job {
         }
         self.with_conversation(n_layers, compute, |request| {
             let path = self.sheet_path(conversation::FOLDER, &spec.id);
-            if is_sheet(&path, &request.hash(), fingerprint) {
-                return request.write_lines(&Said::open(&path)?.dialogues, &path);
+            if let Some(said) = said(&path, &request.hash(), fingerprint) {
+                return request.write_lines(&said.dialogues, &path);
             }
             let expected = request.cost(n_layers, checkpoint.config.d_model as usize);
             tracing::info!("{label}: [conversation], {} tokens at most", expected.generated);
@@ -229,7 +229,7 @@ impl Job {
         });
         let talked = self.with_conversation(n_layers, compute, |request| {
             let path = self.sheet_path(conversation::FOLDER, id);
-            Ok(is_sheet(&path, &request.hash(), fingerprint) && conversation::lines_path(&path).is_file())
+            Ok(said(&path, &request.hash(), fingerprint).is_some() && conversation::lines_path(&path).is_file())
         });
         [causal, stitched, injected, talked].into_iter().chain(talks).all(|there| there.is_ok_and(|there| there.unwrap_or(true)))
     }
@@ -262,6 +262,11 @@ impl Job {
 
 fn is_sheet(path: &Path, request: &str, fingerprint: &str) -> bool {
     Readouts::open(path).is_ok_and(|sheet| sheet.metadata("request") == Some(request) && sheet.metadata("fingerprint") == Some(fingerprint))
+}
+
+/// What was said by the sheet at `path`; `None` where it is none or another one.
+fn said(path: &Path, request: &str, fingerprint: &str) -> Option<Said> {
+    if is_sheet(path, request, fingerprint) { Said::read(&Readouts::open(path).ok()?).ok() } else { None }
 }
 
 /// Whether a sheet was stitched with the first checkpoint as its files are.

@@ -8,7 +8,6 @@ use crate::walk::sheets::is_of;
 use crate::walk::store::Readouts;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// A sheet, read and checked.
 pub struct Sheet {
@@ -20,15 +19,14 @@ pub struct Sheet {
 }
 
 impl Sheet {
-    /// Opens a sheet; `None` if it was made for other items than these.
+    /// Reads a sheet; `None` if it was made for other items than these.
     ///
     /// # Errors
-    /// The file is missing, is no sheet, or its tensors do not fit each other.
-    pub fn open(path: &Path, items: &[Item]) -> Result<Option<Self>> {
-        let file = Readouts::open(path)?;
+    /// It is none, or its tensors do not fit each other.
+    pub fn read(file: &Readouts, items: &[Item]) -> Result<Option<Self>> {
         let read = || -> Result<Option<Self>> {
             let layers: Vec<usize> = serde_json::from_str(file.metadata("layers").context("the metadata lack the key layers")?)?;
-            if !is_of(&file, items)? {
+            if !is_of(file, items)? {
                 return Ok(None);
             }
             let rows = file.integers("items")?;
@@ -38,7 +36,7 @@ impl Sheet {
             ensure!((n_layers, n_items) == (layers.len(), rows.len()), "scores are of {n_layers} layers and {n_items} items");
             Ok(Some(Self { layers, places, scores: file.values("scores")?, width }))
         };
-        read().with_context(|| format!("{}: delete it and walk again", path.display()))
+        read().with_context(|| file.again())
     }
 
     /// Log-probabilities of an item's answers and foils at a layer, by its number in the sheet; `None` where it was not asked.

@@ -140,7 +140,7 @@ impl Request<'_> {
         let config = &checkpoint.config;
         let (max_token, d_vocab) = (self.talks.max_token(), config.d_vocab);
         ensure!(max_token < d_vocab, "the vocabulary has {d_vocab} tokens, the conversations use token id {max_token}");
-        let plan = self.plan(config.longest.map(|longest| longest as usize));
+        let plan = self.plan(config.positions());
         let (n_layers, d_model) = (config.n_layers, config.d_model as usize);
         let shapes = self.header().shapes(self.width(), d_model);
         let mut sheet: Vec<Vec<f32>> = shapes.iter().map(|(_, shape)| vec![f32::NAN; shape.iter().product()]).collect();

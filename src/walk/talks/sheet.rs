@@ -59,7 +59,14 @@ impl Sheet {
     /// # Errors
     /// The file is missing, is no sheet, or its tensors do not fit each other.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = Readouts::open(path)?;
+        Self::read(&Readouts::open(path)?)
+    }
+
+    /// Reads a sheet that is open.
+    ///
+    /// # Errors
+    /// It is none, or its tensors do not fit each other.
+    pub fn read(file: &Readouts) -> Result<Self> {
         let read = || -> Result<Self> {
             let header: Header = serde_json::from_str(file.metadata("talks").context("the metadata lack the key talks")?)?;
             let width = file.shape("scores")?.last().copied().unwrap_or(0);
@@ -72,7 +79,7 @@ impl Sheet {
             let tensors = [read(scores)?, read(lens)?, read(replies)?, read(nll)?];
             Ok(Self { header, width, d_model, tensors })
         };
-        read().with_context(|| format!("{}: delete it and walk again", path.display()))
+        read().with_context(|| file.again())
     }
 
     /// Log-probabilities of answers and foils, about oneself (0) or another (1); `None` where the moment was too long.
