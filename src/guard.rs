@@ -1,9 +1,11 @@
-//! Third-party code on files that nobody vouches for: a panic becomes an error, and recursion gets a stack of its own.
+//! Third-party code on files that nobody vouches for: a panic becomes an error, and recursion gets a stack of its own. And how much a disk
+//! still takes.
 
 use anyhow::{Result, anyhow};
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::path::Path;
 use std::sync::Once;
 
 /// Stack for code that recurses as deeply as its input is nested; only what is touched takes memory.
@@ -49,6 +51,14 @@ pub fn on_a_large_stack<T: Send>(library: &str, action: impl FnOnce() -> T + Sen
 fn said(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
+}
+
+/// Bytes that are free for us where `folder` is or will be; `None` where the system does not say.
+pub fn free_space(folder: &Path) -> Option<u64> {
+    let folder = std::path::absolute(folder).ok()?;
+    let there = folder.ancestors().find(|folder| folder.is_dir())?;
+    let disk = rustix::fs::statvfs(there).ok()?;
+    Some(disk.f_bavail * disk.f_frsize)
 }
 
 /// One line of at most 300 characters: messages of libraries may be as long as their input.

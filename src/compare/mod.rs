@@ -13,6 +13,7 @@ mod direction;
 pub mod void;
 
 use crate::analysis::{audit, leaks, measure};
+use crate::guard::brief;
 use crate::onset::trace::{Place, Trace};
 use crate::onset::weigh::verdicts;
 use crate::prompt::label_family::LabelFamily;
@@ -120,6 +121,10 @@ pub fn compare(a: &[PathBuf], b: &[PathBuf], out: Option<&Path>) -> Result<Compa
                 store.run
             );
         }
+    }
+    for (store, (table, without)) in stores.iter().flat_map(|store| same::partial(store).into_iter().map(move |partial| (store, partial))) {
+        let ids = brief(&without.join(", "));
+        tracing::warn!("{}: {table} was not walked at {ids}; what it compares is of the other checkpoints", store.run);
     }
     for store in stores[1..].iter().filter(|store| same::counts_differently(&stores[0], store)) {
         tracing::warn!(

@@ -85,19 +85,31 @@ impl Block {
     }
 }
 
+/// Folders of sheets, with the table of a manifest that asks for them.
+const SHEETS: [(&str, &str); 5] = [
+    (injections::FOLDER, "[introspection]"),
+    (stitching::FOLDER, "[stitching]"),
+    (CONTEXT, "[context]"),
+    (REPLAY, "[replay]"),
+    (conversation::FOLDER, "[conversation]"),
+];
+
+/// Tables of a manifest that some checkpoints have a sheet of, with those that have none: the curves of these tables are of fewer checkpoints.
+pub fn partial(run: &Series) -> Vec<(&'static str, Vec<&str>)> {
+    let without = |folder: &str| -> Vec<&str> {
+        let open = run.points.iter().enumerate().filter(|(t, _)| !run.sheet(folder, *t).is_file());
+        open.map(|(_, point)| point.id.as_str()).collect()
+    };
+    let tables = SHEETS.map(|(folder, table)| (table, without(folder)));
+    tables.into_iter().filter(|(_, without)| (1..run.points.len()).contains(&without.len())).collect()
+}
+
 /// The optional blocks that one run has and the other has not, named as in a manifest.
 pub fn one_sided(a: &Series, b: &Series) -> Vec<&'static str> {
     let has = |series: &Series, block: Block| series.items.iter().any(|item| Block::of(item) == block);
     let blocks = [(Block::Personas, "[personas]"), (Block::Causal, "[causal]")];
     let has_sheets = |series: &Series, folder: &str| !series.sheets(folder).is_empty();
-    let sheets = [
-        (injections::FOLDER, "[introspection]"),
-        (stitching::FOLDER, "[stitching]"),
-        (CONTEXT, "[context]"),
-        (REPLAY, "[replay]"),
-        (conversation::FOLDER, "[conversation]"),
-    ];
-    let sheets = sheets.into_iter().filter(|(folder, _)| has_sheets(a, folder) != has_sheets(b, folder)).map(|(_, name)| name);
+    let sheets = SHEETS.into_iter().filter(|(folder, _)| has_sheets(a, folder) != has_sheets(b, folder)).map(|(_, name)| name);
     let blocks = blocks.into_iter().filter(|(block, _)| has(a, *block) != has(b, *block)).map(|(_, name)| name);
     blocks.chain(sheets).collect()
 }

@@ -153,6 +153,11 @@ fn what_a_checkpoint_says_by_itself_is_its_own_text_and_read_as_any_text() {
     assert!(!compared.status.success() && stderr(&compared).contains("same [conversation]"), "{}", stderr(&compared));
     let compared = run(&["compare", "--a", text(&own), "--b", text(&replay), "--out", text(&folder.join("compared"))]);
     assert!(compared.status.success() && stderr(&compared).contains("[conversation]"), "{}", stderr(&compared));
+    // A run of which one checkpoint was not let talk is compared by the others, and that is said.
+    std::fs::remove_file(own.join("conversation/last.safetensors")).unwrap();
+    let compared = run(&["compare", "--a", text(&own), "--b", text(&replay), "--out", text(&folder.join("compared"))]);
+    assert!(compared.status.success(), "{}", stderr(&compared));
+    assert!(stderr(&compared).contains("[conversation] was not walked at last;"), "{}", stderr(&compared));
 }
 
 #[test]

@@ -77,6 +77,18 @@ pub struct State {
     pub rate: Option<f64>,
     /// Entries of a listing that no honest hub would send.
     pub hostile: Option<String>,
+    /// Where every listing says that it goes on.
+    pub endless: Option<Endless>,
+}
+
+#[derive(Clone, Copy)]
+pub enum Endless {
+    /// At two pages in turn.
+    Circle,
+    /// At a page that nobody has seen yet.
+    Onwards,
+    /// At the second host.
+    Abroad,
 }
 
 pub struct Server {
@@ -269,7 +281,14 @@ fn hub(state: &State, path: &str, range: Option<&str>, token: Option<&str>, urls
             let mut entries: Vec<String> = files.iter().skip(3 * page).take(3).map(entry).collect();
             entries.extend(state.hostile.clone().filter(|_| page == 0));
             let link = format!("<{}{route}?recursive=true&cursor={}>; rel=\"next\"", urls.0, page + 1);
-            let headers: &[_] = if files.len() > 3 * (page + 1) { &[("Link", link.as_str())] } else { &[] };
+            let link = match state.endless {
+                Some(Endless::Circle) => format!("<{}{route}?cursor={}>; rel=\"next\"", urls.0, 90 + (page + 1) % 2),
+                Some(Endless::Onwards) => link,
+                Some(Endless::Abroad) => format!("<{}{route}>; rel=\"next\"", urls.1),
+                None => link,
+            };
+            let goes_on = files.len() > 3 * (page + 1) || state.endless.is_some();
+            let headers: &[_] = if goes_on { &[("Link", link.as_str())] } else { &[] };
             reply(200, headers, format!("[{}]", entries.join(",")))
         }
         ["resolve", commit, ref file @ ..] => {

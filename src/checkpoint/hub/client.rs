@@ -1,7 +1,9 @@
 //! GET requests to the hub: redirects, who may see the token, waiting and trying again.
 //!
-//! The client of `hf-hub` 0.5 is not used. It cannot list branches or folders, sends the token to the host that a file is redirected
-//! to, appends whatever comes to a partial file, and does not heed `Retry-After`. Its layout of the cache is (see `cache`).
+//! The clients of `hf-hub` are not used, only its layout of the cache (see `cache`). 0.5 cannot list branches or folders, sends the token to the
+//! host that a file is redirected to, and appends whatever comes to a partial file. 1.0 does not hash what it downloads, begins again where
+//! it was cut off, takes an error's page for the file, follows a `Link` to another host with the token, waits for a stalled server without
+//! end, does not heed `Retry-After`, and brings 185 crates.
 
 use super::environment::Environment;
 use crate::console::check_interrupt;

@@ -22,6 +22,9 @@ const WEIGHTS: &str = "model.safetensors";
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
+/// Most pages of a list; the hub puts up to a thousand entries on one.
+const PAGES: usize = 1000;
+
 /// What a source is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
@@ -109,23 +112,31 @@ impl Remote {
     /// # Errors
     /// As [`Remote::ask`].
     pub fn titles(&self, client: &Client, commit: &str) -> Result<Vec<String>> {
-        const PAGES: usize = 1000;
         let mut titles = Vec::new();
-        let mut next = Some(format!("{}/api/models/{}/commits/{commit}?limit=500", client.endpoint, self.name));
-        for _ in 0..PAGES {
-            let Some(url) = next else { return Ok(titles) };
+        self.pages(client, &format!("commits/{commit}?limit=500"), &mut |entry| {
+            let field = |key| entry.get(key).and_then(Value::as_str);
+            let (Some(id), Some(title)) = (field("id").filter(|id| super::is_commit(id)), field("title")) else {
+                bail!("expected `id` and `title` of every commit");
+            };
+            titles.push(format!("{id} {}", title.trim()));
+            Ok(())
+        })?;
+        Ok(titles)
+    }
+
+    /// Hands over every entry of a list, page by page; `list` is its address behind the repository's.
+    fn pages(&self, client: &Client, list: &str, take: &mut dyn FnMut(&Value) -> Result<()>) -> Result<()> {
+        let mut next = Some(format!("{}/api/models/{}/{list}", client.endpoint, self.name));
+        let mut asked = BTreeSet::new();
+        while let Some(url) = next {
             let (json, answer) = client.json(&url)?.map_err(|answer| client.refusal(&self.name, &answer))?;
-            let entries = json.as_array().with_context(|| format!("{}: expected a list of commits", shown(&url)))?;
-            for entry in entries {
-                let field = |key| entry.get(key).and_then(Value::as_str);
-                let (Some(id), Some(title)) = (field("id").filter(|id| super::is_commit(id)), field("title")) else {
-                    bail!("{}: expected `id` and `title` of every commit", shown(&url));
-                };
-                titles.push(format!("{id} {}", title.trim()));
-            }
+            let entries = json.as_array().with_context(|| format!("{}: expected a list", shown(&url)))?;
+            entries.iter().try_for_each(&mut *take).with_context(|| shown(&url))?;
             next = text(&answer.headers, "link").and_then(following).map(str::to_owned);
+            let is_new = asked.insert(url.clone()) && next.as_ref().is_none_or(|next| !asked.contains(next));
+            ensure!(is_new && asked.len() < PAGES, "{}: the list has no end", shown(&url));
         }
-        bail!("hub:{}: the list of commits has no end", self.name)
+        Ok(())
     }
 
     /// The address of a file.
@@ -140,21 +151,16 @@ impl Tree {
     /// # Errors
     /// As [`Remote::ask`]; also a name that leads out of its folder.
     pub fn ask(client: &Client, remote: &Remote, commit: &str) -> Result<Self> {
-        let mut next = Some(format!("{}/api/models/{}/tree/{commit}?recursive=true&expand=false", client.endpoint, remote.name));
         let mut tree = Self::default();
-        while let Some(url) = next {
-            let (json, answer) = client.json(&url)?.map_err(|answer| client.refusal(&remote.name, &answer))?;
-            let entries = json.as_array().with_context(|| format!("{}: expected a list of files", shown(&url)))?;
-            for entry in entries.iter().filter(|entry| entry.get("type").and_then(Value::as_str) == Some("file")) {
-                let large = entry.get("lfs").filter(|large| !large.is_null());
-                let etag = large.map_or(entry.get("oid"), |large| large.get("oid")).and_then(Value::as_str);
-                let size = large.map_or(entry.get("size"), |large| large.get("size")).and_then(Value::as_u64);
-                tree.insert(entry.get("path").and_then(Value::as_str), size, etag).with_context(|| shown(&url))?;
+        remote.pages(client, &format!("tree/{commit}?recursive=true&expand=false"), &mut |entry| {
+            if entry.get("type").and_then(Value::as_str) != Some("file") {
+                return Ok(());
             }
-            let following = text(&answer.headers, "link").and_then(following);
-            ensure!(following != Some(url.as_str()) && tree.files.len() < 1_000_000, "{}: the listing has no end", shown(&url));
-            next = following.map(str::to_owned);
-        }
+            let large = entry.get("lfs").filter(|large| !large.is_null());
+            let etag = large.map_or(entry.get("oid"), |large| large.get("oid")).and_then(Value::as_str);
+            let size = large.map_or(entry.get("size"), |large| large.get("size")).and_then(Value::as_u64);
+            tree.insert(entry.get("path").and_then(Value::as_str), size, etag)
+        })?;
         Ok(tree)
     }
 

@@ -31,6 +31,7 @@ pub use listing::Part;
 pub use pins::{check_unmoved, is_same};
 
 use crate::console::bytes_bar;
+use crate::guard::free_space;
 use crate::manifest::{Pin, Source, nearest_of};
 use anyhow::{Context, Result, anyhow, bail};
 use cache::Store;
@@ -305,6 +306,9 @@ impl Hub {
     /// Brings files into the snapshot that are not in it as wholes; returns the bytes that were downloaded.
     fn bring(&self, place: &Place, files: &[(String, &File)], bar: &indicatif::ProgressBar, are_weights: bool) -> Result<u64> {
         let store = self.store(place.repo);
+        if !self.environment.offline {
+            self.require_room(place, files)?;
+        }
         let mut bytes = 0;
         for (path, file) in files {
             if store.has(place.commit, path, file) {
@@ -340,6 +344,27 @@ impl Hub {
             }
         }
         Ok(bytes)
+    }
+
+    /// Refuses what the cache's disk has no room for, before its first byte.
+    fn require_room(&self, place: &Place, files: &[(String, &File)]) -> Result<()> {
+        let store = self.store(place.repo);
+        let absent = files.iter().filter(|(path, file)| !store.has(place.commit, path, file) && !store.blob(&file.etag).exists());
+        let left = |file: &File| {
+            let partial = std::fs::metadata(store.blob(&format!("{}.incomplete", file.etag))).map_or(0, |found| found.len());
+            file.size.saturating_sub(partial)
+        };
+        let needed = absent.map(|(_, file)| left(file)).fold(0, u64::saturating_add);
+        if let Some(free) = free_space(&self.environment.cache).filter(|free| *free < needed) {
+            bail!(
+                "{}: {} are to be downloaded and the disk of {} has {} left; free some, or set HF_HUB_CACHE to a folder on another disk",
+                place.source,
+                DecimalBytes(needed),
+                self.environment.cache.display(),
+                DecimalBytes(free)
+            );
+        }
+        Ok(())
     }
 
     /// Ends downloads that are under way.

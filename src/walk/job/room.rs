@@ -1,24 +1,16 @@
 //! Whether a store fits on its disk, before anything is computed.
 
 use super::Job;
+use crate::guard::free_space;
 use crate::manifest::{CheckpointSpec, Keep, Profile};
 use crate::model::Checkpoint;
 use anyhow::{Result, bail};
 use indicatif::DecimalBytes;
-use std::path::Path;
-
-/// Bytes that are free for us where `folder` is or will be; `None` where the system does not say.
-fn free(folder: &Path) -> Option<u64> {
-    let folder = std::path::absolute(folder).ok()?;
-    let there = folder.ancestors().find(|folder| folder.is_dir())?;
-    let disk = rustix::fs::statvfs(there).ok()?;
-    Some(disk.f_bavail * disk.f_frsize)
-}
 
 impl Job {
     /// A sentence about `needed` bytes that the store's disk does not have, with the keys that would make them fewer.
     pub fn lacks_room(&self, needed: u64) -> Option<String> {
-        let free = free(&self.folder).filter(|free| *free < needed)?;
+        let free = free_space(&self.folder).filter(|free| *free < needed)?;
         let mut ways = Vec::new();
         if self.manifest.run.keep == Keep::Activations {
             ways.push("[run] keep = \"measures\"");

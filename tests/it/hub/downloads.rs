@@ -96,6 +96,27 @@ fn an_interrupted_download_stops_and_goes_on() {
     assert_eq!(ranges, [Some(format!("bytes={have}-"))]);
 }
 
+/// Two processes want one blob: one brings it, the other waits for it.
+#[test]
+fn a_blob_is_downloaded_once_however_many_want_it() {
+    let (server, _) = single("llama_mha_tied_f32");
+    let size = fixture("llama_mha_tied_f32")["model.safetensors"].len();
+    let home = Home::new(&server);
+    server.state.lock().unwrap().rate = Some(200e3);
+    std::fs::write(home.path("prompts.jsonl"), "{\"token_ids\": [1, 2, 3]}\n").unwrap();
+    let begin = |out: &str| {
+        let mut program = home.program(&["extract", "--model", "hub:acme/tiny", "--prompts", "prompts.jsonl", "--out", out]);
+        program.stderr(Stdio::piped()).spawn().unwrap()
+    };
+    for child in [begin("a.safetensors"), begin("b.safetensors")] {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let log = server.take_log();
+    assert_eq!(weights(&log).iter().map(|request| request.sent).sum::<usize>(), size, "{log:?}");
+    assert!(std::fs::read(home.path("a.safetensors")).unwrap() == std::fs::read(home.path("b.safetensors")).unwrap());
+}
+
 #[test]
 fn the_cache_is_laid_out_as_python_does_and_works_alone() {
     let (server, commit) = single("llama_bf16_sharded");

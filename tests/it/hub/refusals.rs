@@ -1,7 +1,7 @@
 //! What is gated, missing, renamed, limited or hostile is said in one sentence before any work; the token goes to the hub only.
 
 use super::{Home, Said, TOKEN, fixture, write};
-use crate::hub_server::{Repo, Request, Server, What};
+use crate::hub_server::{Endless, Repo, Request, Server, What};
 
 #[test]
 fn every_refusal_has_its_sentence_before_any_work() {
@@ -50,6 +50,21 @@ fn every_refusal_has_its_sentence_before_any_work() {
     refused("hub:acme/tiny@v1", &[], &["lists \"../../x\", which leads out of its folder"]);
     server.state.lock().unwrap().hostile = Some("{\"type\":\"file\",\"oid\":\"../../x\",\"size\":1,\"path\":\"x\"}".to_owned());
     refused("hub:acme/tiny@v1", &[], &["lists \"x\" as \"../../x\", expected a SHA-1 or SHA-256"]);
+    server.state.lock().unwrap().hostile =
+        Some(format!("{{\"type\":\"file\",\"oid\":\"{}\",\"size\":{},\"path\":\"config.json\"}}", "0".repeat(40), u64::MAX));
+    refused("hub:acme/tiny@v1", &[], &["18.45 EB are to be downloaded and the disk of", "left; free some, or set HF_HUB_CACHE"]);
+    server.state.lock().unwrap().hostile = None;
+    for endless in [Endless::Circle, Endless::Onwards] {
+        server.state.lock().unwrap().endless = Some(endless);
+        refused("hub:acme/tiny@v1", &[], &["/tree/", ": the list has no end"]);
+    }
+    server.state.lock().unwrap().endless = Some(Endless::Abroad);
+    server.take_log();
+    refused("hub:acme/tiny@v1", &[token], &["hub:acme/tiny"]);
+    let log = server.take_log();
+    let (abroad, home): (Vec<&Request>, Vec<&Request>) = log.iter().partition(|request| request.cdn);
+    assert!(!abroad.is_empty() && abroad.iter().all(|request| request.token.is_none()), "{abroad:?}");
+    assert!(home.iter().all(|request| request.token.is_some()), "{home:?}");
 }
 
 #[test]
