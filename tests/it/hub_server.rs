@@ -185,7 +185,9 @@ fn serve(mut stream: TcpStream, cdn: bool, state: &Mutex<State>, urls: &(String,
         None => {}
     }
     let answer = answer.unwrap_or_else(|| {
-        if cdn {
+        if cdn && !path.starts_with("/cdn/") {
+            reply(200, &[], "[]")
+        } else if cdn {
             bytes(&locked, path.trim_start_matches("/cdn/"), range.as_deref())
         } else {
             hub(&locked, &path, range.as_deref(), token.as_deref(), urls)

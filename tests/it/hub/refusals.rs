@@ -60,7 +60,7 @@ fn every_refusal_has_its_sentence_before_any_work() {
     }
     server.state.lock().unwrap().endless = Some(Endless::Abroad);
     server.take_log();
-    refused("hub:acme/tiny@v1", &[token], &["hub:acme/tiny"]);
+    refused("hub:acme/tiny@v1", &[token], &["no tokenizer.json"]);
     let log = server.take_log();
     let (abroad, home): (Vec<&Request>, Vec<&Request>) = log.iter().partition(|request| request.cdn);
     assert!(!abroad.is_empty() && abroad.iter().all(|request| request.token.is_none()), "{abroad:?}");
