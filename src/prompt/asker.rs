@@ -100,7 +100,7 @@ fn check_template(ruler: &Ruler) -> Result<()> {
     let text = ruler.encode_chat(&turns.map(|(role, text)| Message::new(role, text)))?.text;
     let lost = turns.into_iter().find(|(_, word)| !text.contains(word));
     if let Some((role, _)) = lost {
-        bail!("leaves out the {role}'s earlier turn, expected one that writes whole conversations; choose another with [prompt] template");
+        bail!("leaves out the {role}'s earlier turn, expected one that writes whole conversations; choose another with [model] template");
     }
     Ok(())
 }
