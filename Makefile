@@ -31,7 +31,8 @@ lint: libtorch
 	cargo clippy --release --all-targets -- -D warnings
 
 # libtorch comes from the PyTorch wheel that the pinned `tch` expects, unless LIBTORCH or LIBTORCH_USE_PYTORCH says otherwise. Without
-# an NVIDIA GPU only the two CUDA libraries are installed that libtorch_cpu itself is linked to; with one, all of them.
+# an NVIDIA GPU only the two CUDA libraries are installed that libtorch_cpu itself is linked to; with one, all of them. TORCH_INDEX is the
+# address of another index of wheels, for another CUDA: `make TORCH_INDEX=https://download.pytorch.org/whl/...`.
 ifeq ($(LIBTORCH)$(LIBTORCH_USE_PYTORCH),)
 libtorch: .libtorch/.ready-$(TORCH)
 else
@@ -41,7 +42,9 @@ endif
 .libtorch/.ready-$(TORCH):
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "libtorch: fetching the PyTorch wheel, several hundred MB, once; pip says how far it is"
-	if nvidia-smi >/dev/null 2>&1 || test -e /dev/nvidiactl; then \
+	if [ -n "$(TORCH_INDEX)" ]; then \
+	    .venv/bin/pip install --disable-pip-version-check --index-url "$(TORCH_INDEX)" torch==$(TORCH); \
+	elif nvidia-smi >/dev/null 2>&1 || test -e /dev/nvidiactl; then \
 	    .venv/bin/pip install --disable-pip-version-check torch==$(TORCH); \
 	else \
 	    .venv/bin/pip install --disable-pip-version-check --no-deps torch==$(TORCH) 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-cupti==13.*'; \
