@@ -135,20 +135,25 @@ def checkpoint(folder, args):
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")), sum(t.numel() for t in shards[2].values())
 
 
+def used():
+    """Memory of the GPU that is used, in MiB; 0 where nvidia-smi is not there."""
+    try:
+        said = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], capture_output=True, text=True)
+        return max(map(int, said.stdout.split()), default=0)
+    except (OSError, ValueError):
+        return 0
+
+
 class Memory(threading.Thread):
-    """Peak memory of the whole GPU in MiB while a process runs; 0 where nvidia-smi is not there."""
+    """The most memory that is used beyond what is used now."""
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.peak, self.over = 0, False
+        self.before, self.peak, self.over = used(), 0, False
 
     def run(self):
         while not self.over:
-            try:
-                said = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], capture_output=True, text=True)
-                self.peak = max([self.peak, *map(int, said.stdout.split())])
-            except (OSError, ValueError):
-                return
+            self.peak = max(self.peak, used() - self.before)
             time.sleep(0.05)
 
 
@@ -163,6 +168,7 @@ def speed(args):
     lines(args.scratch / "prompts.jsonl", prompts)
     nodes, tokens = sum(map(len, personas)) + 20 * len(prompts), 60 * len(prompts)
     outs = [args.scratch / f"run{n}.safetensors" for n in (1, 2)]
+    torch.cuda.empty_cache()
     seconds, memory = [], Memory()
     memory.start()
     for out in outs:
@@ -185,8 +191,8 @@ def speed(args):
     whole = min(seconds)
     print(f"selftrace: {nodes} nodes for {tokens} tokens through {args.blocks} blocks, whole process {whole:.2f} s "
           f"({size / 1e9:.1f} GB of weights read; {size / whole / 1e9:.2f} GB/s at least), {2 * block * args.blocks * nodes / whole / 1e12:.1f} "
-          f"TFLOP/s of products, {2 * block * args.blocks * nodes / whole / peak:.2f} of one product of {wide} in bf16; GPU memory at most "
-          f"{memory.peak} MiB", flush=True)  # fmt: skip
+          f"TFLOP/s of products, {2 * block * args.blocks * nodes / whole / peak:.2f} of one product of {wide} in bf16; GPU memory at "
+          f"most {memory.peak} MiB", flush=True)  # fmt: skip
     for line in said.splitlines():
         print("  " + line)
     torch.cuda.empty_cache()
