@@ -78,7 +78,11 @@ fn what_a_checkpoint_says_by_itself_is_its_own_text_and_read_as_any_text() {
             // The other instance hears it as its user, and is heard as one.
             let all = said(&lines, &is);
             assert_eq!(all[0], asked[seed]);
-            assert_eq!(column(&lines, "speaker", &is)[..3], ["given", "model", "partner"]);
+            let speakers = column(&lines, "speaker", &is);
+            let began = speakers.len().min(3);
+            assert_eq!(speakers[..began], ["given", "model", "partner"][..began]);
+            // Nobody answers an empty turn.
+            assert!(began == 3 || expected.is_empty(), "{checkpoint} {seed}: {speakers:?}");
         }
     }
     // The lines of a script are the script's, whatever the model answers, and the first temperature comes first.
